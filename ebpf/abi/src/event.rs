@@ -1,0 +1,272 @@
+//! One record of a ring: a fixed [`Event`] followed by up to three texts.
+
+use crate::limits::{COMM_BYTES_MAX, SERIAL_BYTES_MAX, TTY_BYTES_MAX};
+
+/// Version of this layout; the agent refuses a record with another one.
+pub const ABI_VERSION: u16 = 1;
+
+/// What a record is about. The numbers are also the classes of rules and counters.
+pub mod kind {
+    /// A file was opened, or an open was refused.
+    pub const FILE_OPEN: u8 = 1;
+    /// Something on a mounted USB file system was opened for write, written, created, renamed, …
+    pub const USB_WRITE: u8 = 2;
+    /// A file system on a USB device was mounted.
+    pub const USB_MOUNT: u8 = 3;
+    /// A socket was connected.
+    pub const NET_CONNECT: u8 = 4;
+    /// Bytes left through a socket.
+    pub const NET_UPLOAD: u8 = 5;
+    /// A program was launched.
+    pub const EXEC: u8 = 6;
+    /// A process ended. No rule can name it.
+    pub const EXIT: u8 = 7;
+    /// A process was forked. Feeds the agent's process table and is not stored.
+    pub const FORK: u8 = 8;
+    /// Number of classes, for tables indexed by class.
+    pub const COUNT: usize = 9;
+}
+
+/// What was done, within a kind.
+pub mod operation {
+    /// Opened (`file.open`: any open; `usb.write`: an open for write).
+    pub const OPEN: u8 = 1;
+    /// A regular file was created.
+    pub const CREATE: u8 = 2;
+    /// Renamed; the second text is the new name.
+    pub const RENAME: u8 = 3;
+    /// A hard link was made; the second text is the new name.
+    pub const LINK: u8 = 4;
+    /// A file was removed.
+    pub const UNLINK: u8 = 5;
+    /// A directory was made.
+    pub const MKDIR: u8 = 6;
+    /// A directory was removed.
+    pub const RMDIR: u8 = 7;
+    /// A symbolic link was made; the third text is its target.
+    pub const SYMLINK: u8 = 8;
+    /// A device node, fifo or socket was made.
+    pub const MKNOD: u8 = 9;
+    /// The size was set.
+    pub const TRUNCATE: u8 = 10;
+    /// The first bytes were written or sent.
+    pub const WRITE: u8 = 11;
+    /// The last descriptor was closed; the record carries the totals.
+    pub const CLOSE: u8 = 12;
+    /// A socket was connected.
+    pub const CONNECT: u8 = 13;
+    /// A program was launched.
+    pub const EXEC: u8 = 14;
+    /// A file system was mounted.
+    pub const MOUNT: u8 = 15;
+    /// The process ended.
+    pub const EXIT: u8 = 16;
+    /// The process was forked.
+    pub const FORK: u8 = 17;
+}
+
+/// What was decided.
+pub mod verdict {
+    /// Nothing forbade it.
+    pub const ALLOWED: u8 = 0;
+    /// Allowed, and an alert rule matched.
+    pub const ALERTED: u8 = 1;
+    /// Refused with `EPERM`.
+    pub const DENIED: u8 = 2;
+    /// A deny rule matched, but its mode is observe.
+    pub const WOULD_DENY: u8 = 3;
+}
+
+/// Bits of [`Event::flags`].
+pub mod flag {
+    /// The first path text stops before the root: too deep or too long.
+    pub const PATH_TRUNCATED: u16 = 1;
+    /// The first path is relative to its file system's root, not to the host's.
+    pub const PATH_IN_FILE_SYSTEM: u16 = 2;
+    /// The second path is relative to its file system's root.
+    pub const SECOND_PATH_IN_FILE_SYSTEM: u16 = 4;
+    /// The argument area was longer than what was copied.
+    pub const ARGUMENTS_TRUNCATED: u16 = 8;
+    /// The second path text is incomplete.
+    pub const SECOND_PATH_TRUNCATED: u16 = 16;
+    /// The open failed before the file system opened anything; `errno` says why and the third text
+    /// is the name as the caller gave it.
+    pub const OPEN_FAILED: u16 = 32;
+    /// The file has no name any more (unlinked, or memfd).
+    pub const UNLINKED: u16 = 64;
+    /// The sum began before the file or socket was known: bytes before the agent are missing.
+    pub const LATE: u16 = 128;
+}
+
+/// What a file system or device stands on, found by walking the device tree.
+pub mod device_class {
+    /// No block device below (tmpfs, proc, overlay, network file systems).
+    pub const VIRTUAL: u8 = 0;
+    /// A block device that is not on a removable bus.
+    pub const FIXED: u8 = 1;
+    /// A block device below a USB device.
+    pub const USB: u8 = 2;
+}
+
+/// Address families and protocols of [`Event::family`] and [`Event::protocol`] are the kernel's:
+/// `AF_INET` 2, `AF_INET6` 10, `AF_UNIX` 1; `IPPROTO_TCP` 6, `IPPROTO_UDP` 17.
+pub mod family {
+    /// Local sockets; the third text is the path.
+    pub const UNIX: u16 = 1;
+    /// IPv4, held as an IPv4-mapped IPv6 address.
+    pub const INET: u16 = 2;
+    /// IPv6.
+    pub const INET6: u16 = 10;
+}
+
+/// The identity of a device, as it says of itself on the bus.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct Device {
+    /// Kernel device number (`major << 20 | minor`), 0 when there is none.
+    pub dev: u32,
+    /// USB `idVendor`, 0 when not USB.
+    pub vendor: u16,
+    /// USB `idProduct`.
+    pub product: u16,
+    /// One of [`device_class`].
+    pub class: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+    /// USB serial string, zero-padded; empty when the device has none.
+    pub serial: [u8; SERIAL_BYTES_MAX],
+}
+
+/// Who acted. Read from `task_struct` at the hook.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct Process {
+    /// Process id in the initial pid namespace (`task.tgid`).
+    pub tgid: u32,
+    /// Thread id (`task.pid`).
+    pub tid: u32,
+    /// Start of the thread group leader, ns of `CLOCK_BOOTTIME` (`start_boottime`).
+    /// (tgid, start) is never reused within one boot.
+    pub start_ns: u64,
+    /// `real_parent`'s tgid.
+    pub parent_tgid: u32,
+    /// Real uid.
+    pub uid: u32,
+    /// Start of the parent, as `start_ns`.
+    pub parent_start_ns: u64,
+    /// Real gid.
+    pub gid: u32,
+    /// Login uid (`task.loginuid`), `u32::MAX` when unset.
+    pub login_uid: u32,
+    /// Audit session id, `u32::MAX` when unset.
+    pub session_id: u32,
+    /// Device number of the executable's file system.
+    pub exe_dev: u32,
+    /// Inode of the executable.
+    pub exe_inode: u64,
+    /// Cgroup v2 id.
+    pub cgroup_id: u64,
+    /// Name of the controlling terminal (`pts0`, `tty1`), empty when none.
+    pub tty: [u8; TTY_BYTES_MAX],
+    /// `task.comm`.
+    pub comm: [u8; COMM_BYTES_MAX],
+}
+
+/// The fixed part of every record. Fields that a kind does not use are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+pub struct Event {
+    /// Bytes of the whole record, texts included.
+    pub record_bytes: u32,
+    /// [`ABI_VERSION`].
+    pub abi: u16,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// One of [`operation`].
+    pub operation: u8,
+    /// Number of this record on its ring, from 1, taken before the reserve: a gap is a loss.
+    pub sequence: u64,
+    /// When, ns of `CLOCK_BOOTTIME`.
+    pub time_ns: u64,
+    /// One of [`verdict`].
+    pub verdict: u8,
+    /// Which ring: 0 telemetry, 1 denials.
+    pub ring: u8,
+    /// Bits of [`flag`].
+    pub flags: u16,
+    /// Index of the rule that decided, plus one; 0 when none did.
+    pub rule: u32,
+    /// Generation of the policy that decided; rule numbers belong to it.
+    pub generation: u32,
+    /// Negative errno of a failed open; else 0.
+    pub errno: i32,
+    /// Who acted.
+    pub process: Process,
+    /// The device below the file system of `inode`.
+    pub device: Device,
+    /// Inode number of the file acted on (exec: of the executable).
+    pub inode: u64,
+    /// Open flags (`file.f_flags`), or the mode of a created file.
+    pub open_flags: u32,
+    /// Inode's mode.
+    pub mode: u32,
+    /// Bytes written, or sent.
+    pub bytes: u64,
+    /// Bytes received (sockets).
+    pub bytes_in: u64,
+    /// Write or send calls summed.
+    pub calls: u64,
+    /// File size at the time of the record; exec: number of arguments.
+    pub size: u64,
+    /// Destination address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Destination port, host order.
+    pub port: u16,
+    /// Address family of [`family`], 0 when no socket is involved.
+    pub family: u16,
+    /// IP protocol.
+    pub protocol: u16,
+    /// Exit code of an `exit` record, as `wait` gives it.
+    pub exit_code: u16,
+    /// Bytes of the three texts, in order, behind this struct.
+    ///
+    /// 0: path of the file, 1: second path (new name; exec: working directory), both as
+    /// NUL-terminated components from the leaf to the root; 2: raw bytes (exec: the argument area,
+    /// NUL-separated; unix socket: its path; symlink: its target; failed open: the name given).
+    pub text_bytes: [u16; 3],
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Bytes of [`Event`].
+pub const EVENT_BYTES: usize = core::mem::size_of::<Event>();
+
+/// Index of a counter in the per-CPU counter table: `kind * COUNTERS + counter`.
+pub mod counter {
+    /// Times a hook looked at something of this kind.
+    pub const SEEN: u32 = 0;
+    /// Records written to a ring.
+    pub const EMITTED: u32 = 1;
+    /// Operations refused.
+    pub const DENIED: u32 = 2;
+    /// Records that found no room in the ring.
+    pub const LOST_RING: u32 = 3;
+    /// Records that found no free buffer to be built in.
+    pub const LOST_SCRATCH: u32 = 4;
+    /// Sums that found no room in their table.
+    pub const LOST_TABLE: u32 = 5;
+    /// Counters per kind.
+    pub const COUNT: u32 = 8;
+}

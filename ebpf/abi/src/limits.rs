@@ -1,0 +1,54 @@
+//! Every bound that both sides of the ring rely on.
+
+/// Path components the kernel walks before it gives up; the path then counts as unknown.
+pub const PATH_DEPTH_MAX: usize = 48;
+/// Bytes of one path's text in a record, terminators included.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes of one path component, terminator included (`NAME_MAX` is 255).
+pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of a process's argument area copied at exec; longer ones are flagged.
+pub const ARGUMENT_BYTES_MAX: usize = 4096;
+/// Bytes of text behind the fixed part of a record.
+pub const TEXT_BYTES_MAX: usize = 3 * 4096;
+/// Bytes of a USB serial number (a USB string descriptor holds at most 126 characters).
+pub const SERIAL_BYTES_MAX: usize = 64;
+/// Bytes of a terminal's name (`pts0`, `ttyS0`).
+pub const TTY_BYTES_MAX: usize = 16;
+/// Bytes of a task's `comm`, terminator included (`TASK_COMM_LEN`).
+pub const COMM_BYTES_MAX: usize = 16;
+
+/// States of the path automaton in one policy.
+pub const STATES_MAX: u32 = 1 << 16;
+/// Distinct sets of labels and programs that one file can carry.
+pub const SETS_MAX: u32 = 1 << 15;
+/// Rules of one compiled policy, synthetic ones included.
+pub const RULES_MAX: u32 = 1 << 14;
+/// Rules that can apply to one (kind, label set) pair.
+pub const CANDIDATES_MAX: usize = 32;
+/// Named groups of programs, of users, of devices, of destinations: each kind is one 64-bit mask.
+pub const GROUPS_MAX: usize = 64;
+/// Edges of the path automaton, both slots together.
+pub const EDGES_MAX: u32 = 1 << 18;
+/// Rule buckets, both slots together.
+pub const BUCKETS_MAX: u32 = 1 << 16;
+/// Users named in a policy, both slots together.
+pub const USERS_MAX: u32 = 1 << 14;
+/// Device patterns, both slots together.
+pub const DEVICE_PATTERNS_MAX: u32 = 1 << 14;
+/// CIDR blocks, both slots together.
+pub const NETWORKS_MAX: u32 = 1 << 15;
+/// Ports named in a policy, both slots together.
+pub const PORTS_MAX: u32 = 1 << 14;
+
+/// Open files being written on removable media that are accounted at one time.
+pub const OPEN_FILES_MAX: u32 = 1 << 14;
+/// Sockets that are accounted at one time.
+pub const SOCKETS_MAX: u32 = 1 << 15;
+/// Superblocks whose device is known at one time.
+pub const SUPERBLOCKS_MAX: u32 = 1 << 10;
+/// Bytes of the telemetry ring.
+pub const TELEMETRY_RING_BYTES: u32 = 8 << 20;
+/// Bytes of the ring for denials and alerts.
+pub const DENIAL_RING_BYTES: u32 = 1 << 20;
+/// Buffers per CPU in which records are built: a program that is preempted keeps its own.
+pub const SCRATCH_PER_CPU: u32 = 4;
