@@ -1,0 +1,155 @@
+//! The JSON form of an event, for `--json` of the command line and for whoever reads it.
+//!
+//! Names are stable. The names of the contract (`time host seq kind verdict rule process file bytes
+//! calls destination errno truncated`, and those inside `process`, `file`, `device` and
+//! `destination`) are always present and `null` when the event has nothing to say there.
+//! Every other name is present only when it has a value.
+//!
+//! Times are RFC 3339 in UTC with nine digits. Names, paths and arguments are bytes on the host and
+//! strings here, see [`escape`].
+
+mod text;
+
+pub use text::{UnescapeError, escape, unescape};
+
+use serde_json::{Map, Value, json};
+
+use crate::v1;
+use crate::words::Word;
+
+/// The event as one JSON object.
+pub fn event(event: &v1::Event) -> Value {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    put("time", time(event.time_ns));
+    put("host", event.host.as_str().into());
+    put("seq", event.sequence.into());
+    put("kind", event.kind().word().into());
+    put("verdict", event.verdict().word().into());
+    put("rule", text_or_null(&event.rule));
+    put("process", event.process.as_ref().map_or(Value::Null, process));
+    put("file", event.file.as_ref().map_or(Value::Null, file));
+    put("bytes", event.bytes.into());
+    put("calls", event.calls.into());
+    put("destination", event.destination.as_ref().map_or(Value::Null, destination));
+    put("errno", event.errno.into());
+    put("truncated", event.truncated.into());
+    let operation = event.operation();
+    let operation = (operation != v1::Operation::Unspecified).then(|| operation.word());
+    extra(&mut object, "operation", operation);
+    extra(&mut object, "bytes_in", event.bytes_in);
+    extra(&mut object, "exit_code", event.exit_code);
+    extra(&mut object, "late", event.late.then_some(true));
+    extra(&mut object, "loss", event.loss.as_ref().map(loss));
+    extra(&mut object, "message", some_text(&event.message));
+    extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
+    extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
+    extra(&mut object, "cursor", (event.cursor != 0).then_some(event.cursor));
+    Value::Object(object)
+}
+
+/// UTC nanoseconds since 1970 as RFC 3339 with nine digits: `2026-01-02T03:04:05.000000006Z`.
+pub fn time(ns: i64) -> Value {
+    match jiff::Timestamp::from_nanosecond(ns.into()) {
+        Ok(timestamp) => format!("{timestamp:.9}").into(),
+        Err(_) => Value::Null,
+    }
+}
+
+fn process(process: &v1::Process) -> Value {
+    let start = if process.start_ns == 0 { Value::Null } else { time(process.start_ns) };
+    let argv: Vec<String> = process.argv.iter().map(|argument| escape(argument)).collect();
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    put("pid", process.pid.into());
+    put("start", start);
+    put("exe", bytes_or_null(&process.exe));
+    put("argv", if argv.is_empty() { Value::Null } else { argv.into() });
+    put("uid", process.uid.into());
+    put("user", text_or_null(&process.user));
+    put("login_uid", process.login_uid.into());
+    put("tty", text_or_null(&process.tty));
+    put("parent", process.parent.as_deref().map_or(Value::Null, self::process));
+    extra(&mut object, "login_user", some_text(&process.login_user));
+    extra(&mut object, "gid", Some(process.gid));
+    extra(&mut object, "session_id", process.session_id);
+    extra(&mut object, "tid", (process.tid != 0).then_some(process.tid));
+    extra(&mut object, "comm", some_bytes(&process.comm));
+    extra(&mut object, "cwd", some_bytes(&process.cwd));
+    extra(&mut object, "exe_inode", (process.exe_inode != 0).then_some(process.exe_inode));
+    extra(&mut object, "cgroup_id", (process.cgroup_id != 0).then_some(process.cgroup_id));
+    Value::Object(object)
+}
+
+fn file(file: &v1::File) -> Value {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    put("path", bytes_or_null(&file.path));
+    put("inode", if file.inode == 0 { Value::Null } else { file.inode.into() });
+    put("device", file.device.as_ref().map_or(Value::Null, device));
+    extra(&mut object, "new_path", some_bytes(&file.new_path));
+    extra(&mut object, "size", (file.size != 0).then_some(file.size));
+    extra(&mut object, "mode", (file.mode != 0).then_some(file.mode));
+    extra(&mut object, "open_flags", (file.open_flags != 0).then_some(file.open_flags));
+    extra(&mut object, "unlinked", file.unlinked.then_some(true));
+    Value::Object(object)
+}
+
+fn device(device: &v1::Device) -> Value {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    put("class", text_or_null(&device.class));
+    put("vendor", text_or_null(&device.vendor));
+    put("product", text_or_null(&device.product));
+    put("serial", text_or_null(&device.serial));
+    if device.major != 0 || device.minor != 0 {
+        extra(&mut object, "major", Some(device.major));
+        extra(&mut object, "minor", Some(device.minor));
+    }
+    Value::Object(object)
+}
+
+fn destination(destination: &v1::Destination) -> Value {
+    let port = (!destination.ip.is_empty()).then_some(destination.port);
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    put("ip", text_or_null(&destination.ip));
+    put("port", port.into());
+    put("protocol", text_or_null(&destination.protocol));
+    extra(&mut object, "path", some_bytes(&destination.path));
+    Value::Object(object)
+}
+
+fn loss(loss: &v1::Loss) -> Value {
+    let kind = (loss.kind() != v1::Kind::Unspecified).then(|| loss.kind().word());
+    json!({ "stage": loss.stage, "kind": kind, "count": loss.count, "reason": loss.reason })
+}
+
+fn extra(object: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), value.into());
+    }
+}
+
+fn some_text(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn some_bytes(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| escape(bytes))
+}
+
+fn text_or_null(text: &str) -> Value {
+    some_text(text).into()
+}
+
+fn bytes_or_null(bytes: &[u8]) -> Value {
+    some_bytes(bytes).into()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

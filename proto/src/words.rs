@@ -1,0 +1,106 @@
+//! The words for kinds, verdicts and operations: one table each, used by policies, the command line
+//! and the JSON form.
+
+use crate::v1::{Kind, Operation, Verdict};
+
+/// A number of the wire that people know by a word.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every value and its word, in the order of the numbers.
+    const WORDS: &'static [(Self, &'static str)];
+
+    /// The word; `unspecified` for the value 0.
+    fn word(self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(value, _)| *value == self)
+            .map_or("unspecified", |(_, word)| word)
+    }
+
+    /// The value of a word, spelled exactly so. `unspecified` is not a word one can ask for.
+    fn from_word(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(_, known)| *known == word).map(|(value, _)| *value)
+    }
+
+    /// All words with a comma between, for messages that say what was expected.
+    fn all_words() -> String {
+        let words: Vec<&str> = Self::WORDS.iter().map(|(_, word)| *word).collect();
+        words.join(", ")
+    }
+}
+
+impl Word for Kind {
+    const WORDS: &'static [(Kind, &'static str)] = &[
+        (Kind::FileOpen, "file.open"),
+        (Kind::UsbWrite, "usb.write"),
+        (Kind::UsbMount, "usb.mount"),
+        (Kind::NetConnect, "net.connect"),
+        (Kind::NetUpload, "net.upload"),
+        (Kind::Exec, "exec"),
+        (Kind::Exit, "exit"),
+        (Kind::Loss, "loss"),
+        (Kind::Agent, "agent"),
+    ];
+}
+
+impl Word for Verdict {
+    const WORDS: &'static [(Verdict, &'static str)] = &[
+        (Verdict::Allowed, "allowed"),
+        (Verdict::Alerted, "alerted"),
+        (Verdict::Denied, "denied"),
+        (Verdict::WouldDeny, "would-deny"),
+    ];
+}
+
+impl Word for Operation {
+    const WORDS: &'static [(Operation, &'static str)] = &[
+        (Operation::Open, "open"),
+        (Operation::Create, "create"),
+        (Operation::Rename, "rename"),
+        (Operation::Link, "link"),
+        (Operation::Unlink, "unlink"),
+        (Operation::Mkdir, "mkdir"),
+        (Operation::Rmdir, "rmdir"),
+        (Operation::Symlink, "symlink"),
+        (Operation::Mknod, "mknod"),
+        (Operation::Truncate, "truncate"),
+        (Operation::Write, "write"),
+        (Operation::Close, "close"),
+        (Operation::Connect, "connect"),
+        (Operation::Exec, "exec"),
+        (Operation::Mount, "mount"),
+        (Operation::Exit, "exit"),
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number of the wire up to 200 that decodes has a word of its own and comes back.
+    fn complete<T: Word + TryFrom<i32> + std::fmt::Debug>(expected: usize) {
+        let mut seen = Vec::new();
+        for value in (1..200).filter_map(|number| T::try_from(number).ok()) {
+            let word = value.word();
+            assert_ne!(word, "unspecified", "{value:?} has no word");
+            assert_eq!(T::from_word(word), Some(value));
+            seen.push(word);
+        }
+        assert_eq!(seen.len(), expected);
+        assert_eq!(T::all_words(), seen.join(", "));
+    }
+
+    #[test]
+    fn every_value_has_one_word() {
+        complete::<Kind>(9);
+        complete::<Verdict>(4);
+        complete::<Operation>(16);
+    }
+
+    #[test]
+    fn what_is_no_word_is_refused() {
+        assert_eq!(Kind::from_word("unspecified"), None);
+        assert_eq!(Kind::from_word("File.Open"), None);
+        assert_eq!(Verdict::from_word(""), None);
+        assert_eq!(Kind::Unspecified.word(), "unspecified");
+    }
+}
