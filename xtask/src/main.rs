@@ -1,2 +1,34 @@
-//! Daemon.
-fn main() {}
+//! Set-up, build, VM, demo and tests: `cargo xtask --help`.
+#![forbid(unsafe_code)]
+
+mod build;
+mod cache;
+mod process;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about, version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the kernel programs and the programs that use them
+    Build(build::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(1)
+    })
+}

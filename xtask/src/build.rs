@@ -1,0 +1,94 @@
+//! `cargo xtask build`: the kernel programs first, then everything that embeds or runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::setup::rust_src;
+
+/// What to build.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Options {
+    /// Build only the kernel programs
+    #[arg(long)]
+    pub ebpf_only: bool,
+    /// Optimise the user-space programs
+    #[arg(long)]
+    pub release: bool,
+}
+
+/// Directory, below the repository, that the kernel programs are built in. It is not the main
+/// target directory so that neither build waits for the other's lock.
+const BPF_TARGET_DIR: &str = "target/bpf";
+const BPF_TARGET: &str = "bpfel-unknown-none";
+const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf";
+const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimori-tests"];
+
+/// Builds what `options` asks for.
+///
+/// # Errors
+/// When a tool is missing or a build fails; cargo has then already printed why.
+pub fn run(options: Options) -> Result<()> {
+    let repository = process::repository()?;
+    let object = kernel_programs(&repository)?;
+    if options.ebpf_only {
+        return Ok(());
+    }
+    user_programs(&repository, &object, options.release)
+}
+
+/// Builds the kernel programs and returns the absolute path of the object file.
+fn kernel_programs(repository: &Path) -> Result<PathBuf> {
+    rust_src::ensure()?;
+    if process::find_program("bpf-linker").is_none() {
+        bail!("bpf-linker is missing: run `cargo xtask setup`");
+    }
+    println!("build  kernel programs ({BPF_TARGET})");
+    let mut cargo = cargo(repository);
+    cargo
+        .args(["build", "-p", "sekimori-ebpf", "--profile", "bpf", "-Z", "build-std=core"])
+        .args(["--target", BPF_TARGET, "--target-dir", BPF_TARGET_DIR])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", BPF_FLAGS);
+    process::run(&mut cargo).context("the kernel programs did not build")?;
+    let object = repository.join(BPF_TARGET_DIR).join(BPF_TARGET).join("bpf/sekimori");
+    let size = std::fs::metadata(&object)
+        .with_context(|| format!("cargo built no {}", object.display()))?
+        .len();
+    println!("ok     {} ({size} bytes)", object.display());
+    Ok(object)
+}
+
+fn user_programs(repository: &Path, object: &Path, release: bool) -> Result<()> {
+    println!("build  agent, collector, scenarios");
+    let mut cargo = cargo(repository);
+    cargo.arg("build").env("SEKIMORI_EBPF_OBJECT", object);
+    for name in USER_CRATES {
+        cargo.args(["-p", name]);
+    }
+    if release {
+        cargo.arg("--release");
+    }
+    process::run(&mut cargo).context("the user-space programs did not build")?;
+    println!("ok     {}", repository.join(profile_dir(release)).display());
+    Ok(())
+}
+
+/// Where cargo leaves the programs, relative to the repository.
+#[must_use]
+pub fn profile_dir(release: bool) -> &'static str {
+    if release { "target/release" } else { "target/debug" }
+}
+
+/// A cargo that does not inherit what the `cargo xtask` around us was started with.
+fn cargo(repository: &Path) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(repository)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS");
+    cargo
+}
