@@ -19,12 +19,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Fetch what the machine lacks: tools, the core library's source, kernels
+    Setup(setup::Options),
     /// Build the kernel programs and the programs that use them
     Build(build::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Task::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
