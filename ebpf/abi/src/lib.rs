@@ -5,4 +5,5 @@
 
 pub mod event;
 pub mod limits;
+pub mod offsets;
 pub mod table;

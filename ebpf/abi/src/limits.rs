@@ -52,3 +52,5 @@ pub const TELEMETRY_RING_BYTES: u32 = 8 << 20;
 pub const DENIAL_RING_BYTES: u32 = 1 << 20;
 /// Buffers per CPU in which records are built: a program that is preempted keeps its own.
 pub const SCRATCH_PER_CPU: u32 = 4;
+/// Literal beginnings of labelled patterns, both slots together.
+pub const PLACES_MAX: u32 = 1 << 15;

@@ -192,3 +192,20 @@ pub struct PortKey {
     /// Port, host order.
     pub port: u32,
 }
+
+/// Bytes of a path that decide whether a failed open is worth a look.
+pub const PLACE_BYTES: usize = 64;
+
+/// Key of the longest-prefix table of labelled places, behind the prefix length: 32 bits of slot
+/// (big endian), then the literal beginning of a label's pattern. The value is 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlaceKey {
+    /// Slot, big endian.
+    pub slot: [u8; 4],
+    /// First bytes of an absolute path.
+    pub prefix: [u8; PLACE_BYTES],
+}
+
+/// Bits of [`PlaceKey::slot`], to be added to a prefix's length in bits.
+pub const PLACE_SLOT_BITS: u32 = 32;

@@ -34,6 +34,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether the operation is refused.
+    #[inline(always)]
+    pub const fn denies(self) -> bool {
+        self.action == action::DENY
+    }
+
     /// The verdict that a record of this outcome carries.
     #[inline(always)]
     pub const fn verdict(self) -> u8 {

@@ -1,0 +1,17 @@
+//! The hooks: what happens when the kernel comes by.
+
+mod connect;
+mod exec;
+mod failed_open;
+mod mount;
+mod open;
+mod process;
+mod relabel;
+mod send;
+mod tree;
+mod write;
+
+/// `-EPERM`, what a refused operation answers.
+pub const REFUSED: i32 = -1;
+/// Nothing to object to.
+pub const ALLOWED: i32 = 0;

@@ -1,0 +1,173 @@
+//! `socket_connect`: where a process wants to send.
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use sekimori_abi::{
+    event::{counter, family, kind, operation},
+    table::SET_NONE,
+};
+use sekimori_decide::{Facts, Outcome};
+
+use super::{ALLOWED, REFUSED};
+use crate::{
+    count::count,
+    emit::Record,
+    judge::Policy,
+    maps::{Peer, SOCKETS},
+    offset::*,
+    read::{pointer, probed, probed_at},
+};
+
+/// `sun_path` within `struct sockaddr_un`.
+const UNIX_PATH_AT: usize = 2;
+/// Bytes of `sun_path`.
+const UNIX_PATH_BYTES: usize = 108;
+
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    let socket: *const u8 = ctx.arg(0);
+    let address: *const u8 = ctx.arg(1);
+    let sk = pointer(socket, &SOCKET_SK);
+    if probed_at::<u16>(address) == family::UNIX {
+        unix(&policy, address);
+        return ALLOWED;
+    }
+    let Some(peer) = Peer::of_address(address, sk) else {
+        return ALLOWED;
+    };
+    count(kind::NET_CONNECT, counter::SEEN);
+    let facts = Facts {
+        destinations: policy.destination_groups(&peer),
+        ..policy.actor()
+    };
+    let upload = policy.judge(kind::NET_UPLOAD, SET_NONE, &facts);
+    let connect = policy.judge(kind::NET_CONNECT, SET_NONE, &facts);
+    // A peer that nothing may be sent to needs no connection.
+    let (kind, outcome) = if upload.denies() && !connect.denies() {
+        (kind::NET_UPLOAD, upload)
+    } else {
+        (kind::NET_CONNECT, connect)
+    };
+    if let Some(mut record) = Record::begin(kind, operation::CONNECT) {
+        peer.describe(&mut record);
+        if !outcome.denies() {
+            let judged = if upload.action == 0 {
+                policy.generation
+            } else {
+                0
+            };
+            remember(&mut record, sk, peer, judged);
+        }
+        record.send(&policy, outcome);
+    }
+    if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// Connections to named local sockets are recorded, never refused.
+#[inline(always)]
+fn unix(policy: &Policy, address: *const u8) {
+    let path = address.wrapping_add(UNIX_PATH_AT);
+    if probed_at::<u8>(path) == 0 || !policy.records(kind::NET_CONNECT) {
+        return;
+    }
+    count(kind::NET_CONNECT, counter::SEEN);
+    if let Some(mut record) = Record::begin(kind::NET_CONNECT, operation::CONNECT) {
+        record.event().family = family::UNIX;
+        record.kernel_string(path, UNIX_PATH_BYTES);
+        record.send(policy, Outcome::default());
+    }
+}
+
+/// Begins the sum over a socket and a peer.
+#[inline(always)]
+pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32) {
+    let scratch = record.scratch();
+    // SAFETY: our buffer.
+    unsafe {
+        let sum = &raw mut (*scratch).socket_sum;
+        (*sum).bytes = 0;
+        (*sum).bytes_in = 0;
+        (*sum).calls = 0;
+        (*sum).flags = 0;
+        (*sum).allowed_by = allowed_by as u64;
+        (*sum).peer = peer;
+        (*sum).process = (*scratch).event.process;
+        if SOCKETS.insert(sk as u64, &*sum, 0).is_err() {
+            count(kind::NET_UPLOAD, counter::LOST_TABLE);
+        }
+    }
+}
+
+impl Peer {
+    /// Of a `struct sockaddr` in kernel memory; `None` when it is not an IP address.
+    #[inline(always)]
+    pub fn of_address(address: *const u8, sk: *const u8) -> Option<Self> {
+        let family = probed_at::<u16>(address);
+        let port = u16::from_be(probed_at(address.wrapping_add(2)));
+        let address = match family {
+            family::INET => mapped(probed_at(address.wrapping_add(4))),
+            family::INET6 => [
+                probed_at(address.wrapping_add(8)),
+                probed_at(address.wrapping_add(16)),
+            ],
+            _ => return None,
+        };
+        Some(Self {
+            address,
+            port,
+            family,
+            protocol: protocol(sk),
+            reserved: 0,
+        })
+    }
+
+    /// Of a connected socket; `None` when it is not an IP socket.
+    #[inline(always)]
+    pub fn of_socket(sk: *const u8) -> Option<Self> {
+        let family = probed::<u16>(sk, &SOCK_FAMILY);
+        let address = match family {
+            family::INET => mapped(probed(sk, &SOCK_DADDR)),
+            family::INET6 if SOCK_V6_DADDR.exists() => {
+                let at = sk.wrapping_add(SOCK_V6_DADDR.get());
+                [probed_at(at), probed_at(at.wrapping_add(8))]
+            }
+            _ => return None,
+        };
+        let port = u16::from_be(probed(sk, &SOCK_DPORT));
+        Some(Self {
+            address,
+            port,
+            family,
+            protocol: protocol(sk),
+            reserved: 0,
+        })
+    }
+
+    /// Writes down where bytes go.
+    #[inline(always)]
+    pub fn describe(&self, record: &mut Record) {
+        let event = record.event();
+        // SAFETY: both are 16 bytes.
+        unsafe {
+            (&raw mut event.address)
+                .cast::<[u64; 2]>()
+                .write_unaligned(self.address)
+        };
+        event.port = self.port;
+        event.family = self.family;
+        event.protocol = self.protocol;
+    }
+}
+
+#[inline(always)]
+fn protocol(sk: *const u8) -> u16 {
+    probed(sk, &SOCK_PROTOCOL)
+}
+
+/// `::ffff:a.b.c.d` as two words of memory; `v4` is the address as it lies in memory.
+#[inline(always)]
+const fn mapped(v4: u32) -> [u64; 2] {
+    [0, (v4 as u64) << 32 | 0xffff_0000]
+}

@@ -1,0 +1,47 @@
+//! A file system is mounted, by the old mount call or the new ones.
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use sekimori_abi::{
+    event::{counter, device_class, kind, operation},
+    table::SET_NONE,
+};
+use sekimori_decide::{Facts, Outcome};
+
+use super::{ALLOWED, REFUSED};
+use crate::{
+    count::count, device, emit::Record, judge::Policy, maps::DEVICES, offset::*, read::probed,
+};
+
+#[lsm(hook = "sb_kern_mount")]
+pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
+    let sb: *const u8 = ctx.arg(0);
+    let dev: u32 = probed(sb, &SB_DEV);
+    // SAFETY: the hook's own argument.
+    unsafe { device::look(sb, dev) };
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    let Some(device) = DEVICES.get_ptr(dev) else {
+        return ALLOWED;
+    };
+    // SAFETY: map values live as long as the program runs.
+    let device = unsafe { &*device };
+    if device.class != device_class::USB {
+        return ALLOWED;
+    }
+    count(kind::USB_MOUNT, counter::SEEN);
+    let outcome = if policy.judges(kind::USB_MOUNT, SET_NONE) {
+        let facts = Facts {
+            devices: policy.device_groups(device),
+            ..policy.actor()
+        };
+        policy.judge(kind::USB_MOUNT, SET_NONE, &facts)
+    } else {
+        Outcome::default()
+    };
+    if let Some(mut record) = Record::begin(kind::USB_MOUNT, operation::MOUNT) {
+        record.event().device = *device;
+        record.send(&policy, outcome);
+    }
+    if outcome.denies() { REFUSED } else { ALLOWED }
+}

@@ -1,0 +1,133 @@
+//! `file_open`: every open that reaches a file system, whatever system call or ring it came by.
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use sekimori_abi::event::{Device, counter, device_class, flag, kind, operation};
+use sekimori_decide::{Facts, Outcome};
+
+use super::{ALLOWED, REFUSED};
+use crate::{
+    count::count,
+    device,
+    emit::Record,
+    judge::Policy,
+    maps::FILES,
+    offset::*,
+    path::Place,
+    read::{pointer, probed, typed},
+    task,
+};
+
+/// `FMODE_WRITE` (include/linux/fs.h).
+const FMODE_WRITE: u32 = 2;
+
+#[lsm(hook = "file_open")]
+pub fn file_open(ctx: LsmContext) -> i32 {
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    let file: *const u8 = ctx.arg(0);
+    count(kind::FILE_OPEN, counter::SEEN);
+    // SAFETY: the hook's own argument.
+    unsafe {
+        let set = policy.set_of_file(file);
+        if policy.judges(kind::FILE_OPEN, set) && open_labelled(&policy, file, set) == REFUSED {
+            return refuse();
+        }
+        let mode: u32 = typed(file, &FILE_MODE);
+        if mode & FMODE_WRITE != 0 && open_for_write(&policy, file, set) == REFUSED {
+            return refuse();
+        }
+    }
+    ALLOWED
+}
+
+/// An open of a file that some rule speaks of.
+#[inline(always)]
+unsafe fn open_labelled(policy: &Policy, file: *const u8, set: u32) -> i32 {
+    let outcome = policy.judge(kind::FILE_OPEN, set, &policy.actor());
+    if outcome.action == 0 {
+        return ALLOWED;
+    }
+    if let Some(mut record) = Record::begin(kind::FILE_OPEN, operation::OPEN) {
+        describe_file(&mut record, file);
+        record.path(Place::of_file(file));
+        record.send(policy, outcome);
+    }
+    if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// Marks the task, so that the failure of this very open is not recorded a second time.
+#[inline(always)]
+fn refuse() -> i32 {
+    let note = task::note(true);
+    if !note.is_null() {
+        // SAFETY: not null.
+        unsafe { (*note).open_refused = 1 };
+    }
+    REFUSED
+}
+
+/// An open for write on a USB file system.
+#[inline(always)]
+unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
+    // SAFETY: typed loads from the hook's argument; `below` is given a superblock.
+    unsafe {
+        let inode: *const u8 = typed(file, &FILE_INODE);
+        let sb: *const u8 = typed(inode, &INODE_SB);
+        let Some(device) = device::below(sb) else {
+            return ALLOWED;
+        };
+        if (*device).class != device_class::USB {
+            return ALLOWED;
+        }
+        count(kind::USB_WRITE, counter::SEEN);
+        let outcome = judge_write(policy, &*device, set);
+        if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
+            describe_file(&mut record, file);
+            record.event().device = *device;
+            record.path(Place::of_file(file));
+            if !outcome.denies() {
+                let scratch = record.scratch();
+                let sum = &raw mut (*scratch).file_sum;
+                (*sum).bytes = 0;
+                (*sum).calls = 0;
+                (*sum).flags = 0;
+                (*sum).inode = inode as u64;
+                (*sum).process = (*scratch).event.process;
+                if FILES.insert(file as u64, &*sum, 0).is_err() {
+                    count(kind::USB_WRITE, counter::LOST_TABLE);
+                }
+            }
+            record.send(policy, outcome);
+        }
+        if outcome.denies() { REFUSED } else { ALLOWED }
+    }
+}
+
+/// Asks the rules for writes to USB devices.
+#[inline(always)]
+pub fn judge_write(policy: &Policy, device: &Device, set: u32) -> Outcome {
+    if !policy.judges(kind::USB_WRITE, set) {
+        return Outcome::default();
+    }
+    let facts = Facts {
+        devices: policy.device_groups(device),
+        ..policy.actor()
+    };
+    policy.judge(kind::USB_WRITE, set, &facts)
+}
+
+/// Writes down which file it is.
+#[inline(always)]
+pub fn describe_file(record: &mut Record, file: *const u8) {
+    let inode = pointer(file, &FILE_INODE);
+    let event = record.event();
+    event.inode = probed(inode, &INODE_NUMBER);
+    event.mode = probed::<u16>(inode, &INODE_MODE) as u32;
+    event.size = probed(inode, &INODE_SIZE);
+    event.open_flags = probed(file, &FILE_FLAGS);
+    event.device.dev = probed(pointer(inode, &INODE_SB), &SB_DEV);
+    if probed::<u32>(inode, &INODE_LINKS) == 0 {
+        event.flags |= flag::UNLINKED;
+    }
+}

@@ -1,0 +1,97 @@
+//! A labelled file, or a directory that labels depend on, gets another name: who may not open it may
+//! not carry it out of its place either. Judged and recorded as `file.open`.
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use sekimori_abi::{
+    event::{kind, operation},
+    table::{SET_NONE, SET_UNKNOWN},
+};
+
+use super::{ALLOWED, REFUSED};
+use crate::{
+    emit::{self, Record},
+    judge::Policy,
+    offset::*,
+    path::{self, Place},
+    read::{pointer, probed},
+};
+
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let directory: *const u8 = ctx.arg(0);
+    let dentry: *const u8 = ctx.arg(1);
+    let new_directory: *const u8 = ctx.arg(2);
+    let new: *const u8 = ctx.arg(3);
+    check(
+        operation::RENAME,
+        place_in(directory, dentry),
+        place_in(new_directory, new),
+    )
+}
+
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let old: *const u8 = ctx.arg(0);
+    let new_directory: *const u8 = ctx.arg(1);
+    let new: *const u8 = ctx.arg(2);
+    // A link never crosses mounts: the old name is seen through the new one's.
+    check(
+        operation::LINK,
+        place_in(new_directory, old),
+        place_in(new_directory, new),
+    )
+}
+
+/// A dentry as seen through the mount of `directory`, a `struct path`.
+#[inline(always)]
+fn place_in(directory: *const u8, dentry: *const u8) -> Place {
+    Place {
+        dentry,
+        ..Place::of_path(directory)
+    }
+}
+
+#[inline(always)]
+fn check(operation: u8, old: Place, new: Place) -> i32 {
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    let set = set_below(&policy, old);
+    if set == SET_NONE || !policy.judges(kind::FILE_OPEN, set) {
+        return ALLOWED;
+    }
+    let outcome = policy.judge(kind::FILE_OPEN, set, &policy.actor());
+    if outcome.action == 0 {
+        return ALLOWED;
+    }
+    if let Some(mut record) = Record::begin(kind::FILE_OPEN, operation) {
+        let inode = pointer(old.dentry, &DENTRY_INODE);
+        let event = record.event();
+        event.inode = probed(inode, &INODE_NUMBER);
+        event.mode = probed::<u16>(inode, &INODE_MODE) as u32;
+        event.size = probed(inode, &INODE_SIZE);
+        event.device.dev = probed(pointer(inode, &INODE_SB), &SB_DEV);
+        record.path(old);
+        record.second_path(new);
+        record.send(&policy, outcome);
+    }
+    if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// Set of everything that the move would carry.
+#[inline(always)]
+fn set_below(policy: &Policy, place: Place) -> u32 {
+    let Some(scratch) = emit::acquire() else {
+        return SET_UNKNOWN;
+    };
+    // SAFETY: our buffer, filled by the walk.
+    let set = unsafe {
+        if path::walk(scratch, place, 0).complete {
+            path::sets_of(policy, path::state(scratch, policy)).1
+        } else {
+            SET_UNKNOWN
+        }
+    };
+    emit::release(scratch);
+    set
+}

@@ -1,0 +1,223 @@
+//! Bytes that leave through sockets: judged once per socket and peer, summed in the kernel, reported
+//! at the first send and at the close.
+
+use aya_ebpf::{
+    macros::{fentry, fexit, lsm},
+    programs::{FEntryContext, FExitContext, LsmContext},
+};
+use sekimori_abi::{
+    event::{counter, kind, operation},
+    table::SET_NONE,
+};
+use sekimori_decide::{Facts, Outcome};
+
+use super::{ALLOWED, REFUSED, connect::remember};
+use crate::{
+    count::{add, count},
+    emit::Record,
+    judge::Policy,
+    maps::{Peer, SOCKETS},
+    offset::*,
+    read::{pointer, probed},
+};
+
+/// `TCP_CLOSE` (include/net/tcp_states.h).
+const TCP_CLOSE: u8 = 7;
+/// `IPPROTO_TCP`.
+const TCP: u16 = 6;
+
+#[lsm(hook = "socket_sendmsg")]
+pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    let socket: *const u8 = ctx.arg(0);
+    let message: *const u8 = ctx.arg(1);
+    let sk = pointer(socket, &SOCKET_SK);
+    let Some(peer) = peer_of(sk, message) else {
+        return ALLOWED;
+    };
+    count(kind::NET_UPLOAD, counter::SEEN);
+    let known = SOCKETS.get_ptr_mut(sk as u64);
+    let mut same_peer = false;
+    if let Some(sum) = known {
+        // SAFETY: map values live as long as the program runs.
+        unsafe {
+            same_peer = (*sum).peer.address[0] == peer.address[0]
+                && (*sum).peer.address[1] == peer.address[1]
+                && (*sum).peer.port == peer.port;
+            if same_peer && (*sum).allowed_by == policy.generation as u64 {
+                return ALLOWED;
+            }
+        }
+    }
+    let facts = Facts {
+        destinations: policy.destination_groups(&peer),
+        ..policy.actor()
+    };
+    let outcome = policy.judge(kind::NET_UPLOAD, SET_NONE, &facts);
+    if outcome.denies() {
+        if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {
+            peer.describe(&mut record);
+            record.send(&policy, outcome);
+        }
+        return REFUSED;
+    }
+    if let (true, Some(sum)) = (same_peer, known) {
+        // SAFETY: map values live as long as the program runs.
+        unsafe { (*sum).allowed_by = policy.generation as u64 };
+    } else if known.is_some() {
+        report(sk, operation::CLOSE);
+    }
+    if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {
+        peer.describe(&mut record);
+        if !same_peer {
+            remember(&mut record, sk, peer, policy.generation);
+        }
+        if same_peer && outcome.action == 0 {
+            record.discard();
+        } else {
+            record.send(&policy, outcome);
+        }
+    }
+    ALLOWED
+}
+
+/// Where a message goes. A connected TCP socket ignores the address in the message, and so do we.
+#[inline(always)]
+fn peer_of(sk: *const u8, message: *const u8) -> Option<Peer> {
+    let name = pointer(message, &MSG_NAME);
+    let connected_tcp =
+        probed::<u16>(sk, &SOCK_PROTOCOL) == TCP && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE;
+    if name.is_null() || connected_tcp {
+        Peer::of_socket(sk)
+    } else {
+        Peer::of_address(name, sk)
+    }
+}
+
+/// TCP, UDP and raw sockets over IPv4 (net/ipv4/af_inet.c).
+#[fexit(function = "inet_sendmsg")]
+pub fn inet_sendmsg(ctx: FExitContext) -> i32 {
+    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+}
+
+/// The same over IPv6.
+#[fexit(function = "inet6_sendmsg")]
+pub fn inet6_sendmsg(ctx: FExitContext) -> i32 {
+    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+}
+
+/// sendfile and splice on kernels that still have sendpage (up to 6.4): no LSM hook sees them.
+#[fexit(function = "inet_sendpage")]
+pub fn inet_sendpage(ctx: FExitContext) -> i32 {
+    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+}
+
+#[fexit(function = "udp_recvmsg")]
+pub fn udp_recvmsg(ctx: FExitContext) -> i32 {
+    received(ctx.arg(0), returned(&ctx))
+}
+
+#[fexit(function = "udpv6_recvmsg")]
+pub fn udpv6_recvmsg(ctx: FExitContext) -> i32 {
+    received(ctx.arg(0), returned(&ctx))
+}
+
+#[inline(always)]
+fn returned(ctx: &FExitContext) -> i32 {
+    ctx.ret::<i32>().unwrap_or(0)
+}
+
+#[inline(always)]
+fn sent(sk: *const u8, bytes: i32) -> i32 {
+    if bytes <= 0 {
+        return 0;
+    }
+    if SOCKETS.get_ptr_mut(sk as u64).is_none() {
+        begin(sk);
+    }
+    if let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) {
+        // SAFETY: map values live as long as the program runs.
+        unsafe {
+            let before = (*sum).calls;
+            add(&raw mut (*sum).bytes, bytes as u64);
+            add(&raw mut (*sum).calls, 1);
+            if before == 0 && (*sum).flags == 0 {
+                (*sum).flags = REPORTED;
+                report(sk, operation::WRITE);
+            }
+        }
+    }
+    0
+}
+
+/// In `SocketSum::flags`: the first send is on record.
+const REPORTED: u64 = 1;
+
+/// A socket that no hook has judged yet.
+#[inline(always)]
+fn begin(sk: *const u8) {
+    let Some(peer) = Peer::of_socket(sk) else {
+        return;
+    };
+    if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {
+        remember(&mut record, sk, peer, 0);
+        record.discard();
+    }
+}
+
+#[inline(always)]
+fn received(sk: *const u8, bytes: i32) -> i32 {
+    if bytes > 0 {
+        if let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) {
+            // SAFETY: map values live as long as the program runs.
+            add(unsafe { &raw mut (*sum).bytes_in }, bytes as u64);
+        }
+    }
+    0
+}
+
+/// The last descriptor of an IP socket is closed; IPv6 comes by here too.
+#[fentry(function = "inet_release")]
+pub fn inet_release(ctx: FEntryContext) -> i32 {
+    let sk = pointer(ctx.arg(0), &SOCKET_SK);
+    let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) else {
+        return 0;
+    };
+    // SAFETY: map values live as long as the program runs.
+    unsafe {
+        if (*sum).peer.protocol == TCP {
+            (*sum).bytes_in = probed(sk, &TCP_BYTES_RECEIVED);
+        }
+        if (*sum).calls != 0 || (*sum).bytes_in != 0 {
+            report(sk, operation::CLOSE);
+        }
+    }
+    let _ = SOCKETS.remove(sk as u64);
+    0
+}
+
+/// Sends the sum over a socket.
+#[inline(always)]
+fn report(sk: *const u8, operation: u8) {
+    let Some(policy) = Policy::in_force() else {
+        return;
+    };
+    let Some(sum) = SOCKETS.get_ptr(sk as u64) else {
+        return;
+    };
+    let Some(mut record) = Record::blank(kind::NET_UPLOAD, operation) else {
+        return;
+    };
+    // SAFETY: map values live as long as the program runs.
+    unsafe {
+        let event = record.event();
+        event.process = (*sum).process;
+        event.bytes = (*sum).bytes;
+        event.bytes_in = (*sum).bytes_in;
+        event.calls = (*sum).calls;
+        (*sum).peer.describe(&mut record);
+    }
+    record.send(&policy, Outcome::default());
+}

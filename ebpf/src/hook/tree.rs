@@ -1,0 +1,190 @@
+//! Changes to the tree of a USB file system: names are data too.
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use sekimori_abi::{
+    event::{Device, counter, device_class, kind, operation},
+    table::SET_NONE,
+};
+
+use super::{ALLOWED, REFUSED, open::judge_write};
+use crate::{
+    count::count,
+    device,
+    emit::Record,
+    judge::Policy,
+    offset::*,
+    path::{self, Place},
+    read::{pointer, probed, typed},
+};
+
+/// `ATTR_SIZE` (include/linux/fs.h).
+const ATTR_SIZE: u32 = 8;
+/// Bytes of a symlink's target kept.
+const TARGET_BYTES_MAX: usize = 1024;
+
+/// What changes, and into what.
+struct Change {
+    operation: u8,
+    dentry: *const u8,
+    /// rename, link: the new name.
+    second: Option<*const u8>,
+    /// symlink: the target.
+    target: Option<*const u8>,
+    mode: u32,
+}
+
+impl Change {
+    #[inline(always)]
+    fn of(operation: u8, dentry: *const u8) -> Self {
+        Self {
+            operation,
+            dentry,
+            second: None,
+            target: None,
+            mode: 0,
+        }
+    }
+}
+
+#[lsm(hook = "inode_create")]
+pub fn inode_create(ctx: LsmContext) -> i32 {
+    let mode: u64 = ctx.arg(2);
+    let change = Change {
+        mode: mode as u16 as u32,
+        ..Change::of(operation::CREATE, ctx.arg(1))
+    };
+    check(ctx.arg(0), &change)
+}
+
+#[lsm(hook = "inode_mkdir")]
+pub fn inode_mkdir(ctx: LsmContext) -> i32 {
+    check(ctx.arg(0), &Change::of(operation::MKDIR, ctx.arg(1)))
+}
+
+#[lsm(hook = "inode_mknod")]
+pub fn inode_mknod(ctx: LsmContext) -> i32 {
+    check(ctx.arg(0), &Change::of(operation::MKNOD, ctx.arg(1)))
+}
+
+#[lsm(hook = "inode_symlink")]
+pub fn inode_symlink(ctx: LsmContext) -> i32 {
+    let target: *const u8 = ctx.arg(2);
+    let change = Change {
+        target: Some(target),
+        ..Change::of(operation::SYMLINK, ctx.arg(1))
+    };
+    check(ctx.arg(0), &change)
+}
+
+#[lsm(hook = "inode_link")]
+pub fn inode_link(ctx: LsmContext) -> i32 {
+    let new: *const u8 = ctx.arg(2);
+    check(
+        ctx.arg(1),
+        &Change {
+            second: Some(new),
+            ..Change::of(operation::LINK, ctx.arg(0))
+        },
+    )
+}
+
+#[lsm(hook = "inode_unlink")]
+pub fn inode_unlink(ctx: LsmContext) -> i32 {
+    check(ctx.arg(0), &Change::of(operation::UNLINK, ctx.arg(1)))
+}
+
+#[lsm(hook = "inode_rmdir")]
+pub fn inode_rmdir(ctx: LsmContext) -> i32 {
+    check(ctx.arg(0), &Change::of(operation::RMDIR, ctx.arg(1)))
+}
+
+#[lsm(hook = "inode_rename")]
+pub fn inode_rename(ctx: LsmContext) -> i32 {
+    let new: *const u8 = ctx.arg(3);
+    check(
+        ctx.arg(0),
+        &Change {
+            second: Some(new),
+            ..Change::of(operation::RENAME, ctx.arg(1))
+        },
+    )
+}
+
+/// The arguments moved between kernels: the loader says where they are.
+#[lsm(hook = "inode_setattr")]
+pub fn inode_setattr(ctx: LsmContext) -> i32 {
+    let (dentry, attributes): (*const u8, *const u8) = if SETATTR_DENTRY_ARGUMENT.get() == 0 {
+        (ctx.arg(0), ctx.arg(1))
+    } else {
+        (ctx.arg(1), ctx.arg(2))
+    };
+    if probed::<u32>(attributes, &IATTR_VALID) & ATTR_SIZE == 0 {
+        return ALLOWED;
+    }
+    check(
+        pointer(dentry, &DENTRY_INODE),
+        &Change::of(operation::TRUNCATE, dentry),
+    )
+}
+
+/// `near` is any inode of the file system that changes.
+#[inline(always)]
+fn check(near: *const u8, change: &Change) -> i32 {
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    // SAFETY: the superblock of a live inode.
+    let Some(device) = (unsafe { device::below(pointer(near, &INODE_SB)) }) else {
+        return ALLOWED;
+    };
+    // SAFETY: map values live as long as the program runs.
+    let device: &Device = unsafe { &*device };
+    if device.class != device_class::USB {
+        return ALLOWED;
+    }
+    count(kind::USB_WRITE, counter::SEEN);
+    let outcome = judge_write(&policy, device, known_set(&policy, change));
+    if let Some(mut record) = Record::begin(kind::USB_WRITE, change.operation) {
+        describe(&mut record, change);
+        record.event().device = *device;
+        record.path(Place::of_dentry(change.dentry));
+        if let Some(second) = change.second {
+            record.second_path(Place::of_dentry(second));
+        }
+        if let Some(target) = change.target {
+            record.kernel_string(target, TARGET_BYTES_MAX);
+        }
+        record.send(&policy, outcome);
+    }
+    if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// What is remembered of the file that changes; a new one carries nothing yet.
+#[inline(always)]
+fn known_set(policy: &Policy, change: &Change) -> u32 {
+    if matches!(
+        change.operation,
+        operation::UNLINK | operation::RENAME | operation::LINK
+    ) {
+        // SAFETY: the dentry is the hook's argument, so the load is typed.
+        unsafe {
+            let inode: *const u8 = typed(change.dentry, &DENTRY_INODE);
+            if !inode.is_null() {
+                return path::remembered(policy, inode).unwrap_or(SET_NONE);
+            }
+        }
+    }
+    SET_NONE
+}
+
+#[inline(always)]
+fn describe(record: &mut Record, change: &Change) {
+    let inode = pointer(change.dentry, &DENTRY_INODE);
+    let event = record.event();
+    event.mode = change.mode;
+    if !inode.is_null() {
+        event.inode = probed(inode, &INODE_NUMBER);
+        event.mode = probed::<u16>(inode, &INODE_MODE) as u32;
+        event.size = probed(inode, &INODE_SIZE);
+    }
+}

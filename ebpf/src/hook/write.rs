@@ -1,0 +1,159 @@
+//! Bytes written to files on USB devices, summed per open file: a record at the first write and one
+//! with the totals at the close, none in between.
+
+use aya_ebpf::{
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+use sekimori_abi::event::{counter, device_class, flag, kind, operation};
+use sekimori_decide::Outcome;
+
+use super::open::describe_file;
+use crate::{
+    count::{add, count},
+    device,
+    emit::Record,
+    judge::Policy,
+    maps::{FILES, FileSum},
+    offset::*,
+    path::Place,
+    read::pointer,
+};
+
+/// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
+/// copy_file_range (mm/filemap.c).
+#[fexit(function = "generic_perform_write")]
+pub fn buffered_write(ctx: FExitContext) -> i32 {
+    let kiocb: *const u8 = ctx.arg(0);
+    sum(kiocb, written(&ctx))
+}
+
+/// Direct writes of vfat and exfat.
+#[fexit(function = "generic_file_direct_write")]
+pub fn direct_write(ctx: FExitContext) -> i32 {
+    let kiocb: *const u8 = ctx.arg(0);
+    sum(kiocb, written(&ctx))
+}
+
+/// Buffered writes of file systems on iomap.
+#[fexit(function = "iomap_file_buffered_write")]
+pub fn iomap_write(ctx: FExitContext) -> i32 {
+    let kiocb: *const u8 = ctx.arg(0);
+    sum(kiocb, written(&ctx))
+}
+
+#[inline(always)]
+fn written(ctx: &FExitContext) -> i64 {
+    ctx.ret::<i64>().unwrap_or(0)
+}
+
+#[inline(always)]
+fn sum(kiocb: *const u8, bytes: i64) -> i32 {
+    if bytes <= 0 {
+        return 0;
+    }
+    let file = pointer(kiocb, &KIOCB_FILE);
+    match known(file) {
+        Some(known) => {
+            // SAFETY: map values live as long as the program runs.
+            let before = unsafe { (*known).calls };
+            // SAFETY: as above.
+            unsafe {
+                add(&raw mut (*known).bytes, bytes as u64);
+                add(&raw mut (*known).calls, 1);
+            }
+            if before == 0 {
+                report(file, operation::WRITE);
+            }
+        }
+        None => first_seen(file, bytes),
+    }
+    0
+}
+
+/// The sum of this very open file.
+#[inline(always)]
+fn known(file: *const u8) -> Option<*mut FileSum> {
+    let sum = FILES.get_ptr_mut(file as u64)?;
+    // SAFETY: map values live as long as the program runs.
+    (unsafe { (*sum).inode } == pointer(file, &FILE_INODE) as u64).then_some(sum)
+}
+
+/// A file that was open before the programs were attached.
+#[inline(always)]
+fn first_seen(file: *const u8, bytes: i64) {
+    let sb = pointer(pointer(file, &FILE_INODE), &INODE_SB);
+    // SAFETY: the superblock of an open file.
+    let Some(device) = (unsafe { device::below(sb) }) else {
+        return;
+    };
+    // SAFETY: map values live as long as the program runs.
+    if unsafe { (*device).class } != device_class::USB {
+        return;
+    }
+    let Some(mut record) = Record::begin(kind::USB_WRITE, operation::WRITE) else {
+        return;
+    };
+    let scratch = record.scratch();
+    // SAFETY: our buffer.
+    unsafe {
+        let sum = &raw mut (*scratch).file_sum;
+        (*sum).bytes = bytes as u64;
+        (*sum).calls = 1;
+        (*sum).flags = flag::LATE as u64;
+        (*sum).inode = pointer(file, &FILE_INODE) as u64;
+        (*sum).process = (*scratch).event.process;
+        if FILES.insert(file as u64, &*sum, 0).is_err() {
+            count(kind::USB_WRITE, counter::LOST_TABLE);
+        }
+    }
+    finish(record, file);
+}
+
+/// Sends what is known of an open file.
+#[inline(always)]
+fn report(file: *const u8, operation: u8) {
+    if let Some(record) = Record::blank(kind::USB_WRITE, operation) {
+        finish(record, file);
+    }
+}
+
+#[inline(always)]
+fn finish(mut record: Record, file: *const u8) {
+    let Some(policy) = Policy::in_force() else {
+        return record.discard();
+    };
+    let Some(sum) = FILES.get_ptr(file as u64) else {
+        return record.discard();
+    };
+    // SAFETY: map values live as long as the program runs.
+    unsafe {
+        let event = record.event();
+        event.process = (*sum).process;
+        event.bytes = (*sum).bytes;
+        event.calls = (*sum).calls;
+        event.flags |= (*sum).flags as u16;
+    }
+    describe_file(&mut record, file);
+    let sb = pointer(pointer(file, &FILE_INODE), &INODE_SB);
+    // SAFETY: the superblock of an open file; map values live as long as the program runs.
+    if let Some(device) = unsafe { device::below(sb) } {
+        record.event().device = unsafe { *device };
+    }
+    record.path(Place::of_file(file));
+    record.send(&policy, Outcome::default());
+}
+
+/// The last reference to an open file is gone (fs/file_table.c).
+#[fentry(function = "__fput")]
+pub fn file_close(ctx: FEntryContext) -> i32 {
+    let file: *const u8 = ctx.arg(0);
+    if FILES.get_ptr(file as u64).is_none() {
+        return 0;
+    }
+    if known(file).is_some() {
+        report(file, operation::CLOSE);
+    }
+    let _ = FILES.remove(file as u64);
+    0
+}

@@ -1,0 +1,236 @@
+//! Judging: which policy is in force, what is known of the subjects, what the rules say.
+
+use aya_ebpf::{helpers::bpf_get_current_task_btf, maps::lpm_trie::Key};
+use sekimori_abi::{
+    event::{Device, device_class},
+    limits::{RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
+    table::{
+        BucketKey, DEVICE_ANY, DeviceKey, Head, NETWORK_SLOT_BITS, NetworkKey, PortKey, SET_NONE,
+        SET_UNKNOWN, UserKey,
+    },
+};
+use sekimori_decide::{Facts, Outcome, decide};
+
+use crate::{
+    emit,
+    maps::*,
+    offset::*,
+    path::{self, Place},
+    read::typed,
+    task,
+};
+
+/// The policy in force, read once per event.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    pub slot: u32,
+    pub generation: u32,
+    pub judged_kinds: u32,
+    pub recorded_kinds: u32,
+    pub failed_opens: bool,
+    pub any_port: u64,
+}
+
+impl Policy {
+    /// `None` before the first policy is in place.
+    #[inline(always)]
+    pub fn in_force() -> Option<Self> {
+        let active = *ACTIVE.get(0)?;
+        let slot = (active & 1) as u32;
+        let head: &Head = HEADS.get(slot)?;
+        (active != 0).then_some(Self {
+            slot,
+            generation: head.generation,
+            judged_kinds: head.judged_kinds,
+            recorded_kinds: head.recorded_kinds,
+            failed_opens: head.failed_opens != 0,
+            any_port: head.any_port,
+        })
+    }
+
+    /// Whether events of this kind are recorded even when no rule matches.
+    #[inline(always)]
+    pub fn records(&self, kind: u8) -> bool {
+        self.recorded_kinds >> kind & 1 != 0
+    }
+
+    /// Whether rules could apply to this kind and set; else nothing needs to be gathered.
+    #[inline(always)]
+    pub fn judges(&self, kind: u8, set: u32) -> bool {
+        (self.judged_kinds >> kind & 1 != 0) || (set != SET_NONE && self.owns(kind, set))
+    }
+
+    #[inline(always)]
+    fn owns(&self, kind: u8, set: u32) -> bool {
+        match SETS.get(self.slot * SETS_MAX + set) {
+            Some(entry) => entry.own_buckets >> kind & 1 != 0,
+            None => false,
+        }
+    }
+
+    /// Program groups of a set.
+    #[inline(always)]
+    pub fn programs_of(&self, set: u32) -> u64 {
+        match SETS.get(self.slot * SETS_MAX + set) {
+            Some(entry) => entry.programs,
+            None => 0,
+        }
+    }
+
+    /// Asks the rules.
+    #[inline(always)]
+    pub fn judge(&self, kind: u8, set: u32, facts: &Facts) -> Outcome {
+        let set = if set != SET_NONE && self.owns(kind, set) {
+            set
+        } else {
+            SET_NONE
+        };
+        let key = BucketKey {
+            slot: self.slot,
+            kind: kind as u32,
+            set,
+        };
+        // SAFETY: buckets of the slot in force are not changed.
+        let Some(bucket) = (unsafe { BUCKETS.get(key) }) else {
+            return Outcome::default();
+        };
+        let first = self.slot * RULES_MAX;
+        decide(bucket, facts, |index| RULES.get(first + index))
+    }
+
+    /// What is known of the acting program and person.
+    #[inline(always)]
+    pub fn actor(&self) -> Facts {
+        Facts {
+            programs: self.current_programs(),
+            users: self.current_users(),
+            ..Facts::default()
+        }
+    }
+
+    #[inline(always)]
+    fn current_users(&self) -> u64 {
+        let uid = task::responsible_uid();
+        // SAFETY: the value is read at once.
+        match unsafe {
+            USERS.get(UserKey {
+                slot: self.slot,
+                uid,
+            })
+        } {
+            Some(mask) => *mask,
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn current_programs(&self) -> u64 {
+        // SAFETY: typed loads from the current task; kernel threads have no mm.
+        unsafe {
+            let current = bpf_get_current_task_btf() as *const u8;
+            let mm: *const u8 = typed(current, &TASK_MM);
+            if mm.is_null() {
+                return 0;
+            }
+            let file: *const u8 = typed(mm, &MM_EXE_FILE);
+            if file.is_null() {
+                return 0;
+            }
+            self.programs_of(self.set_of_file(file))
+        }
+    }
+
+    /// Set of an open file: remembered, or found by a walk.
+    ///
+    /// # Safety
+    /// `file` must be a typed pointer.
+    #[inline(always)]
+    pub unsafe fn set_of_file(&self, file: *const u8) -> u32 {
+        // SAFETY: typed loads.
+        unsafe {
+            let inode: *const u8 = typed(file, &FILE_INODE);
+            if let Some(set) = path::remembered(self, inode) {
+                return set;
+            }
+            let Some(scratch) = emit::acquire() else {
+                return SET_UNKNOWN;
+            };
+            let walked = path::walk(scratch, Place::of_file(file), 0);
+            let set = if walked.complete {
+                path::sets_of(self, path::state(scratch, self)).0
+            } else {
+                SET_UNKNOWN
+            };
+            emit::release(scratch);
+            path::remember(self, inode, set);
+            set
+        }
+    }
+
+    /// Device groups of a device: all combinations of its own values and "any", joined.
+    #[inline(always)]
+    pub fn device_groups(&self, device: &Device) -> u64 {
+        if device.class != device_class::USB {
+            return 0;
+        }
+        let mut mask = 0;
+        for combination in 0..8u32 {
+            let mut key = DeviceKey {
+                slot: self.slot,
+                vendor: DEVICE_ANY,
+                product: DEVICE_ANY,
+                has_serial: 0,
+                serial: [0; SERIAL_BYTES_MAX],
+            };
+            if combination & 1 != 0 {
+                key.vendor = device.vendor as u32;
+            }
+            if combination & 2 != 0 {
+                key.product = device.product as u32;
+            }
+            if combination & 4 != 0 {
+                key.has_serial = 1;
+                key.serial = device.serial;
+            }
+            // SAFETY: the value is read at once.
+            if let Some(groups) = unsafe { DEVICE_GROUPS.get(key) } {
+                mask |= *groups;
+            }
+        }
+        mask
+    }
+
+    /// Destination groups of a peer.
+    #[inline(always)]
+    pub fn destination_groups(&self, peer: &Peer) -> u64 {
+        let mut address = [0u8; 16];
+        // SAFETY: both are 16 bytes.
+        unsafe {
+            (&raw mut address)
+                .cast::<[u64; 2]>()
+                .write_unaligned(peer.address)
+        };
+        let key = Key::new(
+            NETWORK_SLOT_BITS + 128,
+            NetworkKey {
+                slot: self.slot.to_be_bytes(),
+                address,
+            },
+        );
+        let by_address = match NETWORKS.get(&key) {
+            Some(mask) => *mask,
+            None => return 0,
+        };
+        // SAFETY: the value is read at once.
+        let by_port = match unsafe {
+            PORTS.get(PortKey {
+                slot: self.slot,
+                port: peer.port as u32,
+            })
+        } {
+            Some(mask) => *mask,
+            None => 0,
+        };
+        by_address & (self.any_port | by_port)
+    }
+}

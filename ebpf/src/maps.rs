@@ -1,0 +1,172 @@
+//! Every map. Tables of a policy hold two policies at once, told apart by their slot.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
+    btf_maps::InodeStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+};
+use core::ptr::null;
+use sekimori_abi::{
+    event::{Device, Event, Process, counter, kind},
+    limits::*,
+    table::{
+        Active, Bucket, BucketKey, DeviceKey, Edge, Head, NetworkKey, PlaceKey, PortKey, Rule, Set,
+        State, UserKey,
+    },
+};
+
+/// The cell that says which slot is in force.
+#[map]
+pub static ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
+#[map]
+pub static HEADS: Array<Head> = Array::with_max_entries(2, 0);
+#[map]
+pub static EDGES: HashMap<Edge, u32> = HashMap::with_max_entries(EDGES_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static STATES: Array<State> = Array::with_max_entries(2 * STATES_MAX, 0);
+#[map]
+pub static SETS: Array<Set> = Array::with_max_entries(2 * SETS_MAX, 0);
+#[map]
+pub static BUCKETS: HashMap<BucketKey, Bucket> =
+    HashMap::with_max_entries(BUCKETS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(2 * RULES_MAX, 0);
+#[map]
+pub static USERS: HashMap<UserKey, u64> = HashMap::with_max_entries(USERS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static DEVICE_GROUPS: HashMap<DeviceKey, u64> =
+    HashMap::with_max_entries(DEVICE_PATTERNS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static NETWORKS: LpmTrie<NetworkKey, u64> =
+    LpmTrie::with_max_entries(NETWORKS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static PORTS: HashMap<PortKey, u64> = HashMap::with_max_entries(PORTS_MAX, BPF_F_NO_PREALLOC);
+
+/// Literal beginnings of labelled paths.
+#[map]
+pub static PLACES: LpmTrie<PlaceKey, u32> =
+    LpmTrie::with_max_entries(PLACES_MAX, BPF_F_NO_PREALLOC);
+
+/// What is known of an inode: `generation << 32 | set`, written and read in one go.
+#[btf_map]
+pub static LABELS: InodeStorage<u64> = InodeStorage::new();
+
+/// What is known of the device below a superblock, by `s_dev`.
+#[map]
+pub static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
+
+/// The sum over one open file on a removable device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FileSum {
+    pub bytes: u64,
+    pub calls: u64,
+    pub flags: u64,
+    /// Address of the inode: an entry left by an open that failed later does not fit another file.
+    pub inode: u64,
+    pub process: Process,
+}
+/// Key: address of the `struct file`; it is removed before the file is freed.
+#[map]
+pub static FILES: HashMap<u64, FileSum> =
+    HashMap::with_max_entries(OPEN_FILES_MAX, BPF_F_NO_PREALLOC);
+
+/// Where bytes go.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub address: [u64; 2],
+    pub port: u16,
+    pub family: u16,
+    pub protocol: u16,
+    pub reserved: u16,
+}
+/// The sum over one socket and its present peer.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SocketSum {
+    pub bytes: u64,
+    pub bytes_in: u64,
+    pub calls: u64,
+    pub flags: u64,
+    /// Generation that allowed uploads to `peer`; 0 when it was not judged yet.
+    pub allowed_by: u64,
+    pub peer: Peer,
+    pub process: Process,
+}
+/// Key: address of the `struct sock`; it is removed when the socket is released.
+#[map]
+pub static SOCKETS: HashMap<u64, SocketSum> =
+    HashMap::with_max_entries(SOCKETS_MAX, BPF_F_NO_PREALLOC);
+
+/// What a task has to remember between two hooks.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TaskNote {
+    /// Address of the `linux_binprm` that `exec_action` and `exec_rule` belong to.
+    pub bprm: u64,
+    pub exec_action: u32,
+    pub exec_rule: u32,
+    pub exec_generation: u32,
+    /// 1 after `file_open` refused: the failed open that follows is already on record.
+    pub open_refused: u32,
+}
+#[btf_map]
+pub static NOTES: TaskStorage<TaskNote> = TaskStorage::new();
+
+/// aya-ebpf 0.2.1 has no task storage; this is the shape of its inode storage.
+#[repr(C)]
+pub struct TaskStorage<T> {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+// SAFETY: never read in user space's sense; the kernel synchronises.
+unsafe impl<T> Sync for TaskStorage<T> {}
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: null(),
+            key: null(),
+            value: null(),
+            max_entries: null(),
+            map_flags: null(),
+        }
+    }
+}
+
+/// Bytes of text, with room for one more piece of any kind behind the last allowed start.
+pub const TEXT_ROOM: usize = TEXT_BYTES_MAX + 4096;
+
+/// A buffer in which one record is built. It belongs to whoever set `busy`: hooks can be preempted,
+/// so a plain per-CPU buffer could be written by two at once.
+#[repr(C)]
+pub struct Scratch {
+    pub busy: u64,
+    pub hashes: [u64; 64],
+    pub name: [u64; NAME_BYTES_MAX / 8],
+    /// Sums under construction: too large for a program's stack.
+    pub file_sum: FileSum,
+    pub socket_sum: SocketSum,
+    /// The record: `event`, directly followed by `text`.
+    pub event: Event,
+    pub text: [u8; TEXT_ROOM],
+}
+/// `SCRATCH_PER_CPU` buffers for each CPU; the loader sets the number of entries.
+#[map]
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
+
+#[map]
+pub static TELEMETRY: RingBuf = RingBuf::with_byte_size(TELEMETRY_RING_BYTES, 0);
+#[map]
+pub static DENIALS: RingBuf = RingBuf::with_byte_size(DENIAL_RING_BYTES, 0);
+/// Last sequence number given out, by ring.
+#[map]
+pub static SEQUENCES: Array<u64> = Array::with_max_entries(2, 0);
+/// Index: `kind * counter::COUNT + counter`.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(kind::COUNT as u32 * counter::COUNT, 0);

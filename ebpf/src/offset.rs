@@ -1,0 +1,111 @@
+//! Constants that the loader sets before the programs are loaded.
+//!
+//! Each is frozen read-only data: `read_volatile` keeps rustc from folding the zero that stands
+//! here, and the verifier folds the value that the loader put in its place, so a load through a
+//! typed pointer stays a checked BTF load and a branch on a missing field costs nothing.
+
+use core::ptr::read_volatile;
+
+/// A constant set by the loader.
+#[repr(transparent)]
+pub struct Constant(u32);
+
+impl Constant {
+    /// Its value.
+    #[inline(always)]
+    pub fn get(&'static self) -> usize {
+        // SAFETY: a plain, initialised static.
+        unsafe { read_volatile(&self.0) as usize }
+    }
+
+    /// Whether this kernel has the field.
+    #[inline(always)]
+    pub fn exists(&'static self) -> bool {
+        self.get() != sekimori_abi::offsets::MISSING as usize
+    }
+}
+
+macro_rules! constants {
+    ($($name:ident),* $(,)?) => { $(
+        #[allow(missing_docs, reason = "named after the kernel field, see sekimori_abi::offsets")]
+        #[unsafe(no_mangle)]
+        pub static $name: Constant = Constant(0);
+    )* }
+}
+
+constants!(
+    FILE_INODE,
+    FILE_PATH,
+    FILE_MODE,
+    FILE_FLAGS,
+    PATH_DENTRY,
+    PATH_MNT,
+    VFSMOUNT_ROOT,
+    MOUNT_MNT,
+    MOUNT_PARENT,
+    MOUNT_POINT,
+    DENTRY_PARENT,
+    DENTRY_NAME,
+    DENTRY_INODE,
+    INODE_SB,
+    INODE_NUMBER,
+    INODE_MODE,
+    INODE_SIZE,
+    INODE_LINKS,
+    SB_DEV,
+    SB_BDEV,
+    BDEV_DISK,
+    DISK_PART0,
+    BDEV_DEVICE,
+    DEVICE_PARENT,
+    DEVICE_TYPE,
+    DEVICE_TYPE_NAME,
+    USB_DEVICE,
+    USB_DESCRIPTOR,
+    USB_SERIAL,
+    TASK_TGID,
+    TASK_PID,
+    TASK_LEADER,
+    TASK_START,
+    TASK_PARENT,
+    TASK_CRED,
+    TASK_COMM,
+    TASK_SIGNAL,
+    TASK_MM,
+    TASK_FS,
+    TASK_EXIT_CODE,
+    TASK_LOGIN_UID,
+    TASK_SESSION_ID,
+    FS_PWD,
+    CRED_UID,
+    CRED_GID,
+    SIGNAL_TTY,
+    SIGNAL_LIVE,
+    SIGNAL_EXIT_CODE,
+    TTY_NAME,
+    MM_EXE_FILE,
+    MM_ARG_START,
+    MM_ARG_END,
+    BPRM_FILE,
+    BPRM_ARGC,
+    BPRM_FILENAME,
+    KIOCB_FILE,
+    IATTR_VALID,
+    SOCKET_SK,
+    SOCK_FAMILY,
+    SOCK_STATE,
+    SOCK_DADDR,
+    SOCK_DPORT,
+    SOCK_V6_DADDR,
+    SOCK_PROTOCOL,
+    MSG_NAME,
+    MSG_NAME_LENGTH,
+    TCP_BYTES_RECEIVED,
+    NAMEIDATA_NAME,
+    NAMEIDATA_DFD,
+    FILENAME_NAME,
+    // Not fields, but set the same way.
+    SETATTR_DENTRY_ARGUMENT,
+    SETATTR_IATTR_ARGUMENT,
+    PROGRAM_LOGS,
+);

@@ -1,0 +1,38 @@
+//! Reading kernel memory.
+//!
+//! Two ways: `typed` loads through a pointer whose type the verifier knows (one instruction, and the
+//! result may be given to helpers that want a typed pointer), and probes that work on any address
+//! and answer zero when it cannot be read.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+use crate::offset::Constant;
+
+/// The field at `offset` of a pointer the verifier knows.
+///
+/// # Safety
+/// `base` must come from a hook's argument, from `bpf_get_current_task_btf`, or from such a load.
+#[inline(always)]
+pub unsafe fn typed<T: Copy>(base: *const u8, offset: &'static Constant) -> T {
+    // SAFETY: the verifier checks the load against the kernel's BTF and makes a fault read as zero.
+    unsafe { *(base.add(offset.get()) as *const T) }
+}
+
+/// The field at `offset` of any kernel address; zero when it cannot be read.
+#[inline(always)]
+pub fn probed<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> T {
+    probed_at(base.wrapping_add(offset.get()))
+}
+
+/// The value at any kernel address; zero when it cannot be read.
+#[inline(always)]
+pub fn probed_at<T: Copy + Default>(address: *const u8) -> T {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const T).unwrap_or_default() }
+}
+
+/// The pointer at `offset` of any kernel address; null when it cannot be read.
+#[inline(always)]
+pub fn pointer(base: *const u8, offset: &'static Constant) -> *const u8 {
+    probed::<u64>(base, offset) as *const u8
+}
