@@ -23,7 +23,7 @@ pub struct Options {
 /// target directory so that neither build waits for the other's lock.
 const BPF_TARGET_DIR: &str = "target/bpf";
 const BPF_TARGET: &str = "bpfel-unknown-none";
-const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf";
+const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
 const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimori-tests"];
 
 /// Builds what `options` asks for.

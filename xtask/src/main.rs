@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod process;
 mod setup;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,11 +24,14 @@ enum Task {
     Setup(setup::Options),
     /// Build the kernel programs and the programs that use them
     Build(build::Options),
+    /// Run a command, or a shell, in a VM with this machine's programs and USB sticks
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Vm(options) => vm::run(options).map(ExitCode::from),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
