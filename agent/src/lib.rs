@@ -1,1 +1,13 @@
-//! The agent.
+//! The endpoint agent: ring records in, stored and delivered events out.
+//!
+//! ring → [`decode`] → [`enrich`] → [`record`] → [`spool`] → [`ship`]. Verdicts are made in the
+//! kernel; everything here explains them. Only [`kernel`] knows how programs are loaded, and every
+//! module behind it works on plain bytes without privilege.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod decode;
+pub mod enrich;
+pub mod limits;
+pub mod record;
+pub mod tell;

@@ -1,0 +1,150 @@
+//! One ring record to one event.
+
+use std::borrow::Cow;
+
+use sekimori_abi::event::{flag, kind, operation, verdict};
+use sekimori_proto::v1::{Event, File, Kind, Operation, Verdict};
+
+use super::parts::{destination, device, process};
+use super::{RuleBook, lane};
+use crate::decode::{CUT, Raw};
+use crate::enrich::Enricher;
+
+/// `errno` of every refusal by a rule.
+const EPERM: i32 = 1;
+
+/// Turns a record into the event that is stored, and learns from it who runs. `None` for records
+/// that only feed the process table.
+pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Event> {
+    let from = &raw.event;
+    let paths = Paths::of(raw, enricher);
+    if from.kind != kind::EXIT {
+        enricher.processes.learn(raw, &paths.first, &paths.second, &enricher.clock);
+    }
+    if from.kind == kind::FORK {
+        return None;
+    }
+    let verdict = verdict_of(from.verdict);
+    let (process, arguments_truncated) = process(raw, enricher);
+    let cut = flag::PATH_TRUNCATED | flag::SECOND_PATH_TRUNCATED;
+    let event = Event {
+        time_ns: enricher.clock.utc_ns(from.time_ns),
+        kind: kind_of(from.kind).into(),
+        operation: operation_of(from.operation).into(),
+        verdict: verdict.into(),
+        rule: rules.id(from.generation, from.rule),
+        process: Some(process),
+        bytes: has_sum(raw).then_some(from.bytes),
+        bytes_in: (from.family != 0 && has_sum(raw)).then_some(from.bytes_in),
+        calls: has_sum(raw).then_some(from.calls),
+        destination: destination(raw),
+        errno: errno(raw),
+        truncated: from.flags & cut != 0 || paths.lost || arguments_truncated,
+        exit_code: (from.kind == kind::EXIT).then(|| i32::from(from.exit_code)),
+        late: raw.has(flag::LATE),
+        lane: lane(verdict),
+        file: file(raw, paths),
+        ..Event::default()
+    };
+    if from.kind == kind::EXIT {
+        enricher.processes.learn(raw, b"", b"", &enricher.clock);
+    }
+    Some(event)
+}
+
+/// Both paths as the host sees them.
+struct Paths {
+    first: Vec<u8>,
+    second: Vec<u8>,
+    /// A path's file system is mounted nowhere that is known.
+    lost: bool,
+}
+
+impl Paths {
+    fn of(raw: &Raw, enricher: &mut Enricher) -> Self {
+        let named = names_a_file(raw.event.kind) && raw.event.inode != 0;
+        let gone = flag::UNLINKED | flag::OPEN_FAILED;
+        // The walk from a root finds no name: nothing is its text.
+        let first: Cow<'_, [u8]> = match raw.path.as_slice() {
+            [] if named && raw.event.flags & gone == 0 => Cow::Borrowed(b"/"),
+            path => Cow::Borrowed(path),
+        };
+        let mut lost = false;
+        let mut place = |path: &[u8], within: u16| {
+            if !raw.has(within) || !path.starts_with(b"/") {
+                return path.to_vec();
+            }
+            enricher.mounts.locate(raw.event.device.dev, path).unwrap_or_else(|| {
+                lost = true;
+                [CUT, path].concat()
+            })
+        };
+        let first = place(&first, flag::PATH_IN_FILE_SYSTEM);
+        let second = place(&raw.second_path, flag::SECOND_PATH_IN_FILE_SYSTEM);
+        Self { first, second, lost }
+    }
+}
+
+const fn names_a_file(kind: u8) -> bool {
+    matches!(kind, kind::FILE_OPEN | kind::USB_WRITE | kind::USB_MOUNT | kind::EXEC)
+}
+
+fn file(raw: &Raw, paths: Paths) -> Option<File> {
+    let from = &raw.event;
+    if !names_a_file(from.kind) {
+        return None;
+    }
+    let path = if raw.has(flag::OPEN_FAILED) && paths.first.is_empty() {
+        raw.third.clone()
+    } else {
+        paths.first
+    };
+    let new_path = match from.operation {
+        operation::SYMLINK => raw.third.clone(),
+        operation::EXEC => Vec::new(),
+        _ => paths.second,
+    };
+    Some(File {
+        path,
+        new_path,
+        inode: from.inode,
+        device: device(&from.device),
+        size: if from.kind == kind::EXEC { 0 } else { from.size },
+        mode: from.mode,
+        open_flags: from.open_flags,
+        unlinked: raw.has(flag::UNLINKED),
+    })
+}
+
+/// Whether the record carries sums of bytes and calls.
+const fn has_sum(raw: &Raw) -> bool {
+    let from = &raw.event;
+    matches!(from.operation, operation::WRITE | operation::CLOSE) || from.bytes > 0
+}
+
+fn errno(raw: &Raw) -> Option<i32> {
+    match (raw.event.errno, raw.event.verdict) {
+        (0, verdict::DENIED) => Some(EPERM),
+        (0, _) => None,
+        (errno, _) => Some(errno.saturating_abs()),
+    }
+}
+
+const fn verdict_of(number: u8) -> Verdict {
+    match number {
+        verdict::ALLOWED => Verdict::Allowed,
+        verdict::ALERTED => Verdict::Alerted,
+        verdict::DENIED => Verdict::Denied,
+        verdict::WOULD_DENY => Verdict::WouldDeny,
+        _ => Verdict::Unspecified,
+    }
+}
+
+/// Kinds and operations have the same numbers on the ring and on the wire; a test holds them equal.
+pub(super) fn kind_of(number: u8) -> Kind {
+    Kind::try_from(i32::from(number)).unwrap_or(Kind::Unspecified)
+}
+
+pub(super) fn operation_of(number: u8) -> Operation {
+    Operation::try_from(i32::from(number)).unwrap_or(Operation::Unspecified)
+}

@@ -1,0 +1,158 @@
+//! Every loss in the kernel becomes a record: counters are compared each poll, and the numbers on
+//! the rings are a second witness.
+
+use sekimori_abi::event::{counter, kind};
+use sekimori_proto::v1::{Event, Kind, Loss, Verdict};
+
+use super::LANE_ALERT;
+use super::event::kind_of;
+use crate::limits::GAP_POLLS;
+
+/// The kernel's counters: `[kind][counter]`, sums over all CPUs.
+pub type Table = [[u64; 8]; kind::COUNT];
+
+const RINGS: usize = 2;
+
+/// One loss to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// `ring`, `scratch`, `table` or `decode`.
+    pub stage: &'static str,
+    /// Kind of what was lost, when known.
+    pub kind: Kind,
+    /// How many.
+    pub count: u64,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl Lost {
+    /// The event that is stored.
+    #[must_use]
+    pub fn event(self, time_ns: i64) -> Event {
+        Event {
+            time_ns,
+            kind: Kind::Loss.into(),
+            verdict: Verdict::Allowed.into(),
+            loss: Some(Loss {
+                stage: self.stage.to_owned(),
+                kind: self.kind.into(),
+                count: self.count,
+                reason: self.reason,
+            }),
+            lane: LANE_ALERT,
+            ..Event::default()
+        }
+    }
+}
+
+/// What was counted so far.
+#[derive(Debug, Default)]
+pub struct Losses {
+    reported: Table,
+    newest: [u64; RINGS],
+    received: [u64; RINGS],
+    /// Missing numbers that were recorded as a loss without a counter.
+    unexplained: u64,
+    gap_polls: u32,
+    undecoded: u64,
+    undecoded_reason: String,
+}
+
+impl Losses {
+    /// Nothing lost, nothing received.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A record came from this ring with this number.
+    pub fn received(&mut self, ring: u8, sequence: u64) {
+        let ring = usize::from(ring);
+        if let (Some(newest), Some(received)) =
+            (self.newest.get_mut(ring), self.received.get_mut(ring))
+        {
+            *newest = (*newest).max(sequence);
+            *received += 1;
+        }
+    }
+
+    /// A record came that could not be read. Its ring and number are not known, so it also shows
+    /// as a gap, which is then explained.
+    pub fn undecodable(&mut self, reason: String) {
+        self.undecoded += 1;
+        self.undecoded_reason = reason;
+        self.unexplained += 1;
+    }
+
+    /// Compares with the counters as they are now. Counts exactly: what is returned over all polls
+    /// is what the counters say.
+    pub fn poll(&mut self, now: &Table) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for (number, (seen, reported)) in now.iter().zip(&mut self.reported).enumerate() {
+            let kind = kind_of(u8::try_from(number).unwrap_or(0));
+            for (index, stage, reason) in STAGES {
+                let (Some(seen), Some(reported)) = (seen.get(index), reported.get_mut(index))
+                else {
+                    continue;
+                };
+                let count = seen.saturating_sub(*reported);
+                if count > 0 {
+                    *reported = *seen;
+                    lost.push(Lost { stage, kind, count, reason: reason.to_owned() });
+                }
+            }
+        }
+        lost.extend(self.undecoded());
+        lost.extend(self.unexplained_gap());
+        lost
+    }
+
+    fn undecoded(&mut self) -> Option<Lost> {
+        let count = std::mem::take(&mut self.undecoded);
+        let reason = std::mem::take(&mut self.undecoded_reason);
+        (count > 0).then(|| Lost { stage: "decode", kind: Kind::Unspecified, count, reason })
+    }
+
+    /// Numbers that never came and that no counter explains.
+    fn unexplained_gap(&mut self) -> Option<Lost> {
+        let missing: u64 = self
+            .newest
+            .iter()
+            .zip(&self.received)
+            .map(|(newest, received)| newest.saturating_sub(*received))
+            .sum();
+        let counted: u64 = self
+            .reported
+            .iter()
+            .filter_map(|row| row.get(counter::LOST_RING as usize))
+            .sum();
+        let count = missing.saturating_sub(counted.saturating_add(self.unexplained));
+        self.gap_polls = if count > 0 { self.gap_polls + 1 } else { 0 };
+        if self.gap_polls < GAP_POLLS {
+            return None;
+        }
+        self.gap_polls = 0;
+        self.unexplained += count;
+        let reason = "numbers are missing on the ring that no counter explains".to_owned();
+        Some(Lost { stage: "ring", kind: Kind::Unspecified, count, reason })
+    }
+}
+
+const STAGES: [(usize, &str, &str); 3] = [
+    (
+        counter::LOST_RING as usize,
+        "ring",
+        "the ring was full: the agent did not read as fast as the kernel wrote",
+    ),
+    (
+        counter::LOST_SCRATCH as usize,
+        "scratch",
+        "no buffer was free to build the record in: too many programs were preempted at once",
+    ),
+    (
+        counter::LOST_TABLE as usize,
+        "table",
+        "the table of open files or sockets was full: bytes of this one were not summed",
+    ),
+];

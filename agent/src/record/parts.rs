@@ -1,0 +1,140 @@
+//! The parts of an event: who, on what device, to where.
+
+use std::net::Ipv6Addr;
+
+use sekimori_abi::event::{self as abi, device_class, family, kind, verdict};
+use sekimori_proto::v1::{Destination, Device, Process};
+
+use crate::decode::Raw;
+use crate::enrich::{Enricher, Known, ProcessKey, terminal, zero_ended};
+
+/// Who acted, with the parents; and whether some argument is missing.
+///
+/// A refused launch changes nothing of the process, but the arguments that were to be passed are
+/// what matters: `argv` holds them, `exe` the program that tried.
+pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, bool) {
+    let from = &raw.event.process;
+    let key = ProcessKey::of(from);
+    let known = enricher.processes.find(key, &enricher.clock).cloned();
+    let refused = raw.event.kind == kind::EXEC && raw.event.verdict == verdict::DENIED;
+    let argv = match &known {
+        _ if refused => raw.arguments(),
+        Some(known) => known.image.argv.clone(),
+        None => Vec::new(),
+    };
+    let truncated = match &known {
+        _ if refused => raw.has(abi::flag::ARGUMENTS_TRUNCATED),
+        Some(known) => known.image.arguments_truncated,
+        None => false,
+    };
+    let login_uid = (from.login_uid != u32::MAX).then_some(from.login_uid);
+    let process = Process {
+        pid: from.tgid,
+        start_ns: start_ns(enricher, known.as_ref(), key),
+        exe: known.as_ref().map(|known| known.image.exe.clone()).unwrap_or_default(),
+        argv,
+        cwd: known.as_ref().map(|known| known.image.cwd.clone()).unwrap_or_default(),
+        uid: from.uid,
+        user: enricher.users.name(from.uid),
+        gid: from.gid,
+        login_uid,
+        login_user: login_uid.map(|uid| enricher.users.name(uid)).unwrap_or_default(),
+        session_id: (from.session_id != u32::MAX).then_some(from.session_id),
+        tty: terminal(&from.tty),
+        comm: zero_ended(&from.comm),
+        cgroup_id: from.cgroup_id,
+        parent: parents(from, enricher).map(Box::new),
+        tid: from.tid,
+        exe_inode: from.exe_inode,
+    };
+    (process, truncated)
+}
+
+/// The line of parents. One who is not known any more is still named by number and start.
+fn parents(from: &abi::Process, enricher: &mut Enricher) -> Option<Process> {
+    let mut chain = enricher.processes.ancestors(ProcessKey::of(from));
+    if chain.is_empty() {
+        let key = ProcessKey::parent_of(from);
+        if key.tgid == 0 {
+            return None;
+        }
+        let Some(known) = enricher.processes.find(key, &enricher.clock).cloned() else {
+            let start_ns = enricher.clock.utc_ns(key.start_ns);
+            return Some(Process { pid: key.tgid, start_ns, ..Process::default() });
+        };
+        let key = known.key;
+        chain.push(known);
+        chain.extend(enricher.processes.ancestors(key));
+        chain.truncate(crate::limits::ANCESTORS_MAX);
+    }
+    // Only the nearest parent's arguments are kept: sixteen argument lists would fill a record.
+    let last = chain.len();
+    let mut parent = None;
+    for (nearness, known) in chain.into_iter().rev().enumerate() {
+        let argv = if nearness + 1 == last { known.image.argv.clone() } else { Vec::new() };
+        parent = Some(Process {
+            pid: known.key.tgid,
+            start_ns: known.start_utc_ns,
+            exe: known.image.exe.clone(),
+            argv,
+            uid: known.uid,
+            user: enricher.users.name(known.uid),
+            comm: known.image.comm.clone(),
+            parent: parent.map(Box::new),
+            ..Process::default()
+        });
+    }
+    parent
+}
+
+fn start_ns(enricher: &Enricher, known: Option<&Known>, key: ProcessKey) -> i64 {
+    known.map_or_else(|| enricher.clock.utc_ns(key.start_ns), |known| known.start_utc_ns)
+}
+
+/// The device below a file.
+pub(super) fn device(from: &abi::Device) -> Option<Device> {
+    let usb = from.class == device_class::USB;
+    let class = match from.class {
+        device_class::USB => "usb",
+        device_class::FIXED => "fixed",
+        device_class::VIRTUAL => "virtual",
+        _ => return None,
+    };
+    if from.dev == 0 && !usb {
+        return None;
+    }
+    let hexadecimal = |number: u16| if usb { format!("{number:04x}") } else { String::new() };
+    Some(Device {
+        class: class.to_owned(),
+        vendor: hexadecimal(from.vendor),
+        product: hexadecimal(from.product),
+        serial: String::from_utf8_lossy(&zero_ended(&from.serial)).into_owned(),
+        major: from.dev >> 20,
+        minor: from.dev & 0xf_ffff,
+    })
+}
+
+/// The peer of a socket.
+pub(super) fn destination(raw: &Raw) -> Option<Destination> {
+    let from = &raw.event;
+    let protocol = match (from.family, from.protocol) {
+        (0, _) => return None,
+        (family::UNIX, _) => {
+            let path = match raw.third.split_first() {
+                // An abstract name begins with NUL; it is written `@name`, as everywhere.
+                Some((0, name)) => [b"@", name].concat(),
+                _ => zero_ended(&raw.third),
+            };
+            return Some(Destination { protocol: "unix".to_owned(), path, ..Default::default() });
+        }
+        (_, 6) => "tcp".to_owned(),
+        (_, 17) => "udp".to_owned(),
+        (_, number) => number.to_string(),
+    };
+    let address = Ipv6Addr::from(from.address);
+    let ip = match address.to_ipv4_mapped() {
+        Some(address) => address.to_string(),
+        None => address.to_string(),
+    };
+    Some(Destination { ip, port: from.port.into(), protocol, path: Vec::new() })
+}

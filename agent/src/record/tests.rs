@@ -1,0 +1,342 @@
+//! Whole events from ring records, without a kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use rstest::rstest;
+use sekimori_abi::event::{self as abi, counter, device_class, flag, kind, operation, verdict};
+use sekimori_proto::v1::{Event, Kind, Operation, Verdict};
+
+use super::event::{kind_of, operation_of};
+use super::*;
+use crate::decode::{decode, sample};
+use crate::enrich::{Clock, Enricher, Found, MountLocator, Mounts, ProcessTable, Processes, Users};
+use crate::limits::{GAP_POLLS, GENERATIONS_KEPT_MAX};
+
+struct Nobody;
+
+impl Processes for Nobody {
+    fn find(&self, _: u32) -> Option<Found> {
+        None
+    }
+
+    fn all(&self) -> Vec<Found> {
+        Vec::new()
+    }
+}
+
+struct OneStick(bool);
+
+impl MountLocator for OneStick {
+    fn changed(&mut self) -> Option<Vec<u8>> {
+        let first = std::mem::take(&mut self.0);
+        first.then(|| b"40 22 8:17 / /media/usb rw - vfat /dev/sdb1 rw\n".to_vec())
+    }
+}
+
+fn enricher() -> Enricher {
+    Enricher {
+        clock: Clock::at(0, 1_700_000_000_000_000_000),
+        processes: ProcessTable::new(Box::new(Nobody)),
+        users: Users::asking(Box::new(|uid| (uid == 1000).then(|| "alice".to_owned()))),
+        mounts: Mounts::new(Box::new(OneStick(true))),
+    }
+}
+
+fn rules() -> RuleBook {
+    let mut book = RuleBook::default();
+    let fact = |id: &str| RuleFact { id: id.to_owned(), tell_user: None };
+    book.add(1, vec![fact("old")]);
+    book.add(2, vec![fact("first"), fact("usb-only-company")]);
+    book
+}
+
+fn made(kind: u8, operation: u8) -> abi::Event {
+    let mut event = sample::event(kind, operation);
+    event.process.tgid = 77;
+    event.process.tid = 78;
+    event.process.start_ns = 5_000;
+    event.process.parent_tgid = 70;
+    event.process.parent_start_ns = 4_000;
+    event.process.uid = 1000;
+    event.process.tty = sample::fixed("pts2");
+    event.process.comm = sample::fixed("cp");
+    event.time_ns = 9_000;
+    event.inode = 12;
+    event
+}
+
+fn on_stick(mut event: abi::Event) -> abi::Event {
+    event.device.dev = 8 << 20 | 17;
+    event.device.class = device_class::USB;
+    event.device.vendor = 0x0951;
+    event.device.product = 0x1666;
+    event.device.serial = sample::fixed("E0D55");
+    event
+}
+
+fn record(event: abi::Event, texts: [&[u8]; 3], enricher: &mut Enricher) -> Option<Event> {
+    let raw = decode(&sample::record(event, texts)).unwrap();
+    super::event(&raw, enricher, &rules())
+}
+
+#[test]
+fn a_denied_copy_to_a_stick_says_who_what_where_and_which_rule() {
+    let mut enricher = enricher();
+    let mut exec = made(kind::EXEC, operation::EXEC);
+    exec.size = 3;
+    let exe = sample::components("/usr/bin/cp");
+    let home = sample::components("/home/alice");
+    let exec = record(exec, [&exe, &home, b"cp\0a\0b\0"], &mut enricher).unwrap();
+    assert_eq!(exec.file.unwrap().path, b"/usr/bin/cp");
+    assert_eq!((exec.bytes, exec.errno, exec.lane), (None, None, LANE_TELEMETRY));
+
+    let mut from = on_stick(made(kind::USB_WRITE, operation::CREATE));
+    from.flags = flag::PATH_IN_FILE_SYSTEM;
+    (from.verdict, from.ring) = (verdict::DENIED, 1);
+    (from.rule, from.generation) = (2, 2);
+    let path = sample::components("/写真/x");
+    let event = record(from, [&path, b"", b""], &mut enricher).unwrap();
+    assert_eq!(event.time_ns, 1_700_000_000_000_009_000);
+    assert_eq!((event.kind(), event.operation()), (Kind::UsbWrite, Operation::Create));
+    assert_eq!((event.verdict(), event.rule.as_str()), (Verdict::Denied, "usb-only-company"));
+    assert_eq!((event.errno, event.lane, event.truncated), (Some(1), LANE_ALERT, false));
+    let process = event.process.unwrap();
+    assert_eq!((process.pid, process.tid, process.uid), (77, 78, 1000));
+    assert_eq!((process.user.as_str(), process.tty.as_str()), ("alice", "pts/2"));
+    assert_eq!(process.start_ns, 1_700_000_000_000_005_000);
+    assert_eq!(process.exe, b"/usr/bin/cp");
+    assert_eq!(process.cwd, b"/home/alice");
+    assert_eq!(process.argv, [&b"cp"[..], b"a", b"b"]);
+    assert_eq!((process.login_uid, process.session_id), (None, None));
+    assert_eq!(process.parent.unwrap().pid, 70);
+    let file = event.file.unwrap();
+    assert_eq!(file.path, "/media/usb/写真/x".as_bytes());
+    let device = file.device.unwrap();
+    assert_eq!((device.class.as_str(), device.serial.as_str()), ("usb", "E0D55"));
+    assert_eq!((device.vendor.as_str(), device.product.as_str()), ("0951", "1666"));
+    assert_eq!((device.major, device.minor), (8, 17));
+}
+
+#[test]
+fn a_close_carries_the_sums() {
+    let mut from = on_stick(made(kind::USB_WRITE, operation::CLOSE));
+    (from.bytes, from.calls, from.size) = (1_048_576, 8, 1_048_576);
+    let path = sample::components("/media/usb/x");
+    let event = record(from, [&path, b"", b""], &mut enricher()).unwrap();
+    assert_eq!((event.bytes, event.calls, event.bytes_in), (Some(1_048_576), Some(8), None));
+    assert_eq!(event.file.unwrap().size, 1_048_576);
+}
+
+#[rstest]
+#[case::v4("::ffff:192.0.2.7", abi::family::INET, 6, b"", "192.0.2.7", 443, "tcp", b"")]
+#[case::v6("2001:db8::7", abi::family::INET6, 17, b"", "2001:db8::7", 443, "udp", b"")]
+#[case::other("2001:db8::7", abi::family::INET6, 132, b"", "2001:db8::7", 443, "132", b"")]
+#[case::named("::", abi::family::UNIX, 0, b"/run/x.sock\0", "", 0, "unix", b"/run/x.sock")]
+#[case::abstract_name("::", abi::family::UNIX, 0, b"\0bus", "", 0, "unix", b"@bus")]
+fn a_connection_names_its_peer(
+    #[case] address: std::net::Ipv6Addr,
+    #[case] family: u16,
+    #[case] protocol: u16,
+    #[case] text: &[u8],
+    #[case] ip: &str,
+    #[case] port: u32,
+    #[case] word: &str,
+    #[case] path: &[u8],
+) {
+    let mut from = made(kind::NET_CONNECT, operation::CONNECT);
+    (from.address, from.port) = (address.octets(), 443);
+    (from.family, from.protocol) = (family, protocol);
+    let event = record(from, [b"", b"", text], &mut enricher()).unwrap();
+    let peer = event.destination.unwrap();
+    assert_eq!((peer.ip.as_str(), peer.port), (ip, port));
+    assert_eq!((peer.protocol.as_str(), peer.path.as_slice()), (word, path));
+    assert_eq!(event.file, None);
+}
+
+#[test]
+fn a_refused_launch_names_the_program_and_the_arguments_that_were_to_be_passed() {
+    let mut enricher = enricher();
+    let shell = sample::components("/bin/bash");
+    let mut exec = made(kind::EXEC, operation::EXEC);
+    record(exec, [&shell, b"", b"bash\0"], &mut enricher).unwrap();
+    exec.verdict = verdict::DENIED;
+    let program = sample::components("/usr/bin/rclone");
+    let event = record(exec, [&program, b"", b"rclone\0copy\0"], &mut enricher).unwrap();
+    assert_eq!(event.file.unwrap().path, b"/usr/bin/rclone");
+    let process = event.process.unwrap();
+    assert_eq!(process.exe, b"/bin/bash");
+    assert_eq!(process.argv, [b"rclone".to_vec(), b"copy".to_vec()]);
+}
+
+#[test]
+fn a_fork_is_not_stored_but_the_child_is_known() {
+    let mut enricher = enricher();
+    assert_eq!(record(made(kind::FORK, operation::FORK), [b"", b"", b""], &mut enricher), None);
+    assert_eq!(enricher.processes.len(), 1);
+}
+
+#[test]
+fn an_exit_still_knows_who_ended() {
+    let mut enricher = enricher();
+    let exe = sample::components("/usr/bin/cp");
+    record(made(kind::EXEC, operation::EXEC), [&exe, b"", b""], &mut enricher).unwrap();
+    let mut exit = made(kind::EXIT, operation::EXIT);
+    exit.exit_code = 256;
+    let event = record(exit, [b"", b"", b""], &mut enricher).unwrap();
+    assert_eq!((event.exit_code, event.kind()), (Some(256), Kind::Exit));
+    assert_eq!(event.process.unwrap().exe, b"/usr/bin/cp");
+}
+
+#[test]
+fn a_failed_open_shows_the_name_that_was_given() {
+    let mut from = made(kind::FILE_OPEN, operation::OPEN);
+    (from.flags, from.errno, from.inode) = (flag::OPEN_FAILED, -13, 0);
+    let event = record(from, [b"", b"", b"../secret"], &mut enricher()).unwrap();
+    assert_eq!((event.errno, event.file.unwrap().path), (Some(13), b"../secret".to_vec()));
+}
+
+#[test]
+fn the_root_directory_has_a_path_and_a_file_without_a_name_has_none() {
+    let mut from = made(kind::FILE_OPEN, operation::OPEN);
+    let root = record(from, [b"", b"", b""], &mut enricher()).unwrap();
+    assert_eq!(root.file.unwrap().path, b"/");
+    from.flags = flag::UNLINKED;
+    let file = record(from, [b"", b"", b""], &mut enricher()).unwrap().file.unwrap();
+    assert_eq!((file.path.as_slice(), file.unlinked), (&b""[..], true));
+}
+
+#[test]
+fn a_path_in_an_unknown_file_system_does_not_look_like_the_hosts() {
+    let mut from = on_stick(made(kind::USB_WRITE, operation::RENAME));
+    from.device.dev = 1;
+    from.flags = flag::PATH_IN_FILE_SYSTEM | flag::SECOND_PATH_IN_FILE_SYSTEM;
+    let (old, new) = (sample::components("/a"), sample::components("/b"));
+    let event = record(from, [&old, &new, b""], &mut enricher()).unwrap();
+    assert!(event.truncated);
+    let file = event.file.unwrap();
+    assert_eq!((file.path, file.new_path), (b".../a".to_vec(), b".../b".to_vec()));
+}
+
+#[test]
+fn numbers_of_ring_and_wire_agree() {
+    for (number, wire) in [
+        (kind::FILE_OPEN, Kind::FileOpen),
+        (kind::USB_WRITE, Kind::UsbWrite),
+        (kind::USB_MOUNT, Kind::UsbMount),
+        (kind::NET_CONNECT, Kind::NetConnect),
+        (kind::NET_UPLOAD, Kind::NetUpload),
+        (kind::EXEC, Kind::Exec),
+        (kind::EXIT, Kind::Exit),
+    ] {
+        assert_eq!(kind_of(number), wire);
+    }
+    for (number, wire) in [
+        (operation::OPEN, Operation::Open),
+        (operation::CREATE, Operation::Create),
+        (operation::RENAME, Operation::Rename),
+        (operation::LINK, Operation::Link),
+        (operation::UNLINK, Operation::Unlink),
+        (operation::MKDIR, Operation::Mkdir),
+        (operation::RMDIR, Operation::Rmdir),
+        (operation::SYMLINK, Operation::Symlink),
+        (operation::MKNOD, Operation::Mknod),
+        (operation::TRUNCATE, Operation::Truncate),
+        (operation::WRITE, Operation::Write),
+        (operation::CLOSE, Operation::Close),
+        (operation::CONNECT, Operation::Connect),
+        (operation::EXEC, Operation::Exec),
+        (operation::MOUNT, Operation::Mount),
+        (operation::EXIT, Operation::Exit),
+    ] {
+        assert_eq!(operation_of(number), wire);
+    }
+}
+
+#[rstest]
+#[case(2, 2, "usb-only-company")]
+#[case(1, 1, "old")]
+#[case(2, 0, "")]
+#[case(9, 3, "generation 9 rule 2")]
+#[case(2, 3, "generation 2 rule 2")]
+fn rules_are_named_by_their_own_generation(
+    #[case] generation: u32,
+    #[case] rule: u32,
+    #[case] id: &str,
+) {
+    assert_eq!(rules().id(generation, rule), id);
+}
+
+#[test]
+fn only_the_last_policies_are_kept() {
+    let mut book = RuleBook::default();
+    for generation in 1..=20 {
+        book.add(generation, vec![RuleFact { id: format!("r{generation}"), tell_user: None }]);
+    }
+    let kept = (1..=20).filter(|generation| book.fact(*generation, 1).is_some()).count();
+    assert_eq!(kept, GENERATIONS_KEPT_MAX);
+    assert_eq!(book.id(20, 1), "r20");
+}
+
+#[test]
+fn counted_losses_are_recorded_once_and_exactly() {
+    let mut losses = Losses::new();
+    let mut table = losses::Table::default();
+    assert_eq!(losses.poll(&table), []);
+    let (file_open, ring) = (usize::from(kind::FILE_OPEN), counter::LOST_RING as usize);
+    table[file_open][ring] = 7;
+    table[usize::from(kind::USB_WRITE)][counter::LOST_TABLE as usize] = 1;
+    let lost = losses.poll(&table).into_iter().map(|lost| (lost.stage, lost.kind, lost.count));
+    let lost: Vec<_> = lost.collect();
+    assert_eq!(lost, [("ring", Kind::FileOpen, 7), ("table", Kind::UsbWrite, 1)]);
+    assert_eq!(losses.poll(&table), []);
+    table[file_open][ring] = 10;
+    let lost = losses.poll(&table).remove(0);
+    assert_eq!(lost.count, 3);
+    let event = lost.event(5);
+    assert_eq!((event.kind(), event.lane, event.time_ns), (Kind::Loss, LANE_ALERT, 5));
+    let loss = event.loss.unwrap();
+    assert_eq!((loss.stage.as_str(), loss.kind(), loss.count), ("ring", Kind::FileOpen, 3));
+}
+
+#[test]
+fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
+    let mut losses = Losses::new();
+    let mut table = losses::Table::default();
+    table[usize::from(kind::EXEC)][counter::LOST_RING as usize] = 2;
+    for sequence in [1, 2, 5, 6, 9] {
+        losses.received(0, sequence);
+    }
+    let counted: u64 = losses.poll(&table).iter().map(|lost| lost.count).sum();
+    assert_eq!(counted, 2);
+    for _ in 2..GAP_POLLS {
+        assert_eq!(losses.poll(&table), []);
+    }
+    let lost = losses.poll(&table);
+    assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 2, "numbers 3, 4, 7, 8 are missing");
+    for _ in 0..2 * GAP_POLLS {
+        assert_eq!(losses.poll(&table), []);
+    }
+}
+
+#[test]
+fn a_record_that_came_late_is_no_loss() {
+    let mut losses = Losses::new();
+    losses.received(1, 2);
+    assert_eq!(losses.poll(&losses::Table::default()), []);
+    losses.received(1, 1);
+    for _ in 0..2 * GAP_POLLS {
+        assert_eq!(losses.poll(&losses::Table::default()), []);
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_a_loss_and_explains_its_gap() {
+    let mut losses = Losses::new();
+    losses.received(0, 1);
+    losses.undecodable("bad".to_owned());
+    losses.received(0, 3);
+    let lost = losses.poll(&losses::Table::default());
+    assert_eq!(lost.iter().map(|l| (l.stage, l.count)).collect::<Vec<_>>(), [("decode", 1)]);
+    for _ in 0..2 * GAP_POLLS {
+        assert_eq!(losses.poll(&losses::Table::default()), []);
+    }
+}
