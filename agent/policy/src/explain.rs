@@ -146,10 +146,15 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Explanation {
         .checked_sub(1)
         .and_then(|at| compiled.rules.get(at as usize));
     let candidates = candidates(compiled, kind, set, &facts);
+    let real = |id: &str| !id.starts_with(RESERVED);
     let all = compiled
         .rules
         .iter()
-        .filter(|rule| rule.on.contains(&kind))
+        .filter(|rule| rule.on.contains(&kind) && real(&rule.id))
+        .count();
+    let listed = candidates
+        .iter()
+        .filter(|candidate| real(&candidate.id))
         .count();
     let names = &compiled.names;
     Explanation {
