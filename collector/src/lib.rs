@@ -1,1 +1,19 @@
-//! The collector.
+//! The collector: receives the events of many hosts, stores each once, and serves them.
+//!
+//! `listen` (who is there) → `ingest` (is it sound) → `store` (one writer, acknowledged after the
+//! commit) → `watch` and `query`, which read the store and nothing else; `bus` only wakes them.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod config;
+pub mod identity;
+pub mod ingest;
+pub mod limits;
+pub mod listen;
+pub mod pki;
+pub mod query;
+pub mod server;
+pub mod socket;
+pub mod store;
+pub mod tls;
+pub mod watch;

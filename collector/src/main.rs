@@ -1,2 +1,179 @@
-//! Daemon.
-fn main() {}
+//! `sekimori-collector`: the daemon, and the two commands that make its certificates.
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sekimori_collector::config::{Config, LISTEN_DEFAULT};
+use sekimori_collector::identity::Role;
+use sekimori_collector::pki::{self, PkiError};
+use sekimori_collector::server::{Collector, ServerError};
+use sekimori_collector::store::StoreError;
+use sekimori_collector::tls::TlsError;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 64;
+const EXIT_NO_PERMISSION: u8 = 77;
+
+const AFTER_HELP: &str = "\
+First `init` once, then `enroll NAME` for every host and `enroll NAME --operator` for everyone who \
+may read; then `run`.
+
+Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 77 no permission.
+SEKIMORI_LOG sets what is logged, for instance `debug` or `sekimori_collector=trace`.";
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Receives, stores and serves the records of many hosts")]
+#[command(after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a certificate authority and the collector's own certificate. Overwrites nothing.
+    Init {
+        /// Directory for certificates, keys and the store; made for its owner only.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Host name or IP address at which agents reach the collector, besides localhost and this
+        /// host's name. May be repeated.
+        #[arg(long = "name", value_name = "HOST_OR_IP")]
+        names: Vec<String>,
+    },
+    /// Make the certificate of one agent or operator.
+    Enroll {
+        /// Name of the host, or of the operator: 1 to 64 of a-z A-Z 0-9 . _ -
+        name: String,
+        /// Directory that `init` made.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Where ca.pem, cert.pem and key.pem go [default: agents/NAME or operators/NAME in DIR].
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// For someone who reads events, not for a host that delivers them.
+        #[arg(long)]
+        operator: bool,
+    },
+    /// Receive, store and serve until SIGTERM or SIGINT.
+    Run {
+        /// Directory that `init` made.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Address and port; port 0 takes a free one. Everyone needs a certificate here.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = LISTEN_DEFAULT)]
+        listen: SocketAddr,
+        /// Also listen on this unix socket, without certificates: root and the collector's own user
+        /// may read events there.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// The store's file [default: events.db in DIR].
+        #[arg(long, value_name = "PATH")]
+        store: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // Nothing is left to say when even this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match execute(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sekimori-collector: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init { dir, names } => {
+            pki::init(&dir, &names)?;
+            println!("made the authority and the collector's certificate in {}", dir.display());
+            println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
+        }
+        Command::Enroll { name, dir, out, operator } => {
+            let role = if operator { Role::Operator } else { Role::Agent };
+            let out = pki::enroll(&dir, &name, role, out.as_deref())?;
+            println!("made the certificate of {role} {name} in {}", out.display());
+        }
+        Command::Run { dir, listen, socket, store } => {
+            run(&Config::new(dir, listen, socket, store))?;
+        }
+    }
+    Ok(())
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("SEKIMORI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anything is bound, so that no signal can come too early.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let collector = Collector::bind(config).await?;
+        let stop = collector.stopper();
+        match &config.socket {
+            None => tracing::info!("listening on {}", collector.address()),
+            Some(path) => {
+                tracing::info!("listening on {} and {}", collector.address(), path.display());
+            }
+        }
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::warn!(%error, "the service manager could not be told that all is ready");
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            stop.stop();
+        });
+        collector.serve().await?;
+        tracing::info!("stopped; everything acknowledged is stored");
+        Ok(())
+    })
+}
+
+/// What the caller did wrong is 64, what he may not do is 77, the rest is 1.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let denied = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    if denied {
+        return EXIT_NO_PERMISSION;
+    }
+    let pki = error.downcast_ref::<PkiError>().is_some_and(|error| {
+        !matches!(error, PkiError::File { .. } | PkiError::Certificate { .. })
+    });
+    let server = error.downcast_ref::<ServerError>().is_some_and(|error| {
+        matches!(
+            error,
+            ServerError::Tls(TlsError::Missing { .. })
+                | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
+        )
+    });
+    if pki || server { EXIT_USAGE } else { EXIT_FAILED }
+}

@@ -1,0 +1,35 @@
+//! What `run` was asked to do, checked without touching anything.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Port of the collector when none is given.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7443";
+/// The store's file within the directory.
+pub const STORE_FILE: &str = "events.db";
+
+/// Settings of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Directory that `init` made.
+    pub dir: PathBuf,
+    /// Address and port for TLS; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Unix socket for root and the collector's own user.
+    pub socket: Option<PathBuf>,
+    /// The store's file.
+    pub store: PathBuf,
+}
+
+impl Config {
+    /// The store is `events.db` in `dir` unless it is named.
+    pub fn new(
+        dir: PathBuf,
+        listen: SocketAddr,
+        socket: Option<PathBuf>,
+        store: Option<PathBuf>,
+    ) -> Config {
+        let store = store.unwrap_or_else(|| dir.join(STORE_FILE));
+        Config { dir, listen, socket, store }
+    }
+}

@@ -1,0 +1,139 @@
+//! `IngestService`: batches come up a stream, acknowledgements go down, in the same order.
+//!
+//! Reading and acknowledging are separate, so that several batches of a stream are on their way to
+//! the writer at once and share a commit.
+
+mod check;
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _};
+use sekimori_proto::v1::ingest_service_server::IngestService;
+use sekimori_proto::v1::{IngestRequest, IngestResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::bus::{Connected, ConnectedGuard, Stop};
+use crate::identity::Agent;
+use crate::limits::STREAM_BATCHES_MAX;
+use crate::store::{Row, WriteError, Writer, Written};
+pub use check::{BatchError, Fault, check_batch};
+
+/// Receives the events of all agents.
+#[derive(Debug)]
+pub struct Ingest {
+    writer: Writer,
+    connected: Connected,
+    stop: Stop,
+}
+
+impl Ingest {
+    /// Stores through `writer`.
+    pub fn new(writer: Writer, connected: Connected, stop: Stop) -> Ingest {
+        Ingest { writer, connected, stop }
+    }
+}
+
+/// A batch on its way: its number and what will become of it, or why the stream ends.
+type Pending = Result<(u64, Written), Status>;
+
+/// Acknowledgements.
+type Acknowledgements = Pin<Box<dyn Stream<Item = Result<IngestResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    type StreamStream = Acknowledgements;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<IngestRequest>>,
+    ) -> Result<Response<Acknowledgements>, Status> {
+        let agent = Agent::of(&request)?;
+        let (pending, acknowledgements) = mpsc::channel(STREAM_BATCHES_MAX);
+        tracing::info!(host = agent.name(), "agent's stream is open");
+        let reader = Reader {
+            _connected: self.connected.enter(agent.name()),
+            agent,
+            writer: self.writer.clone(),
+            stop: self.stop.clone(),
+        };
+        tokio::spawn(reader.run(request.into_inner(), pending));
+        Ok(Response::new(Box::pin(ReceiverStream::new(acknowledgements).then(acknowledge))))
+    }
+}
+
+/// Reads one agent's stream.
+struct Reader {
+    agent: Agent,
+    writer: Writer,
+    stop: Stop,
+    _connected: ConnectedGuard,
+}
+
+impl Reader {
+    async fn run(self, mut batches: Streaming<IngestRequest>, pending: mpsc::Sender<Pending>) {
+        let end = loop {
+            let batch = tokio::select! {
+                batch = batches.message() => batch,
+                () = self.stop.wanted() => {
+                    break Some(Status::unavailable("the collector is stopping; come again"));
+                }
+                // The agent has gone: nobody would hear an acknowledgement.
+                () = pending.closed() => break None,
+            };
+            let next = match batch {
+                Ok(Some(batch)) => self.submit(batch).await,
+                Ok(None) => break None,
+                Err(status) => Err(unreadable(status)),
+            };
+            match next {
+                Ok(batch) => {
+                    if pending.send(Ok(batch)).await.is_err() {
+                        break None;
+                    }
+                }
+                Err(status) => break Some(status),
+            }
+        };
+        match end {
+            Some(status) => {
+                let (host, reason) = (self.agent.name(), status.message());
+                tracing::warn!(host, code = ?status.code(), reason, "agent's stream ended");
+                // What came before is acknowledged first.
+                let _ = pending.send(Err(status)).await;
+            }
+            None => tracing::info!(host = self.agent.name(), "agent's stream is closed"),
+        }
+    }
+
+    async fn submit(&self, request: IngestRequest) -> Result<(u64, Written), Status> {
+        check_batch(request.batch, &request.events)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let rows = request.events.into_iter().map(|event| Row::new(&self.agent, event)).collect();
+        let written = self.writer.submit(&self.agent, rows).await.map_err(refused)?;
+        Ok((request.batch, written))
+    }
+}
+
+/// Waits for the commit of one batch.
+async fn acknowledge(pending: Pending) -> Result<IngestResponse, Status> {
+    let (batch, written) = pending?;
+    let stored = written.await.unwrap_or(Err(WriteError::Stopping)).map_err(refused)?;
+    Ok(IngestResponse { batch, stored })
+}
+
+fn refused(error: WriteError) -> Status {
+    match error {
+        WriteError::Full => Status::resource_exhausted(error.to_string()),
+        WriteError::Failed(_) | WriteError::Stopping => Status::unavailable(error.to_string()),
+    }
+}
+
+/// What does not decode is the sender's fault, and tonic calls it internal.
+fn unreadable(status: Status) -> Status {
+    match status.code() {
+        Code::Internal | Code::OutOfRange => Status::invalid_argument(status.message()),
+        _ => status,
+    }
+}

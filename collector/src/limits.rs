@@ -1,0 +1,94 @@
+//! Every bound of the collector, in one place.
+
+use std::time::Duration;
+
+/// Bytes of one request, encoded.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one answer, encoded. Stock clients refuse more than 4 MiB.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+/// Events of one batch.
+pub const BATCH_EVENTS_MAX: usize = 1000;
+/// Bytes of one event, encoded.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of an agent boot, exactly.
+pub const BOOT_BYTES: usize = 16;
+/// Bytes of a path, an executable or a working directory.
+pub const PATH_BYTES_MAX: usize = 8 << 10;
+/// Bytes of all arguments of one process.
+pub const ARGV_BYTES_MAX: usize = 64 << 10;
+/// Arguments of one process.
+pub const ARGV_PARTS_MAX: usize = 16 << 10;
+/// Bytes of a short text: user, rule, device, address, stage.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of a sentence: message of the agent, reason of a loss.
+pub const SENTENCE_BYTES_MAX: usize = 4 << 10;
+/// Ancestors of a process.
+pub const ANCESTORS_MAX: usize = 32;
+/// Characters of an agent's or operator's name.
+pub const PEER_NAME_MAX: usize = 64;
+
+/// Batches of one agent that are read but not yet acknowledged.
+pub const STREAM_BATCHES_MAX: usize = 8;
+/// Batches of all agents that wait for the writer; more wait in their streams.
+pub const WRITER_QUEUE_MAX: usize = 32;
+/// Events committed in one transaction, about: the batch that reaches it is the last one.
+pub const COMMIT_EVENTS_MAX: usize = 8000;
+/// Pause of the writer after a failed commit, so that a full disk is not hammered.
+pub const WRITER_PAUSE: Duration = Duration::from_millis(200);
+/// How long SQLite waits for a lock held by someone else.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that the write-ahead log is cut back to after a checkpoint.
+pub const WAL_BYTES_KEPT: i64 = 64 << 20;
+
+/// Connections that read the store.
+pub const READERS_MAX: usize = 4;
+/// How long one query may run.
+pub const QUERY_TIME_MAX: Duration = Duration::from_secs(20);
+/// SQLite virtual machine steps between two looks at the clock.
+pub const QUERY_STEPS: i32 = 10_000;
+/// Events of one search page.
+pub const SEARCH_EVENTS_MAX: u32 = 1000;
+/// Events of a search page when the request does not say.
+pub const SEARCH_EVENTS_DEFAULT: u32 = 100;
+/// Bytes of the events of one page; the page ends early so that the answer fits.
+pub const PAGE_BYTES_MAX: usize = 3 << 20;
+/// Values of one repeated condition of a filter.
+pub const FILTER_VALUES_MAX: usize = 200;
+/// Bytes of one value of a filter.
+pub const FILTER_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a page token.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
+
+/// Live streams at one time.
+pub const SUBSCRIBERS_MAX: usize = 64;
+/// Events a subscriber may lag behind its own reading task.
+pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
+/// Events a subscriber's task reads from the store at once.
+pub const WATCH_PAGE_EVENTS: u32 = 256;
+/// Cursors a subscriber's task looks at in one query, however few of them match.
+pub const WATCH_WINDOW: u64 = 20_000;
+
+/// Open connections.
+pub const CONNECTIONS_MAX: usize = 2048;
+/// Connections that may shake hands at one time.
+pub const HANDSHAKES_MAX: usize = 256;
+/// How long a peer may take to shake hands.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause after `accept` failed, usually for want of descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Calls at one time on one connection.
+pub const CONNECTION_CALLS_MAX: u32 = 64;
+/// How long a call may take to its first answer.
+pub const CALL_TIME_MAX: Duration = Duration::from_secs(30);
+/// HTTP/2 flow-control window of one stream: one full request fits.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// HTTP/2 flow-control window of one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes of the headers of one call.
+pub const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Idle time after which a peer is asked whether it is still there.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long it may take to answer that.
+pub const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a stop waits for calls that are still open.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,135 @@
+//! The collector's own certificate authority: `init` makes it, `enroll` uses it.
+//!
+//! Layout of the directory (mode 0700; keys 0600):
+//! `ca.pem ca.key` the authority, `server.pem server.key` the collector, and by default
+//! `agents/NAME/` and `operators/NAME/` with `ca.pem cert.pem key.pem` for one peer each.
+//! `run` never reads `ca.key`: it may be kept elsewhere between enrolments.
+
+mod files;
+mod issue;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::identity::{NameError, Role, check_name};
+use files::{Mode, create_directory, read_text, write_new};
+use issue::Authority;
+
+/// Certificate of the authority, within the directory.
+pub const CA_FILE: &str = "ca.pem";
+const CA_KEY_FILE: &str = "ca.key";
+/// The collector's certificate, within the directory.
+pub const SERVER_FILE: &str = "server.pem";
+/// The collector's key, within the directory.
+pub const SERVER_KEY_FILE: &str = "server.key";
+
+/// What `init` and `enroll` can stumble over.
+#[derive(Debug, Error)]
+pub enum PkiError {
+    /// Nothing is ever overwritten.
+    #[error(
+        "{0} exists already and nothing is overwritten: choose another directory, or move the old \
+         one away if its certificates are no longer wanted"
+    )]
+    Exists(PathBuf),
+    /// `init` was not run there.
+    #[error("{0} does not exist: run `sekimori-collector init --dir {dir}` first", dir = .1.display())]
+    NotInitialised(PathBuf, PathBuf),
+    /// The peer's name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A `--name` that can be neither a host name nor an IP address.
+    #[error("--name {0:?} is neither a host name nor an IP address")]
+    ServerName(String),
+    /// A file or directory.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A key or certificate could not be made or understood.
+    #[error("{what}: {source}")]
+    Certificate {
+        /// Which one.
+        what: String,
+        /// Why not.
+        source: rcgen::Error,
+    },
+}
+
+/// Makes the authority and the collector's certificate in `dir`, for localhost, this host's name
+/// and `names` (host names or IP addresses).
+///
+/// # Errors
+/// [`PkiError::Exists`] when there is one already; nothing is overwritten.
+pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
+    let files = [CA_KEY_FILE, SERVER_KEY_FILE, SERVER_FILE, CA_FILE].map(|name| dir.join(name));
+    for path in &files {
+        if path.symlink_metadata().is_ok() {
+            return Err(PkiError::Exists(path.clone()));
+        }
+    }
+    let authority = Authority::new(&host_name())?;
+    let server = authority.issue_server(&server_names(names))?;
+    create_directory(dir)?;
+    let [ca_key_path, server_key_path, server_path, ca_path] = &files;
+    write_new(ca_key_path, &authority.key_pem(), Mode::Secret)?;
+    write_new(server_key_path, &server.key_pem, Mode::Secret)?;
+    write_new(server_path, &server.certificate_pem, Mode::Public)?;
+    write_new(ca_path, authority.certificate_pem(), Mode::Public)
+}
+
+/// Makes a certificate for one peer and returns the directory that holds `ca.pem`, `cert.pem` and
+/// `key.pem`: `out`, or `agents/NAME` or `operators/NAME` below `dir`.
+///
+/// # Errors
+/// A bad name, no authority in `dir`, or a file in the way.
+pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<PathBuf, PkiError> {
+    check_name(name)?;
+    let authority = {
+        let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
+        for path in [&certificate, &key] {
+            if !path.exists() {
+                return Err(PkiError::NotInitialised(path.clone(), dir.to_owned()));
+            }
+        }
+        Authority::load(&read_text(&certificate)?, &read_text(&key)?)?
+    };
+    let out = out.map_or_else(|| dir.join(format!("{role}s")).join(name), Path::to_owned);
+    let paths = ["key.pem", "cert.pem", "ca.pem"].map(|file| out.join(file));
+    for path in &paths {
+        if path.symlink_metadata().is_ok() {
+            return Err(PkiError::Exists(path.clone()));
+        }
+    }
+    let peer = authority.issue_peer(name, role)?;
+    create_directory(&out)?;
+    let [key_path, certificate_path, ca_path] = &paths;
+    write_new(key_path, &peer.key_pem, Mode::Secret)?;
+    write_new(certificate_path, &peer.certificate_pem, Mode::Public)?;
+    write_new(ca_path, authority.certificate_pem(), Mode::Public)?;
+    Ok(out)
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| check_name(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn server_names(more: &[String]) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    for name in std::iter::once(host_name()).chain(more.iter().cloned()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests;

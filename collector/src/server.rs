@@ -1,0 +1,202 @@
+//! The collector as a whole: bind, serve, stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
+use sekimori_proto::v1::query_service_server::QueryServiceServer;
+use sekimori_proto::v1::watch_service_server::WatchServiceServer;
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::bus::{Connected, Stop};
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::limits as limit;
+use crate::listen;
+use crate::query::Query;
+use crate::socket::{self, SocketFile};
+use crate::store::{Store, StoreError};
+use crate::tls::{self, TlsError};
+use crate::watch::Watch;
+
+/// Why the collector does not run.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The port.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The unix socket.
+    #[error("cannot listen on unix socket {path}: {source}", path = .path.display())]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Reflection.
+    #[error("the descriptions of the services cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// While serving.
+    #[error("serving failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A collector that is bound and has its store open, but serves nobody yet.
+#[derive(Debug)]
+pub struct Collector {
+    store: Store,
+    tls: std::sync::Arc<rustls::ServerConfig>,
+    tcp: TcpListener,
+    address: SocketAddr,
+    unix: Option<(UnixListener, SocketFile)>,
+    stop: Stop,
+}
+
+impl Collector {
+    /// Reads the certificates, opens the store, binds the port and the socket.
+    ///
+    /// # Errors
+    /// [`ServerError`] names what failed and where.
+    pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
+        let tls = tls::server_config(&config.dir)?;
+        let store = Store::open(&config.store)?;
+        let listen = |source| ServerError::Listen { address: config.listen, source };
+        let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let unix = match &config.socket {
+            None => None,
+            Some(path) => Some(
+                socket::bind(path)
+                    .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
+            ),
+        };
+        Ok(Collector { store, tls, tcp, address, unix, stop: Stop::default() })
+    }
+
+    /// The address it is bound to, with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whoever holds this can stop it.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Serves until [`Stop::stop`]. Then: no new connections, streams are told, what was submitted
+    /// is committed and acknowledged, the store is closed.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn serve(self) -> Result<(), ServerError> {
+        let routes = routes(&self.store, &self.stop)?;
+        let (acceptor, connections) = listen::acceptor();
+        let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls));
+        let (unix, file) = match self.unix {
+            None => (None, None),
+            Some((listener, file)) => {
+                let own_uid = nix::unistd::geteuid().as_raw();
+                (Some(tokio::spawn(acceptor.clone().unix(listener, own_uid))), Some(file))
+            }
+        };
+        drop(acceptor);
+        let (stop, deadline) = (self.stop.clone(), self.stop.clone());
+        let serving = transport().add_routes(routes).serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            async move { stop.wanted().await },
+        );
+        let served = tokio::select! {
+            served = serving => served,
+            () = async {
+                deadline.wanted().await;
+                time::sleep(limit::STOP_TIME_MAX).await;
+            } => {
+                tracing::warn!("some calls did not end in time and were cut off");
+                Ok(())
+            }
+        };
+        tcp.abort();
+        if let Some(unix) = unix {
+            unix.abort();
+        }
+        drop(file);
+        self.store.close().await;
+        Ok(served?)
+    }
+}
+
+/// The transport's limits, each set on purpose.
+fn transport() -> Server {
+    Server::builder()
+        .timeout(limit::CALL_TIME_MAX)
+        .concurrency_limit_per_connection(limit::CONNECTION_CALLS_MAX as usize)
+        .max_concurrent_streams(limit::CONNECTION_CALLS_MAX)
+        .initial_stream_window_size(limit::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limit::CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(limit::HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(limit::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limit::KEEPALIVE_TIME_MAX))
+}
+
+fn routes(store: &Store, stop: &Stop) -> Result<Routes, ServerError> {
+    let connected = Connected::default();
+    let committed = store.committed().clone();
+    let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
+    let watch = Watch::new(store.readers().clone(), committed.clone(), stop.clone());
+    let query = Query::new(store.readers().clone(), committed, connected);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // The reporter may go: every service is up as long as the collector is.
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let names = [
+        sekimori_proto::v1::ingest_service_server::SERVICE_NAME,
+        sekimori_proto::v1::watch_service_server::SERVICE_NAME,
+        sekimori_proto::v1::query_service_server::SERVICE_NAME,
+    ];
+    tokio::spawn(async move {
+        for name in names {
+            reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        }
+    });
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            IngestServiceServer::new(ingest)
+                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+        )
+        .add_service(
+            WatchServiceServer::new(watch)
+                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+        )
+        .add_service(
+            QueryServiceServer::new(query)
+                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+        )
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(routes.routes())
+}

@@ -1,0 +1,90 @@
+//! The TLS of the TCP listener: TLS 1.3 only, HTTP/2 only, and a client certificate always.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+
+use crate::pki::{CA_FILE, SERVER_FILE, SERVER_KEY_FILE};
+
+/// Why the collector cannot prove who it is.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// `init` was not run there.
+    #[error("{path} does not exist: run `sekimori-collector init --dir {dir}` first",
+        path = .path.display(), dir = .dir.display())]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// A file that is there and cannot be used.
+    #[error("cannot use {path}: {source}", path = .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// Key and certificate do not fit, or the authority is none.
+    #[error("the certificates in {dir} cannot be used: {reason}", dir = .dir.display())]
+    Unusable {
+        /// Where.
+        dir: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Reads `ca.pem`, `server.pem` and `server.key` of `dir`.
+///
+/// # Errors
+/// [`TlsError`] says which file is missing or bad.
+pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    for name in [CA_FILE, SERVER_FILE, SERVER_KEY_FILE] {
+        let path = dir.join(name);
+        if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        {
+            return Err(TlsError::Missing { path, dir: dir.to_owned() });
+        }
+    }
+    let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable {
+        dir: dir.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&dir.join(CA_FILE))? {
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    let key_path = dir.join(SERVER_KEY_FILE);
+    let key = PrivateKeyDer::from_pem_file(&key_path)
+        .map_err(|source| TlsError::File { path: key_path, source })?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unusable(&error))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| unusable(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&dir.join(SERVER_FILE))?, key)
+        .map_err(|error| unusable(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = |source| TlsError::File { path: path.to_owned(), source };
+    let list = CertificateDer::pem_file_iter(path).map_err(file)?;
+    let list: Vec<_> = list.collect::<Result<_, _>>().map_err(file)?;
+    if list.is_empty() {
+        return Err(file(pem::Error::NoItemsFound));
+    }
+    Ok(list)
+}

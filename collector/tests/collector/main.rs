@@ -1,0 +1,16 @@
+//! A real collector on loopback and real clients, with certificates made by the collector's own code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod ingest;
+mod process;
+mod query;
+mod services;
+mod support;
+mod trust;
+mod watch;

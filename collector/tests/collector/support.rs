@@ -1,0 +1,213 @@
+//! A collector in this process, its certificates, and clients for it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use sekimori_collector::bus::Stop;
+use sekimori_collector::config::Config;
+use sekimori_collector::identity::Role;
+use sekimori_collector::pki;
+use sekimori_collector::server::{Collector, ServerError};
+use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
+use sekimori_proto::v1::query_service_client::QueryServiceClient;
+use sekimori_proto::v1::watch_service_client::WatchServiceClient;
+use sekimori_proto::v1::{
+    Event, File, Filter, IngestRequest, IngestResponse, Kind, SearchRequest, Verdict,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Status, Streaming};
+
+/// A directory as `init` makes it, with two agents and an operator.
+pub struct Pki {
+    _temporary: TempDir,
+    pub dir: PathBuf,
+}
+
+impl Pki {
+    pub fn new() -> Pki {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("collector");
+        pki::init(&dir, &[]).unwrap();
+        for name in ["pc-1", "pc-2"] {
+            pki::enroll(&dir, name, Role::Agent, None).unwrap();
+        }
+        pki::enroll(&dir, "hanako", Role::Operator, None).unwrap();
+        Pki { _temporary: temporary, dir }
+    }
+
+    pub fn config(&self) -> Config {
+        Config::new(self.dir.clone(), "127.0.0.1:0".parse().unwrap(), None, None)
+    }
+
+    pub fn agent(&self, name: &str) -> PathBuf {
+        self.dir.join("agents").join(name)
+    }
+
+    pub fn operator(&self) -> PathBuf {
+        self.dir.join("operators/hanako")
+    }
+}
+
+pub fn read(path: PathBuf) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+/// TLS that trusts the collector's authority and shows the certificate in `peer`.
+pub fn tls(ca: &Path, peer: &Path) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read(ca.join("ca.pem"))))
+        .identity(Identity::from_pem(read(peer.join("cert.pem")), read(peer.join("key.pem"))))
+        .domain_name("localhost")
+}
+
+pub async fn connect(
+    address: SocketAddr,
+    tls: ClientTlsConfig,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await
+}
+
+/// A running collector.
+pub struct Server {
+    pub pki: Pki,
+    pub address: SocketAddr,
+    stop: Stop,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::start_with(Pki::new(), |config| config).await
+    }
+
+    pub async fn start_with(pki: Pki, change: impl FnOnce(Config) -> Config) -> Server {
+        let collector = Collector::bind(&change(pki.config())).await.unwrap();
+        let (address, stop) = (collector.address(), collector.stopper());
+        Server { pki, address, stop, task: tokio::spawn(collector.serve()) }
+    }
+
+    /// Stops it as SIGTERM does and returns its directory for the next one.
+    pub async fn stop(self) -> Pki {
+        self.stop.stop();
+        self.task.await.unwrap().unwrap();
+        self.pki
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.stop.stop();
+    }
+
+    async fn channel(&self, peer: PathBuf) -> Channel {
+        connect(self.address, tls(&self.pki.dir, &peer)).await.unwrap()
+    }
+
+    pub async fn agent_channel(&self, name: &str) -> Channel {
+        self.channel(self.pki.agent(name)).await
+    }
+
+    pub async fn operator_channel(&self) -> Channel {
+        self.channel(self.pki.operator()).await
+    }
+
+    pub async fn agent(&self, name: &str) -> AgentStream {
+        AgentStream::open(self.agent_channel(name).await).await.unwrap()
+    }
+
+    pub async fn query(&self) -> QueryServiceClient<Channel> {
+        QueryServiceClient::new(self.operator_channel().await)
+    }
+
+    pub async fn watch(&self) -> WatchServiceClient<Channel> {
+        WatchServiceClient::new(self.operator_channel().await)
+    }
+}
+
+/// An agent's stream.
+pub struct AgentStream {
+    batches: mpsc::Sender<IngestRequest>,
+    acknowledgements: Streaming<IngestResponse>,
+    next: u64,
+}
+
+impl AgentStream {
+    pub async fn open(channel: Channel) -> Result<AgentStream, Status> {
+        let (batches, receiver) = mpsc::channel(8);
+        let mut client = IngestServiceClient::new(channel);
+        let answer = client.stream(ReceiverStream::new(receiver)).await?;
+        Ok(AgentStream { batches, acknowledgements: answer.into_inner(), next: 1 })
+    }
+
+    /// Sends a batch and returns its number.
+    pub async fn send(&mut self, events: Vec<Event>) -> u64 {
+        let batch = self.next;
+        self.next += 1;
+        // A stream that was ended says why when it is read.
+        let _ = self.batches.send(IngestRequest { batch, events }).await;
+        batch
+    }
+
+    pub async fn acknowledged(&mut self) -> Result<Option<IngestResponse>, Status> {
+        self.acknowledgements.message().await
+    }
+
+    /// Sends a batch, waits for its acknowledgement, and says how many events were new.
+    pub async fn deliver(&mut self, events: Vec<Event>) -> Result<u32, Status> {
+        let batch = self.send(events).await;
+        let answer = self.acknowledged().await?.expect("an acknowledgement");
+        assert_eq!(answer.batch, batch);
+        Ok(answer.stored)
+    }
+}
+
+pub const BOOT: [u8; 16] = [0xb0; 16];
+
+/// An event that the collector takes; its time is its number.
+pub fn event(sequence: u64) -> Event {
+    Event {
+        boot: BOOT.to_vec(),
+        sequence,
+        time_ns: i64::try_from(sequence).unwrap(),
+        kind: Kind::FileOpen.into(),
+        verdict: Verdict::Allowed.into(),
+        file: Some(File { path: format!("/srv/{sequence}").into_bytes(), ..File::default() }),
+        ..Event::default()
+    }
+}
+
+pub fn events(sequences: impl IntoIterator<Item = u64>) -> Vec<Event> {
+    sequences.into_iter().map(event).collect()
+}
+
+pub fn sequences(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.sequence).collect()
+}
+
+/// Every event that matches, page by page.
+pub async fn search_all(
+    client: &mut QueryServiceClient<Channel>,
+    filter: Filter,
+    limit: u32,
+) -> Vec<Event> {
+    let mut all = Vec::new();
+    let mut page = String::new();
+    loop {
+        let request = SearchRequest {
+            filter: Some(filter.clone()),
+            limit,
+            page,
+            newest_first: false,
+        };
+        let answer = client.search(request).await.unwrap().into_inner();
+        all.extend(answer.events);
+        if answer.next_page.is_empty() {
+            return all;
+        }
+        page = answer.next_page;
+    }
+}

@@ -1,0 +1,121 @@
+//! Who may do what, and who may not even come in.
+
+use sekimori_collector::identity::Role;
+use sekimori_collector::pki;
+use sekimori_proto::v1::query_service_client::QueryServiceClient;
+use sekimori_proto::v1::watch_service_client::WatchServiceClient;
+use sekimori_proto::v1::{SearchRequest, StatusRequest, SubscribeRequest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::support::{AgentStream, Pki, Server, connect, events, read, tls};
+
+/// Whether a status can be had over such a connection. TLS 1.3 tells a client of its refusal only
+/// when it reads, so the connection alone proves nothing.
+async fn gets_in(server: &Server, tls: ClientTlsConfig) -> bool {
+    match connect(server.address, tls).await {
+        Err(_) => false,
+        Ok(channel) => QueryServiceClient::new(channel).status(StatusRequest {}).await.is_ok(),
+    }
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_own_authority_get_in() {
+    let server = Server::start().await;
+    let own = &server.pki;
+    assert!(gets_in(&server, tls(&own.dir, &own.operator())).await, "the operator");
+
+    let foreign = Pki::new();
+    assert!(!gets_in(&server, tls(&own.dir, &foreign.operator())).await, "another authority");
+
+    let bare = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read(own.dir.join("ca.pem"))))
+        .domain_name("localhost");
+    assert!(!gets_in(&server, bare.clone()).await, "no certificate");
+
+    let (certificate, key) = (own.dir.join("server.pem"), own.dir.join("server.key"));
+    let as_server = bare.identity(Identity::from_pem(read(certificate), read(key)));
+    assert!(!gets_in(&server, as_server).await, "the collector's own certificate");
+
+    let plain = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let plain = QueryServiceClient::new(plain.connect_lazy()).status(StatusRequest {}).await;
+    assert!(plain.is_err(), "no TLS at all");
+
+    assert!(
+        connect(server.address, tls(&foreign.dir, &own.operator())).await.is_err(),
+        "the client does not take a collector of another authority"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_cannot_read_and_an_operator_cannot_write() {
+    let server = Server::start().await;
+    let channel = server.agent_channel("pc-1").await;
+    let mut query = QueryServiceClient::new(channel.clone());
+    let search = query.search(SearchRequest::default()).await.unwrap_err();
+    let status = query.status(StatusRequest {}).await.unwrap_err();
+    let subscribe = WatchServiceClient::new(channel).subscribe(SubscribeRequest::default()).await;
+    for refused in [search, status, subscribe.unwrap_err()] {
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().starts_with("agent pc-1 may not read"), "{refused}");
+    }
+    let refused = AgentStream::open(server.operator_channel().await).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().starts_with("operator hanako may not deliver"), "{refused}");
+}
+
+#[tokio::test]
+async fn garbage_and_silence_on_the_port_disturb_nobody() {
+    let server = Server::start().await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    let mut long = vec![0x16, 0x03, 0x01, 0xff, 0xff];
+    long.extend([0x5a; 70_000]);
+    for garbage in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 10_000], long, vec![0]] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let _ = stream.write_all(&garbage).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    assert_eq!(server.agent("pc-1").await.deliver(events([1])).await.unwrap(), 1);
+    drop(silent);
+}
+
+async fn unix_channel(path: std::path::PathBuf) -> Channel {
+    let endpoint = Endpoint::from_static("http://localhost");
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connector).await.unwrap()
+}
+
+#[tokio::test]
+async fn on_the_unix_socket_the_own_user_is_an_operator() {
+    let pki = Pki::new();
+    let path = pki.dir.join("collector.sock");
+    let server = Server::start_with(pki, |mut config| {
+        config.socket = Some(path.clone());
+        config
+    })
+    .await;
+    assert_eq!(server.agent("pc-1").await.deliver(events(1..=3)).await.unwrap(), 3);
+    let channel = unix_channel(path.clone()).await;
+    let mut query = QueryServiceClient::new(channel.clone());
+    assert_eq!(query.status(StatusRequest {}).await.unwrap().into_inner().events, 3);
+    let refused = AgentStream::open(channel).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    drop(query);
+    server.stop().await;
+    assert!(!path.exists(), "the socket's file goes with the collector");
+}
+
+#[tokio::test]
+async fn a_certificate_for_a_second_role_is_a_second_certificate() {
+    let pki = Pki::new();
+    let operator = pki::enroll(&pki.dir, "pc-1", Role::Operator, None).unwrap();
+    let server = Server::start_with(pki, |config| config).await;
+    assert!(gets_in(&server, tls(&server.pki.dir, &operator)).await);
+    assert!(!gets_in(&server, tls(&server.pki.dir, &server.pki.agent("pc-1"))).await);
+}
