@@ -34,6 +34,8 @@ pub const DEVICE_PATTERNS_MAX: usize = limits::DEVICE_PATTERNS_MAX as usize / 2;
 pub const NETWORKS_MAX: usize = limits::NETWORKS_MAX as usize / 2;
 /// Ports of one policy, ranges expanded.
 pub const PORTS_MAX: usize = limits::PORTS_MAX as usize / 2;
+/// Literal beginnings of labelled paths of one policy.
+pub const PLACES_MAX: usize = limits::PLACES_MAX as usize / 2;
 /// Bytes of a device serial: the kernel's buffer ends with a zero byte.
 pub const SERIAL_BYTES_MAX: usize = limits::SERIAL_BYTES_MAX - 1;
 

@@ -132,7 +132,7 @@ pub(crate) fn compile(
     let any_port = groups::destinations(policy, &numbers, &mut tables, findings);
     groups::devices(policy, &numbers, &mut tables, findings);
     groups::users(policy, &numbers, directory, &mut tables, findings);
-    places::fill(policy, &mut tables);
+    places::fill(policy, &numbers, &resolved, &mut tables, findings);
     tables.head = Head {
         generation,
         judged_kinds: built.judged_kinds,

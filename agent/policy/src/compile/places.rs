@@ -1,24 +1,53 @@
 //! Where labels can lie: what the kernel sieves failed opens with.
 
-use sekimori_abi::table::PLACE_BYTES;
+use std::collections::HashSet;
 
+use sekimori_abi::{event::kind, table::PLACE_BYTES};
+
+use super::{Resolved, names::Numbers};
 use crate::{
-    model::Policy,
+    finding::{Findings, Position},
+    limits::PLACES_MAX,
+    model::{Policy, Subject},
     pattern::{Component, Pattern},
     tables::Tables,
 };
 
-/// The literal beginning of each label's patterns. What begins otherwise cannot lie in a labelled
-/// place; what begins so may, and the agent looks closer.
-pub(super) fn fill(policy: &Policy, tables: &mut Tables) {
+/// The literal beginning of the patterns of each label that a `file.open` rule names. What begins
+/// otherwise cannot lie in a labelled place; what begins so may, and the agent looks closer.
+pub(super) fn fill(
+    policy: &Policy,
+    numbers: &Numbers,
+    resolved: &[Resolved],
+    tables: &mut Tables,
+    findings: &mut Findings,
+) {
+    let asked: HashSet<u32> = resolved
+        .iter()
+        .filter(|rule| rule.kinds.contains(&kind::FILE_OPEN))
+        .flat_map(|rule| rule.when_labels.iter().chain(&rule.unless_labels).copied())
+        .collect();
+    let is_asked = |name: &str| {
+        numbers
+            .number(Subject::Label, name)
+            .is_some_and(|number| asked.contains(&number))
+    };
     let mut places: Vec<_> = policy
         .labels
         .iter()
+        .filter(|label| is_asked(&label.name.value))
         .flat_map(|label| &label.patterns)
         .map(|pattern| beginning(&pattern.value))
         .collect();
     places.sort_unstable();
     places.dedup();
+    if places.len() > PLACES_MAX {
+        let message = format!(
+            "labels in `file.open` rules begin in {} different places; at most {PLACES_MAX} fit",
+            places.len()
+        );
+        findings.error(Position::default(), message);
+    }
     tables.places = places;
 }
 
