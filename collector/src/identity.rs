@@ -102,11 +102,16 @@ impl fmt::Display for Role {
 /// [`NameError`] says what is allowed.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
     if first && name.len() <= PEER_NAME_MAX && name.bytes().all(allowed) {
         return Ok(());
     }
-    Err(NameError { name: name.chars().take(2 * PEER_NAME_MAX).collect() })
+    Err(NameError {
+        name: name.chars().take(2 * PEER_NAME_MAX).collect(),
+    })
 }
 
 impl Peer {
@@ -133,11 +138,15 @@ impl Peer {
         };
         if let Some(name) = uri.strip_prefix(AGENT_PREFIX) {
             check_name(name)?;
-            return Ok(Peer::Agent(Agent { name: name.to_owned() }));
+            return Ok(Peer::Agent(Agent {
+                name: name.to_owned(),
+            }));
         }
         if let Some(name) = uri.strip_prefix(OPERATOR_PREFIX) {
             check_name(name)?;
-            return Ok(Peer::Operator(Operator { name: name.to_owned() }));
+            return Ok(Peer::Operator(Operator {
+                name: name.to_owned(),
+            }));
         }
         Err(IdentityError::Count(0))
     }
@@ -145,7 +154,11 @@ impl Peer {
     /// Someone on the unix socket: an operator if it is root or runs as `own_uid`, else nobody.
     pub fn from_local_uid(uid: u32, own_uid: u32) -> Option<Peer> {
         let known = uid == 0 || uid == own_uid;
-        known.then(|| Peer::Operator(Operator { name: format!("uid {uid}") }))
+        known.then(|| {
+            Peer::Operator(Operator {
+                name: format!("uid {uid}"),
+            })
+        })
     }
 
     fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
@@ -187,7 +200,9 @@ impl Agent {
     /// An agent out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test(name: &str) -> Agent {
-        Agent { name: name.to_owned() }
+        Agent {
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -260,7 +275,9 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         for uri in uris {
-            params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
+            params
+                .subject_alt_names
+                .push(rcgen::SanType::URI((*uri).try_into().unwrap()));
         }
         let certificate = params.self_signed(&key).unwrap();
         assert_eq!(Peer::from_certificate(certificate.der()), expected);
@@ -282,12 +299,25 @@ mod tests {
     #[test]
     fn roles_do_not_mix() {
         let mut request = Request::new(());
-        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::Unauthenticated);
-        request.extensions_mut().insert(Peer::Agent(Agent { name: "h1".into() }));
+        assert_eq!(
+            Agent::of(&request).unwrap_err().code(),
+            tonic::Code::Unauthenticated
+        );
+        request
+            .extensions_mut()
+            .insert(Peer::Agent(Agent { name: "h1".into() }));
         assert_eq!(Agent::of(&request).unwrap().name(), "h1");
-        assert_eq!(Operator::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
-        request.extensions_mut().insert(Peer::from_local_uid(0, 0).unwrap());
+        assert_eq!(
+            Operator::of(&request).unwrap_err().code(),
+            tonic::Code::PermissionDenied
+        );
+        request
+            .extensions_mut()
+            .insert(Peer::from_local_uid(0, 0).unwrap());
         assert_eq!(Operator::of(&request).unwrap().name(), "uid 0");
-        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
+        assert_eq!(
+            Agent::of(&request).unwrap_err().code(),
+            tonic::Code::PermissionDenied
+        );
     }
 }

@@ -28,7 +28,10 @@ Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 77 no permission.
 SEKIMORI_LOG sets what is logged, for instance `debug` or `sekimori_collector=trace`.";
 
 #[derive(Debug, Parser)]
-#[command(version, about = "Receives, stores and serves the records of many hosts")]
+#[command(
+    version,
+    about = "Receives, stores and serves the records of many hosts"
+)]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
@@ -92,7 +95,8 @@ fn main() -> ExitCode {
     match execute(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sekimori-collector: {error:#}");
+            // The errors of this crate tell their causes themselves.
+            eprintln!("sekimori-collector: {error}");
             ExitCode::from(exit_code(&error))
         }
     }
@@ -102,15 +106,35 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { dir, names } => {
             pki::init(&dir, &names)?;
-            println!("made the authority and the collector's certificate in {}", dir.display());
-            println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
+            println!(
+                "made the authority and the collector's certificate in {}",
+                dir.display()
+            );
+            println!(
+                "next: sekimori-collector enroll NAME --dir {}",
+                dir.display()
+            );
         }
-        Command::Enroll { name, dir, out, operator } => {
-            let role = if operator { Role::Operator } else { Role::Agent };
+        Command::Enroll {
+            name,
+            dir,
+            out,
+            operator,
+        } => {
+            let role = if operator {
+                Role::Operator
+            } else {
+                Role::Agent
+            };
             let out = pki::enroll(&dir, &name, role, out.as_deref())?;
             println!("made the certificate of {role} {name} in {}", out.display());
         }
-        Command::Run { dir, listen, socket, store } => {
+        Command::Run {
+            dir,
+            listen,
+            socket,
+            store,
+        } => {
             run(&Config::new(dir, listen, socket, store))?;
         }
     }
@@ -124,7 +148,9 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         // Before anything is bound, so that no signal can come too early.
         let mut terminate = signal(SignalKind::terminate())?;
@@ -134,7 +160,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
         match &config.socket {
             None => tracing::info!("listening on {}", collector.address()),
             Some(path) => {
-                tracing::info!("listening on {} and {}", collector.address(), path.display());
+                tracing::info!(
+                    "listening on {} and {}",
+                    collector.address(),
+                    path.display()
+                );
             }
         }
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -162,7 +192,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
     });
-    if denied {
+    let tls = error.downcast_ref::<ServerError>().is_some_and(
+        |error| matches!(error, ServerError::Tls(error) if error.is_permission_denied()),
+    );
+    if denied || tls {
         return EXIT_NO_PERMISSION;
     }
     let pki = error.downcast_ref::<PkiError>().is_some_and(|error| {
@@ -175,5 +208,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });
-    if pki || server { EXIT_USAGE } else { EXIT_FAILED }
+    if pki || server {
+        EXIT_USAGE
+    } else {
+        EXIT_FAILED
+    }
 }

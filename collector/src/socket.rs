@@ -1,4 +1,7 @@
 //! The unix socket's file.
+//!
+//! Clients on the gRPC C core (Python, C++) send the socket's path as HTTP/2 `:authority`, which the
+//! h2 crate refuses as malformed; they need the channel argument `grpc.default_authority=localhost`.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -41,7 +44,13 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let identity = identity(path)?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity }))
+    Ok((
+        listener,
+        SocketFile {
+            path: path.to_owned(),
+            identity,
+        },
+    ))
 }
 
 impl Drop for SocketFile {
@@ -71,7 +80,10 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(20));
         let (_listener, second) = bind(&path).unwrap();
         drop(file);
-        assert!(path.exists(), "the first one's end leaves the second one's file");
+        assert!(
+            path.exists(),
+            "the first one's end leaves the second one's file"
+        );
         drop(second);
         assert!(!path.exists());
         std::fs::write(&path, "a file").unwrap();

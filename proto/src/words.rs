@@ -18,7 +18,10 @@ pub trait Word: Copy + PartialEq + 'static {
 
     /// The value of a word, spelled exactly so. `unspecified` is not a word one can ask for.
     fn from_word(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(_, known)| *known == word).map(|(value, _)| *value)
+        Self::WORDS
+            .iter()
+            .find(|(_, known)| *known == word)
+            .map(|(value, _)| *value)
     }
 
     /// All words with a comma between, for messages that say what was expected.

@@ -94,7 +94,8 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
     let authority = {
         let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
         for path in [&certificate, &key] {
-            if !path.exists() {
+            // What may not be looked at is there; reading it then says that it is not permitted.
+            if path.try_exists().is_ok_and(|exists| !exists) {
                 return Err(PkiError::NotInitialised(path.clone(), dir.to_owned()));
             }
         }
@@ -117,12 +118,19 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
 }
 
 fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| check_name(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.filter(|name| check_name(name).is_ok())
+        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 fn server_names(more: &[String]) -> Vec<String> {
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     for name in std::iter::once(host_name()).chain(more.iter().cloned()) {
         if !names.contains(&name) {
             names.push(name);

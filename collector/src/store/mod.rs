@@ -83,12 +83,20 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
-        let last = read::last_cursor(&connection)
-            .map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
+        let last = read::last_cursor(&connection).map_err(|source| StoreError::Sqlite {
+            path: path.to_owned(),
+            source,
+        })?;
         let committed = Committed::new(last);
         let (writer, thread) = write::start(path.to_owned(), connection, committed.clone())?;
         let readers = Readers::new(path.to_owned());
-        Ok(Store { committed, writer, readers, thread, _lock: lock })
+        Ok(Store {
+            committed,
+            writer,
+            readers,
+            thread,
+            _lock: lock,
+        })
     }
 
     /// How far it is committed.
@@ -106,12 +114,13 @@ impl Store {
         &self.readers
     }
 
-    /// Commits what is queued and closes the store.
+    /// Commits what is queued and closes the store: the writer last, so that SQLite moves the
+    /// write-ahead log into the database.
     pub async fn close(self) {
+        self.readers.close();
         self.writer.stop().await;
         let thread = self.thread;
         // Only a panic of the writer is an error here, and it was printed.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 }
-

@@ -90,7 +90,20 @@ pub struct Readers {
 impl Readers {
     /// Connections are opened when they are needed.
     pub fn new(path: PathBuf) -> Readers {
-        Readers { path, idle: Arc::default(), places: Arc::new(Semaphore::new(READERS_MAX)) }
+        Readers {
+            path,
+            idle: Arc::default(),
+            places: Arc::new(Semaphore::new(READERS_MAX)),
+        }
+    }
+
+    /// Closes the connections that wait. One that is in use closes when its query ends.
+    pub fn close(&self) {
+        self.places.close();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// One page of the events that match, by time and then by cursor.
@@ -98,10 +111,19 @@ impl Readers {
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, _reader: &Operator, search: Search) -> Result<Page, ReadError> {
-        let Search { mut condition, position, limit, newest_first } = search;
+        let Search {
+            mut condition,
+            position,
+            limit,
+            newest_first,
+        } = search;
         // The plus: this must not make SQLite walk by cursor and sort everything by time.
         condition.and("+cursor <= ?", [sql_cursor(position.upper)]);
-        let (order, beyond) = if newest_first { ("DESC", "<") } else { ("ASC", ">") };
+        let (order, beyond) = if newest_first {
+            ("DESC", "<")
+        } else {
+            ("ASC", ">")
+        };
         if let Some((time_ns, cursor)) = position.last {
             let sql = format!("time_ns {beyond}= ? AND (time_ns {beyond} ? OR cursor {beyond} ?)");
             condition.and(sql, [time_ns.into(), time_ns.into(), cursor.into()]);
@@ -110,10 +132,15 @@ impl Readers {
             "SELECT {COLUMNS} FROM events WHERE {} ORDER BY time_ns {order}, cursor {order}",
             condition.sql()
         );
-        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
+        let found = self
+            .run(move |connection| take(connection, &sql, &condition, limit))
+            .await?;
         let last = found.rows.last().map(|row| (row.time_ns, row.cursor));
         let next = found.more.then_some(Position { last, ..position });
-        Ok(Page { events: decode(&found.rows)?, next })
+        Ok(Page {
+            events: decode(&found.rows)?,
+            next,
+        })
     }
 
     /// The matching events behind `position`, up to `committed` at most; looks at a bounded number
@@ -129,20 +156,27 @@ impl Readers {
         committed: u64,
     ) -> Result<Step, ReadError> {
         let end = committed.min(position.saturating_add(WATCH_WINDOW));
-        condition
-            .and("cursor > ? AND cursor <= ?", [sql_cursor(position), sql_cursor(end)]);
+        condition.and(
+            "cursor > ? AND cursor <= ?",
+            [sql_cursor(position), sql_cursor(end)],
+        );
         // The window is short: walking it by cursor is best, whatever the filter.
         let sql = format!(
             "SELECT {COLUMNS} FROM events NOT INDEXED WHERE {} ORDER BY cursor",
             condition.sql()
         );
         let limit = WATCH_PAGE_EVENTS;
-        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
+        let found = self
+            .run(move |connection| take(connection, &sql, &condition, limit))
+            .await?;
         let position = match found.rows.last() {
             Some(last) if found.more => last.cursor.unsigned_abs(),
             _ => end,
         };
-        Ok(Step { events: decode(&found.rows)?, position })
+        Ok(Step {
+            events: decode(&found.rows)?,
+            position,
+        })
     }
 
     /// Every host in the store, by name.
@@ -175,7 +209,8 @@ impl Readers {
     {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|error| ReadError::Task(error.to_string()))?;
-        let (idle, path) = (Arc::clone(&self.idle), self.path.clone());
+        let (idle, places) = (Arc::clone(&self.idle), Arc::clone(&self.places));
+        let path = self.path.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _place = place;
             let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -186,9 +221,11 @@ impl Readers {
             let deadline = Instant::now() + QUERY_TIME_MAX;
             connection.progress_handler(QUERY_STEPS, Some(move || Instant::now() > deadline))?;
             let result = query(&connection);
-            // A connection that failed is closed rather than kept.
-            if result.is_ok() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            // A connection that failed, or that nobody will want, is closed rather than kept.
+            if result.is_ok() && !places.is_closed() {
+                idle.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(connection);
             }
             result
         });
@@ -222,7 +259,10 @@ fn take(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(condition.values()))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found = Found { rows: Vec::new(), more: false };
+    let mut found = Found {
+        rows: Vec::new(),
+        more: false,
+    };
     let mut bytes: usize = 0;
     while let Some(row) = rows.next()? {
         let stored = Stored::read(row)?;
@@ -239,7 +279,10 @@ fn take(
 
 fn decode(rows: &[Stored]) -> Result<Vec<Event>, ReadError> {
     rows.iter()
-        .map(|row| row.event().map_err(|error| ReadError::Damaged(row.cursor, error)))
+        .map(|row| {
+            row.event()
+                .map_err(|error| ReadError::Damaged(row.cursor, error))
+        })
         .collect()
 }
 

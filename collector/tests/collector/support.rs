@@ -37,7 +37,10 @@ impl Pki {
             pki::enroll(&dir, name, Role::Agent, None).unwrap();
         }
         pki::enroll(&dir, "hanako", Role::Operator, None).unwrap();
-        Pki { _temporary: temporary, dir }
+        Pki {
+            _temporary: temporary,
+            dir,
+        }
     }
 
     pub fn config(&self) -> Config {
@@ -61,7 +64,10 @@ pub fn read(path: PathBuf) -> Vec<u8> {
 pub fn tls(ca: &Path, peer: &Path) -> ClientTlsConfig {
     ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(ca.join("ca.pem"))))
-        .identity(Identity::from_pem(read(peer.join("cert.pem")), read(peer.join("key.pem"))))
+        .identity(Identity::from_pem(
+            read(peer.join("cert.pem")),
+            read(peer.join("key.pem")),
+        ))
         .domain_name("localhost")
 }
 
@@ -89,7 +95,12 @@ impl Server {
     pub async fn start_with(pki: Pki, change: impl FnOnce(Config) -> Config) -> Server {
         let collector = Collector::bind(&change(pki.config())).await.unwrap();
         let (address, stop) = (collector.address(), collector.stopper());
-        Server { pki, address, stop, task: tokio::spawn(collector.serve()) }
+        Server {
+            pki,
+            address,
+            stop,
+            task: tokio::spawn(collector.serve()),
+        }
     }
 
     /// Stops it as SIGTERM does and returns its directory for the next one.
@@ -104,7 +115,9 @@ impl Server {
     }
 
     async fn channel(&self, peer: PathBuf) -> Channel {
-        connect(self.address, tls(&self.pki.dir, &peer)).await.unwrap()
+        connect(self.address, tls(&self.pki.dir, &peer))
+            .await
+            .unwrap()
     }
 
     pub async fn agent_channel(&self, name: &str) -> Channel {
@@ -116,7 +129,9 @@ impl Server {
     }
 
     pub async fn agent(&self, name: &str) -> AgentStream {
-        AgentStream::open(self.agent_channel(name).await).await.unwrap()
+        AgentStream::open(self.agent_channel(name).await)
+            .await
+            .unwrap()
     }
 
     pub async fn query(&self) -> QueryServiceClient<Channel> {
@@ -140,7 +155,11 @@ impl AgentStream {
         let (batches, receiver) = mpsc::channel(8);
         let mut client = IngestServiceClient::new(channel);
         let answer = client.stream(ReceiverStream::new(receiver)).await?;
-        Ok(AgentStream { batches, acknowledgements: answer.into_inner(), next: 1 })
+        Ok(AgentStream {
+            batches,
+            acknowledgements: answer.into_inner(),
+            next: 1,
+        })
     }
 
     /// Sends a batch and returns its number.
@@ -175,7 +194,10 @@ pub fn event(sequence: u64) -> Event {
         time_ns: i64::try_from(sequence).unwrap(),
         kind: Kind::FileOpen.into(),
         verdict: Verdict::Allowed.into(),
-        file: Some(File { path: format!("/srv/{sequence}").into_bytes(), ..File::default() }),
+        file: Some(File {
+            path: format!("/srv/{sequence}").into_bytes(),
+            ..File::default()
+        }),
         ..Event::default()
     }
 }
