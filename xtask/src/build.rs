@@ -24,6 +24,8 @@ pub struct Options {
 const BPF_TARGET_DIR: &str = "target/bpf";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
+/// Names the object to the agent's build script.
+pub const OBJECT_VARIABLE: &str = "SEKIMORI_EBPF_OBJECT";
 const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimori-tests"];
 
 /// Builds what `options` asks for.
@@ -40,7 +42,10 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// Builds the kernel programs and returns the absolute path of the object file.
-fn kernel_programs(repository: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// When a tool is missing or they do not compile.
+pub fn kernel_programs(repository: &Path) -> Result<PathBuf> {
     rust_src::ensure()?;
     if process::find_program("bpf-linker").is_none() {
         bail!("bpf-linker is missing: run `cargo xtask setup`");
@@ -48,12 +53,23 @@ fn kernel_programs(repository: &Path) -> Result<PathBuf> {
     println!("build  kernel programs ({BPF_TARGET})");
     let mut cargo = cargo(repository);
     cargo
-        .args(["build", "-p", "sekimori-ebpf", "--profile", "bpf", "-Z", "build-std=core"])
+        .args([
+            "build",
+            "-p",
+            "sekimori-ebpf",
+            "--profile",
+            "bpf",
+            "-Z",
+            "build-std=core",
+        ])
         .args(["--target", BPF_TARGET, "--target-dir", BPF_TARGET_DIR])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", BPF_FLAGS);
     process::run(&mut cargo).context("the kernel programs did not build")?;
-    let object = repository.join(BPF_TARGET_DIR).join(BPF_TARGET).join("bpf/sekimori");
+    let object = repository
+        .join(BPF_TARGET_DIR)
+        .join(BPF_TARGET)
+        .join("bpf/sekimori");
     let size = std::fs::metadata(&object)
         .with_context(|| format!("cargo built no {}", object.display()))?
         .len();
@@ -61,10 +77,14 @@ fn kernel_programs(repository: &Path) -> Result<PathBuf> {
     Ok(object)
 }
 
-fn user_programs(repository: &Path, object: &Path, release: bool) -> Result<()> {
+/// Builds what runs in user space, with the kernel programs in it.
+///
+/// # Errors
+/// When a crate does not compile.
+pub fn user_programs(repository: &Path, object: &Path, release: bool) -> Result<()> {
     println!("build  agent, collector, scenarios");
     let mut cargo = cargo(repository);
-    cargo.arg("build").env("SEKIMORI_EBPF_OBJECT", object);
+    cargo.arg("build").env(OBJECT_VARIABLE, object);
     for name in USER_CRATES {
         cargo.args(["-p", name]);
     }
@@ -79,11 +99,16 @@ fn user_programs(repository: &Path, object: &Path, release: bool) -> Result<()> 
 /// Where cargo leaves the programs, relative to the repository.
 #[must_use]
 pub fn profile_dir(release: bool) -> &'static str {
-    if release { "target/release" } else { "target/debug" }
+    if release {
+        "target/release"
+    } else {
+        "target/debug"
+    }
 }
 
 /// A cargo that does not inherit what the `cargo xtask` around us was started with.
-fn cargo(repository: &Path) -> Command {
+#[must_use]
+pub fn cargo(repository: &Path) -> Command {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repository)

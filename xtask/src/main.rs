@@ -3,8 +3,10 @@
 
 mod build;
 mod cache;
+mod demo;
 mod process;
 mod setup;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -26,12 +28,18 @@ enum Task {
     Build(build::Options),
     /// Run a command, or a shell, in a VM with this machine's programs and USB sticks
     Vm(vm::Options),
+    /// Run every test: unit tests here, scenarios in a VM on every kernel of the matrix
+    Test(test::Options),
+    /// Show in a VM how a leak is seen, stopped and recorded
+    Demo,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(options).map(ExitCode::from),
+        Task::Test(options) => test::run(&options).map(ExitCode::from),
+        Task::Demo => demo::run().map(ExitCode::from),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -11,6 +11,9 @@ use crate::process;
 /// Names a zstd tarball that holds `library/`, for machines that can download nothing.
 pub const TARBALL_VARIABLE: &str = "SEKIMORI_RUST_SRC";
 
+/// A way to get the source, and what to call it.
+type Attempt = (&'static str, fn(&Toolchain) -> Result<()>);
+
 /// What `rustc` says about itself.
 #[derive(Debug, Clone)]
 struct Toolchain {
@@ -27,7 +30,10 @@ impl Toolchain {
             .context("`rustc -Vv` names no release")?
             .to_owned();
         let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-        Ok(Self { release, sysroot: PathBuf::from(sysroot.trim()) })
+        Ok(Self {
+            release,
+            sysroot: PathBuf::from(sysroot.trim()),
+        })
     }
 
     fn source(&self) -> PathBuf {
@@ -50,10 +56,10 @@ pub fn ensure() -> Result<String> {
         return Ok(toolchain.release);
     }
     println!("get    rust-src {}", toolchain.release);
-    let attempts: [(&str, fn(&Toolchain) -> Result<()>); 3] = [
-        ("the tarball that SEKIMORI_RUST_SRC names", from_tarball),
+    let attempts: [Attempt; 3] = [
         ("rustup component add rust-src", from_rustup),
         ("the distribution's rust-src package", from_package),
+        ("the tarball that SEKIMORI_RUST_SRC names", from_tarball),
     ];
     let mut failures = String::new();
     for (name, attempt) in attempts {
@@ -72,11 +78,19 @@ pub fn ensure() -> Result<String> {
 }
 
 fn from_tarball(toolchain: &Toolchain) -> Result<()> {
-    let Some(tarball) = std::env::var_os(TARBALL_VARIABLE) else { bail!("it is not set") };
+    let Some(tarball) = std::env::var_os(TARBALL_VARIABLE) else {
+        bail!("it is not set")
+    };
     let target = toolchain.source();
-    std::fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+    std::fs::create_dir_all(&target)
+        .with_context(|| format!("cannot make {}", target.display()))?;
     process::output(
-        Command::new("tar").arg("--zstd").arg("-xf").arg(tarball).arg("-C").arg(&target),
+        Command::new("tar")
+            .arg("--zstd")
+            .arg("-xf")
+            .arg(tarball)
+            .arg("-C")
+            .arg(&target),
     )?;
     Ok(())
 }
@@ -92,7 +106,11 @@ fn from_package(toolchain: &Toolchain) -> Result<()> {
     let wanted = format!("{}+", toolchain.release);
     let versions = apt.versions("rust-src")?;
     let Some(version) = versions.iter().find(|version| version.starts_with(&wanted)) else {
-        bail!("the mirror has {}, not {}", versions.join(", "), toolchain.release);
+        bail!(
+            "the mirror has {}, not {}",
+            versions.join(", "),
+            toolchain.release
+        );
     };
     let unpacked = apt.unpack("rust-src", version)?;
     let library = unpacked.join(format!("usr/src/rustc-{}/library", toolchain.release));

@@ -56,12 +56,17 @@ pub fn ensure_packages() -> Result<usize> {
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive");
     if let Err(error) = process::output(&mut install) {
-        let update = updated.err().map_or_else(String::new, |error| format!("\n{error:#}"));
+        let update = updated
+            .err()
+            .map_or_else(String::new, |error| format!("\n{error:#}"));
         bail!("cannot install packages: {error:#}{update}\nrun as root\n  {by_hand}");
     }
     let still = missing_packages();
     if !still.is_empty() {
-        bail!("{} installed without the programs that were expected in it", still.join(", "));
+        bail!(
+            "{} installed without the programs that were expected in it",
+            still.join(", ")
+        );
     }
     Ok(PROGRAMS.len())
 }
@@ -102,14 +107,28 @@ pub fn ensure_crates(mut report: impl FnMut(&str, &str)) -> Result<()> {
             println!("get    {name} {version}");
             let mut cargo = Command::new("cargo");
             cargo
-                .args(["install", "--quiet", "--locked", name, "--version", version, "--force"])
+                .args([
+                    "install",
+                    "--quiet",
+                    "--locked",
+                    name,
+                    "--version",
+                    version,
+                    "--force",
+                ])
                 .env_remove("RUSTFLAGS")
                 .env_remove("CARGO_TARGET_DIR");
             if let Err(error) = process::output(&mut cargo) {
-                bail!("cannot install {name}: {error:#}\nrun {}", process::line(&cargo));
+                bail!(
+                    "cannot install {name}: {error:#}\nrun {}",
+                    process::line(&cargo)
+                );
             }
         }
-        report(name, installed.as_deref().filter(|_| fits).unwrap_or(version));
+        report(
+            name,
+            installed.as_deref().filter(|_| fits).unwrap_or(version),
+        );
     }
     Ok(())
 }
@@ -126,22 +145,28 @@ fn installed_version(name: &str) -> Option<String> {
         None => Command::new(name),
     };
     let said = process::output(ask.arg("--version")).ok()?;
-    said.lines().next()?.split_whitespace().nth(1).map(str::to_owned)
+    said.lines()
+        .next()?
+        .split_whitespace()
+        .nth(1)
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::is_static;
 
     #[test]
     fn a_program_with_a_loader_is_not_static() {
-        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let directory = tempfile::tempdir().unwrap();
         for (content, expected) in [
             (&b"\x7fELF /lib64/ld-linux-x86-64.so.2\0"[..], false),
             (&b"\x7fELF nothing"[..], true),
         ] {
             let path = directory.path().join("program");
-            std::fs::write(&path, content).unwrap_or_else(|error| panic!("{error}"));
+            std::fs::write(&path, content).unwrap();
             assert_eq!(is_static(&path), expected);
         }
     }

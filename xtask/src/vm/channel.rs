@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
@@ -14,23 +15,24 @@ use super::qmp::Qmp;
 /// How many lines of a prefixed output are kept for the caller.
 const LINES_KEPT_MAX: usize = 20_000;
 
+/// Lines that a command wrote, for the caller; there may be fewer when it wrote very many.
+pub type Lines = Arc<Mutex<Vec<String>>>;
+
 /// How a command's output is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Show {
     /// Byte for byte, stdout to stdout and stderr to stderr.
     AsIs,
     /// Line by line on stdout, each after this text; the lines are kept as well.
-    Prefixed(String),
+    Prefixed(String, Lines),
 }
 
-/// Copies a stream to stdout until it ends; returns the lines that were kept.
-pub fn copy_output(stream: UnixStream, show: Show, is_error: bool) -> JoinHandle<Vec<String>> {
+/// Copies a stream to where it is shown, until it ends.
+pub fn copy_output(stream: UnixStream, show: Show, is_error: bool) -> JoinHandle<()> {
     std::thread::spawn(move || match show {
-        Show::AsIs => {
-            let _ = copy_bytes(stream, is_error);
-            Vec::new()
-        }
-        Show::Prefixed(prefix) => copy_lines(stream, &prefix),
+        // When our own output is closed there is nobody left to tell.
+        Show::AsIs => drop(copy_bytes(stream, is_error)),
+        Show::Prefixed(prefix, lines) => copy_lines(stream, &prefix, &lines),
     })
 }
 
@@ -51,26 +53,31 @@ fn copy_bytes(mut stream: UnixStream, is_error: bool) -> std::io::Result<()> {
     }
 }
 
-fn copy_lines(stream: UnixStream, prefix: &str) -> Vec<String> {
-    let mut kept = Vec::new();
+fn copy_lines(stream: UnixStream, prefix: &str, lines: &Lines) {
     let mut reader = BufReader::new(stream);
     let mut bytes = Vec::new();
-    while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+    while reader
+        .read_until(b'\n', &mut bytes)
+        .is_ok_and(|length| length > 0)
+    {
         let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         println!("{prefix}{line}");
-        if kept.len() < LINES_KEPT_MAX {
+        if let Ok(mut kept) = lines.lock()
+            && kept.len() < LINES_KEPT_MAX
+        {
             kept.push(line);
         }
         bytes.clear();
     }
-    kept
 }
 
 /// Answers the guest until it is gone. `booted` is told when the guest is ready for its command.
 pub fn serve(control: UnixStream, qmp: UnixStream, images: PathBuf, booted: Sender<()>) {
     std::thread::spawn(move || {
         let Ok(mut qmp) = Qmp::open(qmp) else { return };
-        let Ok(mut answers) = control.try_clone() else { return };
+        let Ok(mut answers) = control.try_clone() else {
+            return;
+        };
         for line in BufReader::new(control).lines().map_while(Result::ok) {
             let answer = match answer(&line, &mut qmp, &images, &booted) {
                 Ok(()) => "ok".to_owned(),

@@ -35,11 +35,13 @@ const INIT: &str = include_str!("../../guest/init");
 /// When busybox or a module is missing, or cpio fails.
 pub fn build(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("initramfs");
-    for name in ["bin", "modules", "proc", "sys", "dev", "lower", "cover", "new"] {
+    for name in [
+        "bin", "modules", "proc", "sys", "dev", "lower", "cover", "new",
+    ] {
         cache::make(&tree.join(name))?;
     }
-    let busybox = process::find_program("busybox")
-        .context("busybox is missing: run `cargo xtask setup`")?;
+    let busybox =
+        process::find_program("busybox").context("busybox is missing: run `cargo xtask setup`")?;
     std::fs::copy(busybox, tree.join("bin/busybox"))?;
     super::init::write_program(&tree.join("init"), INIT)?;
     let modules = Modules::read(kernel)?;
@@ -71,7 +73,8 @@ impl Modules {
     fn read(kernel: &Kernel) -> Result<Self> {
         let read = |name: &str| {
             let path = kernel.modules.join(name);
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))
         };
         Ok(Self {
             dependencies: read("modules.dep")?,
@@ -88,7 +91,11 @@ impl Modules {
             (module_name(path) == canonical(name)).then_some((path, needs))
         });
         let Some((path, needs)) = entry else {
-            if self.builtin.lines().any(|path| module_name(path) == canonical(name)) {
+            if self
+                .builtin
+                .lines()
+                .any(|path| module_name(path) == canonical(name))
+            {
                 return Ok(());
             }
             bail!("kernel {} has no module {name}", self.release);
@@ -127,7 +134,11 @@ fn unpack(module: &Path, target: &Path) -> Result<String> {
             return Ok(name);
         }
     };
-    let result = Command::new(program).arg("-dcq").arg(module).stdin(Stdio::null()).output()?;
+    let result = Command::new(program)
+        .arg("-dcq")
+        .arg(module)
+        .stdin(Stdio::null())
+        .output()?;
     if !result.status.success() {
         bail!("{program} cannot decompress {}", module.display());
     }
@@ -156,7 +167,10 @@ fn archive(tree: &Path, image: &Path) -> Result<()> {
         .stdout(std::fs::File::create(image)?)
         .spawn()
         .context("cannot start cpio: run `cargo xtask setup`")?;
-    cpio.stdin.take().context("cpio has no stdin")?.write_all(names.as_bytes())?;
+    cpio.stdin
+        .take()
+        .context("cpio has no stdin")?
+        .write_all(names.as_bytes())?;
     if !cpio.wait()?.success() {
         bail!("cpio cannot write {}", image.display());
     }
@@ -180,15 +194,25 @@ mod tests {
         for name in ["x_one", "sd_mod", "four"] {
             assert!(modules.add(name, &mut loaded, &mut order).is_ok(), "{name}");
         }
-        assert_eq!(order, ["c/three.ko.xz", "b/two.ko.xz", "a/x-one.ko.xz", "d/four.ko.xz"]);
+        assert_eq!(
+            order,
+            [
+                "c/three.ko.xz",
+                "b/two.ko.xz",
+                "a/x-one.ko.xz",
+                "d/four.ko.xz"
+            ]
+        );
         assert!(modules.add("absent", &mut loaded, &mut order).is_err());
     }
 
     #[test]
     fn names_are_what_the_kernel_calls_them() {
-        for (path, name) in
-            [("kernel/a/nls_iso8859-1.ko.zst", "nls_iso8859_1"), ("9p.ko", "9p"), ("x", "x")]
-        {
+        for (path, name) in [
+            ("kernel/a/nls_iso8859-1.ko.zst", "nls_iso8859_1"),
+            ("9p.ko", "9p"),
+            ("x", "x"),
+        ] {
             assert_eq!(module_name(path), name);
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub use channel::Show;
+pub use channel::{Lines, Show};
 pub use image::Stick;
 pub use qemu::Accelerator;
 
@@ -79,6 +79,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// A shell on this kernel, with nothing else asked for.
+    #[must_use]
+    pub fn new(kernel: String, sticks: Vec<Stick>, show: Show) -> Self {
+        Self {
+            kernel: Some(kernel),
+            sticks,
+            show,
+            policy: None,
+            mount: None,
+            timeout: None,
+            accelerator: Accelerator::Tcg,
+            command: Vec::new(),
+        }
+    }
+
     /// Whether the guest gets our terminal.
     #[must_use]
     pub fn interactive(&self) -> bool {
@@ -93,8 +108,6 @@ pub struct Outcome {
     pub status: u8,
     /// From the start of QEMU to the start of the command.
     pub boot: Duration,
-    /// The command's stdout, when it was shown with a prefix.
-    pub lines: Vec<String>,
 }
 
 /// Builds, boots and runs the command; returns its exit status.
@@ -123,7 +136,9 @@ pub fn run(options: Options) -> Result<u8> {
 /// # Errors
 /// When the guest does not come up, hangs, dies, or ends without a status.
 pub fn boot(request: &Request) -> Result<Outcome> {
-    let kernel = Matrix::read()?.series(request.kernel.as_deref())?.ensure(false)?;
+    let kernel = Matrix::read()?
+        .series(request.kernel.as_deref())?
+        .ensure(false)?;
     if request.accelerator == Accelerator::Kvm {
         match attempt(request, &kernel, Accelerator::Kvm) {
             Err(error) if error.is::<NotBooted>() => {
@@ -189,17 +204,23 @@ fn follow(machine: &qemu::Machine, request: &Request, share: &Path) -> Result<Ou
         if guest.ended()?.is_some() {
             break;
         }
-        if let Some(timeout) = request.timeout.filter(|timeout| started.elapsed() > *timeout) {
+        if let Some(timeout) = request
+            .timeout
+            .filter(|timeout| started.elapsed() > *timeout)
+        {
             bail!("the guest was ended after {} s", timeout.as_secs());
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    let lines = output.join().unwrap_or_default();
+    let _ = output.join();
     let _ = errors.join();
     let status = std::fs::read_to_string(share.join("status"))
         .context("the guest died before its command ended")?;
-    let status = status.trim().parse().with_context(|| format!("the guest's status is {status:?}"))?;
-    Ok(Outcome { status, boot, lines })
+    let status = status
+        .trim()
+        .parse()
+        .with_context(|| format!("the guest's status is {status:?}"))?;
+    Ok(Outcome { status, boot })
 }
 
 fn wait_for_boot(
@@ -252,8 +273,12 @@ fn run_directory() -> Result<tempfile::TempDir> {
     let parent = std::env::temp_dir();
     for entry in std::fs::read_dir(&parent)?.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else {
+            continue;
+        };
         if !Path::new("/proc").join(pid.to_string()).exists() {
             let _ = std::fs::remove_dir_all(entry.path());
         }

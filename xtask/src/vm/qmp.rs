@@ -26,8 +26,11 @@ impl Qmp {
     /// When the other side does not speak the protocol.
     pub fn open(stream: UnixStream) -> Result<Self> {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut session =
-            Self { reader: BufReader::new(stream.try_clone()?), writer: stream, events: Vec::new() };
+        let mut session = Self {
+            reader: BufReader::new(stream.try_clone()?),
+            writer: stream,
+            events: Vec::new(),
+        };
         let greeting = session.read()?;
         if greeting.get("QMP").is_none() {
             bail!("QEMU greets with {greeting}");
@@ -46,7 +49,9 @@ impl Qmp {
             "driver": "usb-storage", "bus": "usb.0", "id": device_id(serial),
             "drive": node_name(serial), "serial": serial, "removable": true,
         });
-        let Err(error) = self.execute("device_add", device) else { return Ok(()) };
+        let Err(error) = self.execute("device_add", device) else {
+            return Ok(());
+        };
         let _ = self.execute("blockdev-del", json!({ "node-name": node_name(serial) }));
         Err(error)
     }
@@ -98,7 +103,12 @@ impl Qmp {
 
     fn read(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if self.reader.read_line(&mut line).context("QEMU does not answer")? == 0 {
+        if self
+            .reader
+            .read_line(&mut line)
+            .context("QEMU does not answer")?
+            == 0
+        {
             bail!("QEMU closed its control socket");
         }
         serde_json::from_str(&line).with_context(|| format!("QEMU sent {line:?}"))
@@ -132,12 +142,16 @@ pub fn node_name(serial: &str) -> String {
     }
     let hash = serial
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
     format!("drive-{hash:016x}")
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
@@ -146,9 +160,9 @@ mod tests {
 
     #[test]
     fn events_between_answers_are_kept_and_errors_are_told() {
-        let (ours, theirs) = UnixStream::pair().unwrap_or_else(|error| panic!("{error}"));
+        let (ours, theirs) = UnixStream::pair().unwrap();
         let qemu = std::thread::spawn(move || {
-            let mut writer = theirs.try_clone().unwrap_or_else(|error| panic!("{error}"));
+            let mut writer = theirs.try_clone().unwrap();
             let mut lines = BufReader::new(theirs).lines().map_while(Result::ok);
             let mut said = Vec::new();
             let _ = writeln!(writer, "{{\"QMP\": {{}}}}");
@@ -163,13 +177,24 @@ mod tests {
             }
             said
         });
-        let mut session = Qmp::open(ours).unwrap_or_else(|error| panic!("{error:#}"));
+        let mut session = Qmp::open(ours).unwrap();
         assert!(session.unplug("S").is_ok());
         let refusal = session.plug("S", Path::new("/x")).unwrap_err().to_string();
         assert_eq!(refusal, "blockdev-add: no such file");
         let said = qemu.join().unwrap_or_default();
-        let commands: Vec<_> = said.iter().filter_map(|line| line.split('"').nth(3)).collect();
-        assert_eq!(commands, ["qmp_capabilities", "device_del", "blockdev-del", "blockdev-add"]);
+        let commands: Vec<_> = said
+            .iter()
+            .filter_map(|line| line.split('"').nth(3))
+            .collect();
+        assert_eq!(
+            commands,
+            [
+                "qmp_capabilities",
+                "device_del",
+                "blockdev-del",
+                "blockdev-add"
+            ]
+        );
     }
 
     #[test]

@@ -1,0 +1,321 @@
+//! `cargo xtask test`: unit tests on this machine, then the scenarios on every kernel.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::setup::kernels::{Matrix, Series};
+use crate::vm::{self, Lines, Request, Show, Stick};
+use crate::{build, process, setup};
+
+/// The guest program of the crate `tests`.
+pub const SCENARIOS: &str = "sekimori-scenarios";
+/// The sticks that the scenarios find plugged.
+const STICKS: [&str; 2] = ["64M:SEKI0001:vfat", "64M:SEKI0002:ext4"];
+/// All scenarios of one kernel, under the translator, on a busy machine.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(1500);
+
+/// Which tests to run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Options {
+    /// Only this kernel series; may be given several times
+    #[arg(long, value_name = "SERIES")]
+    pub kernel: Vec<String>,
+    /// No VM
+    #[arg(long)]
+    pub unit_only: bool,
+    /// Only scenarios with this in their name, and no unit tests
+    #[arg(long, value_name = "NAME", conflicts_with = "unit_only")]
+    pub scenario: Option<String>,
+}
+
+/// How many tests passed and failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+/// One line of the final table.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    count: Count,
+    took: Duration,
+    note: String,
+}
+
+/// Runs the tests; the last line on stdout is `N passed, M failed`. Returns the exit status.
+///
+/// # Errors
+/// When the matrix cannot be read. Everything else that goes wrong is counted as a failure.
+pub fn run(options: &Options) -> Result<u8> {
+    let repository = process::repository()?;
+    let matrix = Matrix::read()?;
+    for name in &options.kernel {
+        matrix.series(Some(name))?;
+    }
+    let wanted = setup::Options {
+        refresh: false,
+        kernel: options.kernel.clone(),
+    };
+    if let Err(error) = setup::run(&wanted) {
+        // What is missing shows up below as failures of what needs it.
+        eprintln!("setup: {error:#}");
+    }
+    let object = build::kernel_programs(&repository);
+    let mut rows = Vec::new();
+    if options.scenario.is_none() {
+        rows.push(row("unit tests", || {
+            unit_tests(&repository, object.as_deref().ok())
+        }));
+    }
+    if !options.unit_only {
+        let built = object.and_then(|object| build::user_programs(&repository, &object, false));
+        let chosen =
+            |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
+        for series in matrix.kernel.iter().filter(chosen) {
+            rows.push(row(&format!("linux {}", series.series), || match &built {
+                Ok(()) => scenarios(series, options.scenario.as_deref()),
+                Err(error) => (FAILED, format!("not built: {error:#}")),
+            }));
+        }
+    } else if let Err(error) = object {
+        rows.push(row("kernel programs", || {
+            (FAILED, format!("not built: {error:#}"))
+        }));
+    }
+    Ok(report(&rows))
+}
+
+/// Something did not get far enough to count its own tests.
+const FAILED: Count = Count {
+    passed: 0,
+    failed: 1,
+};
+
+fn row(name: &str, tests: impl FnOnce() -> (Count, String)) -> Row {
+    let started = Instant::now();
+    let (count, note) = tests();
+    Row {
+        name: name.to_owned(),
+        count,
+        took: started.elapsed(),
+        note,
+    }
+}
+
+fn report(rows: &[Row]) -> u8 {
+    let mut sum = Count::default();
+    println!("\n{:<16} {:>6} {:>6} {:>7}", "", "passed", "failed", "time");
+    for Row {
+        name,
+        count,
+        took,
+        note,
+    } in rows
+    {
+        let (passed, failed) = (count.passed, count.failed);
+        let line = format!(
+            "{name:<16} {passed:>6} {failed:>6} {:>5} s  {note}",
+            took.as_secs()
+        );
+        println!("{}", line.trim_end());
+        sum.passed += passed;
+        sum.failed += failed;
+    }
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    u8::from(sum.failed > 0)
+}
+
+fn unit_tests(repository: &Path, object: Option<&Path>) -> (Count, String) {
+    println!("test   unit tests");
+    match nextest(repository, object) {
+        Ok(Some(count)) => (count, String::new()),
+        Ok(None) => (FAILED, "they do not build".to_owned()),
+        Err(error) => (FAILED, format!("{error:#}")),
+    }
+}
+
+/// Runs the unit tests and reads the summary; there is none when they do not build.
+fn nextest(repository: &Path, object: Option<&Path>) -> Result<Option<Count>> {
+    let mut cargo = build::cargo(repository);
+    cargo.args(["nextest", "run", "--no-fail-fast", "--color", "never"]);
+    cargo.args(["--status-level", "fail", "--final-status-level", "fail"]);
+    if let Some(object) = object {
+        // The same as in the build that follows, or the agent would be compiled twice.
+        cargo.env(build::OBJECT_VARIABLE, object);
+    }
+    let mut child = cargo
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo nextest: run `cargo xtask setup`")?;
+    let mut count = None;
+    let stderr = child.stderr.take().context("cargo has no stderr")?;
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        println!("{line}");
+        count = unit_summary(&line).or(count);
+    }
+    let status = child.wait()?;
+    Ok(count.map(|count| at_least_one_failure(count, status.success())))
+}
+
+/// Reads `Summary [ 1.2s] 5 tests run: 3 passed, 2 failed, 0 skipped`. What did not pass failed,
+/// whatever nextest calls it.
+fn unit_summary(line: &str) -> Option<Count> {
+    let (_, rest) = line
+        .trim_start()
+        .strip_prefix("Summary [")?
+        .split_once(']')?;
+    let (run, results) = rest.split_once(" run: ")?;
+    let run = run.split_whitespace().next()?;
+    // `3/5` when the run was cut short: the others did not pass either.
+    let run: usize = run.rsplit('/').next()?.parse().ok()?;
+    let words: Vec<_> = results.split_whitespace().collect();
+    let passed = words
+        .windows(2)
+        .find(|pair| matches!(pair, [_, word] if word.starts_with("passed")))
+        .and_then(|pair| pair.first()?.parse().ok())
+        .unwrap_or(0);
+    Some(Count {
+        passed,
+        failed: run.saturating_sub(passed),
+    })
+}
+
+/// One boot of one kernel.
+fn scenarios(series: &Series, filter: Option<&str>) -> (Count, String) {
+    println!("test   scenarios on linux {}", series.series);
+    let kernel = match series.ensure(false) {
+        Ok(kernel) => kernel,
+        Err(error) => return (FAILED, format!("no kernel: {error:#}")),
+    };
+    let lines = Lines::default();
+    let outcome = sticks().and_then(|sticks| {
+        let show = Show::Prefixed(format!("{} | ", series.series), Arc::clone(&lines));
+        let command = std::iter::once(SCENARIOS)
+            .chain(filter)
+            .map(str::to_owned)
+            .collect();
+        vm::boot(&Request {
+            timeout: Some(GUEST_TIMEOUT),
+            command,
+            ..Request::new(series.series.clone(), sticks, show)
+        })
+    });
+    let mut count = scenario_counts(&lines);
+    match outcome {
+        Ok(outcome) => {
+            count = at_least_one_failure(count, outcome.status == 0 && count.passed > 0);
+            (
+                count,
+                format!("{}, booted in {} s", kernel.release, outcome.boot.as_secs()),
+            )
+        }
+        Err(error) => {
+            count.failed += 1;
+            (count, format!("{}: {error:#}", kernel.release))
+        }
+    }
+}
+
+/// The sticks that scenarios and the demonstration find plugged.
+///
+/// # Errors
+/// Never, unless the table above is wrong.
+pub fn sticks() -> Result<Vec<Stick>> {
+    STICKS.iter().map(|text| text.parse()).collect()
+}
+
+/// A run that says it failed has a failure, even when it counted none.
+fn at_least_one_failure(count: Count, success: bool) -> Count {
+    let failed = if success {
+        count.failed
+    } else {
+        count.failed.max(1)
+    };
+    Count { failed, ..count }
+}
+
+/// Counts `scenario: PASS …` and `scenario: FAIL …`.
+fn scenario_counts(lines: &Mutex<Vec<String>>) -> Count {
+    let Ok(lines) = lines.lock() else {
+        return FAILED;
+    };
+    let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    Count {
+        passed: count("scenario: PASS"),
+        failed: count("scenario: FAIL"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::{Count, at_least_one_failure, scenario_counts, unit_summary};
+
+    #[test]
+    fn summaries_are_read() {
+        let cases = [
+            (
+                "     Summary [   0.1s] 12 tests run: 12 passed, 3 skipped",
+                Some((12, 0)),
+            ),
+            (
+                "     Summary [ 61.2s] 5 tests run: 3 passed (1 slow), 2 failed, 0 skipped",
+                Some((3, 2)),
+            ),
+            (
+                "     Summary [   1s] 3/9 tests run: 2 passed, 1 timed out, 0 skipped",
+                Some((2, 7)),
+            ),
+            (
+                "     Summary [   1s] 1 test run: 0 passed, 1 failed, 0 skipped",
+                Some((0, 1)),
+            ),
+            ("        PASS [   0.004s] xtask", None),
+        ];
+        for (line, expected) in cases {
+            let expected = expected.map(|(passed, failed)| Count { passed, failed });
+            assert_eq!(unit_summary(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn scenarios_are_counted_from_their_lines() {
+        let lines = [
+            "scenario: PASS a",
+            "x scenario: PASS no",
+            "scenario: FAIL b: why",
+        ];
+        let lines = Mutex::new(lines.map(str::to_owned).to_vec());
+        assert_eq!(
+            scenario_counts(&lines),
+            Count {
+                passed: 1,
+                failed: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_failing_status_without_failures_is_one() {
+        let count = Count {
+            passed: 4,
+            failed: 0,
+        };
+        assert_eq!(at_least_one_failure(count, true), count);
+        assert_eq!(
+            at_least_one_failure(count, false),
+            Count {
+                passed: 4,
+                failed: 1
+            }
+        );
+    }
+}
