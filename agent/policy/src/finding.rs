@@ -109,7 +109,7 @@ impl Findings {
     /// All findings by position, errors before warnings of the same place.
     pub fn sorted(mut self) -> Vec<Finding> {
         self.list
-            .sort_by(|a, b| (a.line, a.column, a.severity).cmp(&(b.line, b.column, b.severity)));
+            .sort_by_key(|it| (it.line, it.column, it.severity));
         self.list.dedup();
         if self.dropped > 0 {
             let (line, column) = self

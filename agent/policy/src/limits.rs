@@ -15,8 +15,9 @@ pub const SUGGESTIONS_MAX: usize = 50;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Bytes of the text shown to a person.
 pub const TELL_BYTES_MAX: usize = 1024;
-/// Components of one path pattern. Longer ones could only match paths that count as unknown.
-pub const PATTERN_COMPONENTS_MAX: usize = limits::PATH_DEPTH_MAX;
+/// Components of a path that the kernel can walk: its last step finds the root. Each mount that is
+/// crossed takes a step too, so on a mounted file system it is fewer.
+pub const PATH_COMPONENTS_MAX: usize = limits::PATH_DEPTH_MAX - 1;
 /// Entries of one list in a policy text.
 pub const LIST_MAX: usize = 1 << 14;
 

@@ -1,6 +1,6 @@
 //! Path patterns: absolute, component by component.
 
-use crate::limits::PATTERN_COMPONENTS_MAX;
+use crate::limits::PATH_COMPONENTS_MAX;
 use sekimori_abi::limits::NAME_BYTES_MAX;
 
 /// One component of a pattern.
@@ -54,9 +54,9 @@ impl Pattern {
                 components.push(component);
             }
         }
-        if components.len() > PATTERN_COMPONENTS_MAX {
+        if components.len() > PATH_COMPONENTS_MAX {
             let message = format!(
-                "the path has {} components; at most {PATTERN_COMPONENTS_MAX} are followed",
+                "the path has {} components; at most {PATH_COMPONENTS_MAX} are followed",
                 components.len()
             );
             return Err((message, None));

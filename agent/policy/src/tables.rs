@@ -4,13 +4,15 @@
 use std::net::IpAddr;
 
 use sekimori_abi::{
-    limits::{PATH_DEPTH_MAX, SERIAL_BYTES_MAX},
+    limits::SERIAL_BYTES_MAX,
     table::{
         self, Bucket, COMPONENT_ANY, DEVICE_ANY, Head, Rule, SET_NONE, SET_UNKNOWN, STATE_DEAD,
         STATE_ROOT, Set, State,
     },
 };
 use sekimori_decide::{Facts, Outcome, decide, path::component_hash};
+
+use crate::limits::PATH_COMPONENTS_MAX;
 
 /// Which devices: key of the device table without its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,9 +72,10 @@ impl Tables {
         state
     }
 
-    /// The set of a path; `SET_UNKNOWN` when the kernel would not walk it to its end.
+    /// The set of a path; `SET_UNKNOWN` when the kernel would not walk it to its end even if it
+    /// crossed no mount.
     pub fn set_of(&self, path: &[u8]) -> u32 {
-        if components(path).count() > PATH_DEPTH_MAX {
+        if components(path).count() > PATH_COMPONENTS_MAX {
             return SET_UNKNOWN;
         }
         self.state(path).set
@@ -80,7 +83,7 @@ impl Tables {
 
     /// The set of all that can lie at or below a path.
     pub fn below_of(&self, path: &[u8]) -> u32 {
-        if components(path).count() > PATH_DEPTH_MAX {
+        if components(path).count() > PATH_COMPONENTS_MAX {
             return SET_UNKNOWN;
         }
         self.state(path).below

@@ -152,11 +152,11 @@ fn depth_and_long_names() {
     let compiled = compiled(&[vec!["/**/secret".to_owned()], vec!["/x/**".to_owned()]]);
     let deep = |count: usize| format!("{}/secret", "/d".repeat(count)).into_bytes();
     assert_eq!(
-        labels_of(&compiled, compiled.tables.set_of(&deep(47))).len(),
+        labels_of(&compiled, compiled.tables.set_of(&deep(46))).len(),
         1
     );
-    assert_eq!(compiled.tables.set_of(&deep(48)), SET_UNKNOWN);
-    assert_eq!(compiled.tables.below_of(&deep(48)), SET_UNKNOWN);
+    assert_eq!(compiled.tables.set_of(&deep(47)), SET_UNKNOWN);
+    assert_eq!(compiled.tables.below_of(&deep(47)), SET_UNKNOWN);
     // A name that no file can have is still "any other name".
     let long = [b"/x/", [b'n'; 300].as_slice()].concat();
     assert_eq!(

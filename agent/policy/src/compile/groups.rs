@@ -105,7 +105,7 @@ pub(super) fn destinations(
 fn join(blocks: &HashMap<Cidr, u64>) -> Vec<([u8; 16], u32, u64)> {
     let widths: BTreeSet<u8> = blocks.keys().map(|cidr| cidr.bits).collect();
     let mut keys: BTreeSet<Cidr> = blocks.keys().copied().collect();
-    if keys.iter().any(|cidr| holds_ipv4(cidr)) {
+    if keys.iter().any(holds_ipv4) {
         keys.insert(ALL_IPV4);
     }
     let mut networks: Vec<([u8; 16], u32, u64)> = keys
