@@ -1,7 +1,8 @@
 //! The unix socket's file.
 //!
-//! Clients on the gRPC C core (Python, C++) send the socket's path as HTTP/2 `:authority`, which the
-//! h2 crate refuses as malformed; they need the channel argument `grpc.default_authority=localhost`.
+//! Clients on the gRPC C core (Python, C++) send the socket's path as HTTP/2 `:authority`, which
+//! the h2 crate refuses as malformed; they need the channel argument
+//! `grpc.default_authority=localhost`.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};

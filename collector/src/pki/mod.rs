@@ -34,7 +34,10 @@ pub enum PkiError {
     )]
     Exists(PathBuf),
     /// `init` was not run there.
-    #[error("{0} does not exist: run `sekimori-collector init --dir {dir}` first", dir = .1.display())]
+    #[error(
+        "{0} does not exist: run `sekimori-collector init --dir {dir}` first",
+        dir = .1.display()
+    )]
     NotInitialised(PathBuf, PathBuf),
     /// The peer's name.
     #[error(transparent)]

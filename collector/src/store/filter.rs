@@ -184,7 +184,10 @@ mod tests {
 
     #[rstest]
     #[case(Filter { kinds: vec![0], ..Filter::default() }, FilterError::Unknown("kinds", 0))]
-    #[case(Filter { verdicts: vec![99], ..Filter::default() }, FilterError::Unknown("verdicts", 99))]
+    #[case(
+        Filter { verdicts: vec![99], ..Filter::default() },
+        FilterError::Unknown("verdicts", 99)
+    )]
     #[case(
         Filter { hosts: vec![String::new(); 201], ..Filter::default() },
         FilterError::TooMany("hosts", 201)

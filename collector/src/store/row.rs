@@ -75,7 +75,7 @@ impl Row {
     }
 }
 
-/// The bytes that a filter's text is looked for in. A zero byte, which no name holds, separates them.
+/// The bytes that a filter's text is looked for in, with a zero byte, which no name holds, between.
 fn searched_text(event: &Event) -> Vec<u8> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     if let Some(file) = &event.file {

@@ -1,8 +1,8 @@
 //! The one thread that writes.
 //!
-//! Batches of all agents wait in one bounded queue; the thread takes what is there and commits it in
-//! one transaction. A batch is answered after the commit. When the commit fails, every batch in it is
-//! refused, nothing of it is stored, and the thread goes on with a new connection.
+//! Batches of all agents wait in one bounded queue; the thread takes what is there and commits it
+//! in one transaction. A batch is answered after the commit. When the commit fails, every batch in
+//! it is refused, nothing of it is stored, and the thread goes on with a new connection.
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};

@@ -1,4 +1,4 @@
-//! A real collector on loopback and real clients, with certificates made by the collector's own code.
+//! A real collector on loopback and real clients, with certificates made by the collector's code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
