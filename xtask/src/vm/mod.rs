@@ -256,6 +256,15 @@ fn keep_logs(machine: &qemu::Machine, share: &Path, show_tail: bool) -> Result<(
     let text = String::from_utf8_lossy(&log);
     let path = kept.join(format!("kernel-{}.log", machine.kernel.series));
     std::fs::write(&path, text.as_bytes())?;
+    for name in ["agent", "collector"] {
+        let from = share.join(format!("{name}.log"));
+        if from.is_file() {
+            std::fs::copy(
+                from,
+                kept.join(format!("{name}-{}.log", machine.kernel.series)),
+            )?;
+        }
+    }
     if show_tail {
         let lines: Vec<_> = text.lines().collect();
         let tail = lines.len().saturating_sub(LOG_TAIL_LINES);
@@ -263,7 +272,7 @@ fn keep_logs(machine: &qemu::Machine, share: &Path, show_tail: bool) -> Result<(
             eprintln!("kernel | {line}");
         }
     }
-    eprintln!("vm: kernel log: {}", path.display());
+    eprintln!("vm: logs: {} and beside it", path.display());
     Ok(())
 }
 
