@@ -6,8 +6,13 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod control;
 pub mod decode;
 pub mod enrich;
+pub mod kernel;
 pub mod limits;
 pub mod record;
+pub mod run;
+pub mod ship;
+pub mod spool;
 pub mod tell;

@@ -59,7 +59,7 @@ struct Pair {
 }
 
 /// What was told, and what was not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Told {
     /// Messages written.
     pub written: u64,

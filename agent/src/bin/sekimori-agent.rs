@@ -1,2 +1,136 @@
-//! Daemon.
-fn main() {}
+//! `sekimori-agent`: the daemon.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sekimori_agent::config::{CONFIG_PATH, Config};
+use sekimori_agent::run::{self, Options};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code for a command line, configuration or policy that makes no sense.
+const USAGE: u8 = 64;
+
+/// Sees, stops, tells and records what leaves this machine.
+#[derive(Debug, Parser)]
+#[command(name = "sekimori-agent", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// What to log on stderr: error, warn, info, debug, trace, or a tracing filter.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "LEVEL", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGTERM. SIGHUP reads the policy again.
+    Run(RunArgs),
+    /// Check the configuration and its policy without starting anything.
+    Check(FileArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct FileArgs {
+    /// Configuration.
+    #[arg(long, value_name = "FILE", default_value = CONFIG_PATH)]
+    config: PathBuf,
+    /// Policy, instead of the configuration's.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Log lines of the kernel programs, for debugging them.
+    #[arg(long)]
+    program_logs: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo sekimori-agent run --config /etc/sekimori/agent.yaml
+  sekimori-agent check --config agent.yaml --policy policy.yaml
+
+Exit codes: 0 stopped in order, 1 failed, 2 the policy has errors (check), 64 wrong usage,
+configuration or policy, 69 this kernel cannot do it, 77 no permission.";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    if let Err(error) = log_to_stderr(&cli.log) {
+        return fail(USAGE, &format!("--log {:?}: {error}", cli.log));
+    }
+    match cli.command {
+        Command::Run(args) => run_agent(args),
+        Command::Check(args) => check(&args),
+    }
+}
+
+fn log_to_stderr(level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::builder().parse(level)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn run_agent(args: RunArgs) -> ExitCode {
+    let config = match Config::load(&args.files.config) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sekimori")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start: {error}")),
+    };
+    let options = Options { policy: args.files.policy, program_logs: args.program_logs };
+    match runtime.block_on(run::run(config, options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn check(args: &FileArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let path = args.policy.as_ref().unwrap_or(&config.policy);
+    match run::check_policy(path) {
+        Ok((name, warnings)) => {
+            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            println!("{}: good; policy {name} in {}", args.config.display(), path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error @ run::PolicyError::Findings { .. }) => fail(2, &error.to_string()),
+        Err(error) => fail(USAGE, &error.to_string()),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("sekimori-agent: {message}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -8,20 +8,23 @@ use sekimori_proto::v1::{Event, File, Kind, Operation, Verdict};
 use super::parts::{destination, device, process};
 use super::{RuleBook, lane};
 use crate::decode::{CUT, Raw};
-use crate::enrich::Enricher;
+use crate::enrich::{Enricher, Mounts, zero_ended};
 
 /// `errno` of every refusal by a rule.
 const EPERM: i32 = 1;
 
 /// Turns a record into the event that is stored, and learns from it who runs. `None` for records
-/// that only feed the process table.
+/// that only feed the process table, and for what neither a rule nor the configuration asks for.
 pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Event> {
     let from = &raw.event;
     let paths = Paths::of(raw, enricher);
     if from.kind != kind::EXIT {
         enricher.processes.learn(raw, &paths.first, &paths.second, &enricher.clock);
     }
-    if from.kind == kind::FORK {
+    if from.kind == kind::FORK || !wanted(raw, &paths, rules) {
+        if from.kind == kind::EXIT {
+            enricher.processes.learn(raw, b"", b"", &enricher.clock);
+        }
         return None;
     }
     let verdict = verdict_of(from.verdict);
@@ -52,6 +55,14 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
     Some(event)
 }
 
+fn wanted(raw: &Raw, paths: &Paths, rules: &RuleBook) -> bool {
+    if raw.has(flag::OPEN_FAILED) {
+        return (rules.labelled)(&paths.first);
+    }
+    let judged = raw.event.rule != 0 || raw.event.verdict != verdict::ALLOWED;
+    judged || rules.recorded_kinds & 1 << raw.event.kind != 0
+}
+
 /// Both paths as the host sees them.
 struct Paths {
     first: Vec<u8>,
@@ -62,27 +73,63 @@ struct Paths {
 
 impl Paths {
     fn of(raw: &Raw, enricher: &mut Enricher) -> Self {
-        let named = names_a_file(raw.event.kind) && raw.event.inode != 0;
-        let gone = flag::UNLINKED | flag::OPEN_FAILED;
-        // The walk from a root finds no name: nothing is its text.
         let first: Cow<'_, [u8]> = match raw.path.as_slice() {
-            [] if named && raw.event.flags & gone == 0 => Cow::Borrowed(b"/"),
+            [] if raw.has(flag::OPEN_FAILED) => {
+                Cow::Owned(resolve(&raw.second_path, &zero_ended(&raw.third)))
+            }
+            // The walk from a root finds no name: nothing is its text.
+            [] if raw.event.inode != 0 && !raw.has(flag::UNLINKED) => Cow::Borrowed(b"/"),
             path => Cow::Borrowed(path),
         };
         let mut lost = false;
-        let mut place = |path: &[u8], within: u16| {
+        let dev = raw.event.device.dev;
+        let mut place = |path: &[u8], within: u16, mounts: &mut Mounts| {
             if !raw.has(within) || !path.starts_with(b"/") {
                 return path.to_vec();
             }
-            enricher.mounts.locate(raw.event.device.dev, path).unwrap_or_else(|| {
+            mounts.locate(dev, path).unwrap_or_else(|| {
                 lost = true;
                 [CUT, path].concat()
             })
         };
-        let first = place(&first, flag::PATH_IN_FILE_SYSTEM);
-        let second = place(&raw.second_path, flag::SECOND_PATH_IN_FILE_SYSTEM);
+        let mounts = &mut enricher.mounts;
+        let first = match (raw.event.kind, raw.event.verdict) {
+            (kind::USB_MOUNT, verdict::DENIED) => Vec::new(),
+            (kind::USB_MOUNT, _) => mounts.locate(dev, b"/").unwrap_or_default(),
+            _ => place(&first, flag::PATH_IN_FILE_SYSTEM, mounts),
+        };
+        let second = place(&raw.second_path, flag::SECOND_PATH_IN_FILE_SYSTEM, mounts);
         Self { first, second, lost }
     }
+}
+
+/// The name that was given to open, from the directory it starts in: `.` and `..` are taken by
+/// their names, links are not followed.
+fn resolve(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut components: Vec<&[u8]> = Vec::new();
+    let from = if name.starts_with(b"/") { &[] } else { directory };
+    let cut = from.starts_with(CUT);
+    for component in from.split(|byte| *byte == b'/').chain(name.split(|byte| *byte == b'/')) {
+        match component {
+            b"" | b"." => {}
+            b".." => {
+                components.pop();
+            }
+            component => components.push(component),
+        }
+    }
+    let mut path = Vec::with_capacity(from.len() + name.len() + 1);
+    if components.is_empty() {
+        path.push(b'/');
+    }
+    for component in components {
+        // The mark of a cut path stands in place of the root.
+        if !(cut && path.is_empty()) {
+            path.push(b'/');
+        }
+        path.extend_from_slice(component);
+    }
+    path
 }
 
 const fn names_a_file(kind: u8) -> bool {
@@ -94,18 +141,13 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
     if !names_a_file(from.kind) {
         return None;
     }
-    let path = if raw.has(flag::OPEN_FAILED) && paths.first.is_empty() {
-        raw.third.clone()
-    } else {
-        paths.first
-    };
     let new_path = match from.operation {
-        operation::SYMLINK => raw.third.clone(),
-        operation::EXEC => Vec::new(),
-        _ => paths.second,
+        operation::SYMLINK => zero_ended(&raw.third),
+        operation::RENAME | operation::LINK => paths.second,
+        _ => Vec::new(),
     };
     Some(File {
-        path,
+        path: paths.first,
         new_path,
         inode: from.inode,
         device: device(&from.device),

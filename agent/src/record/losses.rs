@@ -111,7 +111,7 @@ impl Losses {
     fn undecoded(&mut self) -> Option<Lost> {
         let count = std::mem::take(&mut self.undecoded);
         let reason = std::mem::take(&mut self.undecoded_reason);
-        (count > 0).then(|| Lost { stage: "decode", kind: Kind::Unspecified, count, reason })
+        (count > 0).then_some(Lost { stage: "decode", kind: Kind::Unspecified, count, reason })
     }
 
     /// Numbers that never came and that no counter explains.

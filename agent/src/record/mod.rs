@@ -11,8 +11,8 @@ mod tests;
 pub use self::{
     agent::agent_event,
     event::event,
-    losses::{Losses, Lost},
-    rules::{RuleBook, RuleFact},
+    losses::{Losses, Lost, Table as Counters},
+    rules::{PathTest, RuleBook, RuleFact},
 };
 
 use sekimori_proto::v1::Verdict;

@@ -2,37 +2,25 @@
 
 use std::net::Ipv6Addr;
 
-use sekimori_abi::event::{self as abi, device_class, family, kind, verdict};
+use sekimori_abi::event::{self as abi, device_class, family};
 use sekimori_proto::v1::{Destination, Device, Process};
 
 use crate::decode::Raw;
 use crate::enrich::{Enricher, Known, ProcessKey, terminal, zero_ended};
 
-/// Who acted, with the parents; and whether some argument is missing.
-///
-/// A refused launch changes nothing of the process, but the arguments that were to be passed are
-/// what matters: `argv` holds them, `exe` the program that tried.
+/// Who acted, with the parents; and whether some argument is missing. A refused launch changes
+/// nothing of the process: it is still who tried.
 pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, bool) {
     let from = &raw.event.process;
     let key = ProcessKey::of(from);
     let known = enricher.processes.find(key, &enricher.clock).cloned();
-    let refused = raw.event.kind == kind::EXEC && raw.event.verdict == verdict::DENIED;
-    let argv = match &known {
-        _ if refused => raw.arguments(),
-        Some(known) => known.image.argv.clone(),
-        None => Vec::new(),
-    };
-    let truncated = match &known {
-        _ if refused => raw.has(abi::flag::ARGUMENTS_TRUNCATED),
-        Some(known) => known.image.arguments_truncated,
-        None => false,
-    };
+    let truncated = known.as_ref().is_some_and(|known| known.image.arguments_truncated);
     let login_uid = (from.login_uid != u32::MAX).then_some(from.login_uid);
     let process = Process {
         pid: from.tgid,
         start_ns: start_ns(enricher, known.as_ref(), key),
         exe: known.as_ref().map(|known| known.image.exe.clone()).unwrap_or_default(),
-        argv,
+        argv: known.as_ref().map(|known| known.image.argv.clone()).unwrap_or_default(),
         cwd: known.as_ref().map(|known| known.image.cwd.clone()).unwrap_or_default(),
         uid: from.uid,
         user: enricher.users.name(from.uid),

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 use crate::limits::GENERATIONS_KEPT_MAX;
 
+/// A question about a path.
+pub type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 /// What user space needs to know of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleFact {
@@ -16,10 +19,25 @@ pub struct RuleFact {
     pub tell_user: Option<String>,
 }
 
-/// The rules of the last policies.
-#[derive(Debug, Default)]
+/// The rules of the last policies, and what of the allowed events is stored.
 pub struct RuleBook {
     generations: VecDeque<(u32, Vec<RuleFact>)>,
+    /// Kinds (bit `1 << kind`) that are stored although no rule matched. The kernel reports
+    /// launches and ends of processes in any case: the process table needs them.
+    pub recorded_kinds: u32,
+    /// Whether a path carries a label. The kernel reports failed opens that might lie in a labelled
+    /// place; the resolved name decides.
+    pub labelled: PathTest,
+}
+
+impl Default for RuleBook {
+    fn default() -> Self {
+        Self {
+            generations: VecDeque::new(),
+            recorded_kinds: u32::MAX,
+            labelled: Box::new(|_| true),
+        }
+    }
 }
 
 impl RuleBook {

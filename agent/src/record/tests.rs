@@ -153,18 +153,18 @@ fn a_connection_names_its_peer(
 }
 
 #[test]
-fn a_refused_launch_names_the_program_and_the_arguments_that_were_to_be_passed() {
+fn a_refused_launch_names_the_program_and_who_tried() {
     let mut enricher = enricher();
     let shell = sample::components("/bin/bash");
     let mut exec = made(kind::EXEC, operation::EXEC);
-    record(exec, [&shell, b"", b"bash\0"], &mut enricher).unwrap();
+    record(exec, [&shell, b"", b"bash\0-i\0"], &mut enricher).unwrap();
     exec.verdict = verdict::DENIED;
     let program = sample::components("/usr/bin/rclone");
-    let event = record(exec, [&program, b"", b"rclone\0copy\0"], &mut enricher).unwrap();
+    let event = record(exec, [&program, b"", b"rclone\0"], &mut enricher).unwrap();
     assert_eq!(event.file.unwrap().path, b"/usr/bin/rclone");
     let process = event.process.unwrap();
     assert_eq!(process.exe, b"/bin/bash");
-    assert_eq!(process.argv, [b"rclone".to_vec(), b"copy".to_vec()]);
+    assert_eq!(process.argv, [b"bash".to_vec(), b"-i".to_vec()]);
 }
 
 #[test]
@@ -186,12 +186,62 @@ fn an_exit_still_knows_who_ended() {
     assert_eq!(event.process.unwrap().exe, b"/usr/bin/cp");
 }
 
-#[test]
-fn a_failed_open_shows_the_name_that_was_given() {
+#[rstest]
+#[case::relative("/srv/a", "../secret/x", "/srv/secret/x")]
+#[case::absolute("", "/srv//secret/./x", "/srv/secret/x")]
+#[case::above_the_root("/", "../../x", "/x")]
+fn a_failed_open_shows_the_resolved_name(
+    #[case] directory: &str,
+    #[case] name: &str,
+    #[case] path: &str,
+) {
     let mut from = made(kind::FILE_OPEN, operation::OPEN);
     (from.flags, from.errno, from.inode) = (flag::OPEN_FAILED, -13, 0);
-    let event = record(from, [b"", b"", b"../secret"], &mut enricher()).unwrap();
-    assert_eq!((event.errno, event.file.unwrap().path), (Some(13), b"../secret".to_vec()));
+    let directory = sample::components(directory);
+    let event = record(from, [b"", &directory, name.as_bytes()], &mut enricher()).unwrap();
+    assert_eq!((event.errno, event.file.unwrap().path), (Some(13), path.as_bytes().to_vec()));
+}
+
+#[test]
+fn a_failed_open_outside_labelled_places_is_not_stored() {
+    let mut from = made(kind::FILE_OPEN, operation::OPEN);
+    (from.flags, from.errno) = (flag::OPEN_FAILED, -2);
+    let labelled = Box::new(|path: &[u8]| path.starts_with(b"/srv/"));
+    let rules = RuleBook { labelled, recorded_kinds: 0, ..RuleBook::default() };
+    let stored = |name: &[u8]| {
+        let raw = decode(&sample::record(from, [b"", b"", name])).unwrap();
+        super::event(&raw, &mut enricher(), &rules).is_some()
+    };
+    assert_eq!((stored(b"/srv/x"), stored(b"/etc/x")), (true, false));
+}
+
+#[rstest]
+#[case::asked_for(1 << kind::EXIT, 0, verdict::ALLOWED, true)]
+#[case::not_asked_for(0, 0, verdict::ALLOWED, false)]
+#[case::by_rule(0, 1, verdict::ALLOWED, true)]
+#[case::refused(0, 0, verdict::DENIED, true)]
+fn allowed_events_are_stored_when_asked_for(
+    #[case] recorded_kinds: u32,
+    #[case] rule: u32,
+    #[case] verdict: u8,
+    #[case] stored: bool,
+) {
+    let mut from = made(kind::EXIT, operation::EXIT);
+    (from.rule, from.verdict) = (rule, verdict);
+    let raw = decode(&sample::record(from, [b"", b"", b""])).unwrap();
+    let rules = RuleBook { recorded_kinds, ..RuleBook::default() };
+    assert_eq!(super::event(&raw, &mut enricher(), &rules).is_some(), stored);
+}
+
+#[test]
+fn a_mount_names_its_place_and_a_refused_one_has_none() {
+    let mut from = on_stick(made(kind::USB_MOUNT, operation::MOUNT));
+    from.inode = 0;
+    let event = record(from, [b"", b"", b""], &mut enricher()).unwrap();
+    assert_eq!((event.file.unwrap().path, event.truncated), (b"/media/usb".to_vec(), false));
+    from.verdict = verdict::DENIED;
+    let event = record(from, [b"", b"", b""], &mut enricher()).unwrap();
+    assert_eq!(event.file.unwrap().path, b"");
 }
 
 #[test]

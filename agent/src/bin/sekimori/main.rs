@@ -1,2 +1,97 @@
-//! Daemon.
-fn main() {}
+//! `sekimori`: the operator's command line.
+#![forbid(unsafe_code)]
+
+mod collector;
+mod doctor;
+mod failure;
+mod filter;
+mod line;
+mod policy;
+mod search;
+mod status;
+mod time;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Watch what leaves this fleet, ask what left it, and look after policies.
+#[derive(Debug, Parser)]
+#[command(name = "sekimori", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show events as they happen.
+    Watch(watch::Args),
+    /// Find stored events.
+    Search(search::Args),
+    /// Say how the agent and the collector stand.
+    Status(status::Args),
+    /// Try out whether this kernel can do the job.
+    Doctor(doctor::Args),
+    /// Check, explain and reload policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sekimori watch --verdict denied
+  sekimori search --kind usb.write --user alice --since '2 hours ago'
+  sekimori search --text 顧客 --newest --limit 20 --json
+  sekimori policy lint policy.yaml
+  sekimori doctor
+
+Exit codes: 0 done, 1 failed, 2 a policy has errors, 64 wrong usage, 69 this kernel cannot do it,
+77 no permission.";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; everything else is wrong usage.
+            let code = if error.use_stderr() { failure::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Watch(args) => in_runtime(watch::run(args)),
+        Command::Search(args) => in_runtime(search::run(args)),
+        Command::Status(args) => in_runtime(status::run(args)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Policy(command) => policy::run(command),
+    }
+}
+
+fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

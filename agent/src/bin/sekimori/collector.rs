@@ -1,0 +1,145 @@
+//! Connecting to the collector.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use sekimori_agent::config::Address;
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
+
+use crate::failure::Failure;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Where the collector is and who we are.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Collector")]
+pub struct CollectorArgs {
+    /// unix:/PATH or https://HOST:PORT.
+    #[arg(
+        long, env = "SEKIMORI_COLLECTOR", value_name = "ADDRESS", value_parser = address,
+        default_value = "unix:/run/sekimori/collector.sock"
+    )]
+    collector: Address,
+    /// https: certificate of the authority that signed the collector's, PEM.
+    #[arg(long, env = "SEKIMORI_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// https: your certificate, PEM.
+    #[arg(long, env = "SEKIMORI_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// https: your key, PEM.
+    #[arg(long, env = "SEKIMORI_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// https: name in the collector's certificate, when it is not the host of the address.
+    #[arg(long, env = "SEKIMORI_SERVER_NAME", value_name = "NAME")]
+    server_name: Option<String>,
+}
+
+fn address(text: &str) -> Result<Address, ValueError> {
+    let text: StrDeserializer<'_, ValueError> = text.into_deserializer();
+    Address::deserialize(text)
+}
+
+impl CollectorArgs {
+    /// The address as it was given.
+    pub fn address(&self) -> String {
+        self.collector.to_string()
+    }
+
+    pub async fn connect(&self) -> Result<Channel, Failure> {
+        let connected = match &self.collector {
+            Address::Unix(path) => {
+                let path = path.clone();
+                let connector = tower::service_fn(move |_| {
+                    let path = path.clone();
+                    async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+                });
+                // The socket is reached by its path; gRPC wants some authority all the same.
+                endpoint("http://localhost")?.connect_with_connector(connector).await
+            }
+            Address::Https(address) => {
+                let tls = self.tls()?;
+                let endpoint = endpoint(address)?.tls_config(tls);
+                let endpoint = endpoint.map_err(|error| Failure::usage(chain(&error)))?;
+                endpoint.connect().await
+            }
+        };
+        connected.map_err(|error| self.unreachable(&error))
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig, Failure> {
+        let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else {
+            return Err(Failure::usage(
+                "an https collector needs --ca, --cert and --key (or SEKIMORI_CA, SEKIMORI_CERT, \
+                 SEKIMORI_KEY); `sekimori-collector enroll NAME` makes them",
+            ));
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(ca)?))
+            .identity(Identity::from_pem(read(cert)?, read(key)?));
+        Ok(match &self.server_name {
+            Some(name) => tls.domain_name(name),
+            None => tls,
+        })
+    }
+
+    fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
+        let text = chain(error);
+        let address = self.address();
+        if text.contains("Permission denied") {
+            return Failure::permission(format!(
+                "may not open the collector's socket {address}; run this command with sudo"
+            ));
+        }
+        Failure::failed(format!(
+            "no collector answers on {address}: {text}; is it running (systemctl status \
+             sekimori-collector), and is --collector right?"
+        ))
+    }
+
+    /// What a call's failure means.
+    pub fn refused(&self, status: &Status) -> Failure {
+        let message = status.message();
+        let address = self.address();
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                Failure::permission(format!("the collector on {address} refused: {message}"))
+            }
+            Code::InvalidArgument => Failure::usage(format!("the collector says: {message}")),
+            _ => Failure::failed(format!("the collector on {address} failed: {message}")),
+        }
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|error| Failure::usage(format!("{address}: {error}")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true))
+}
+
+/// An error and its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

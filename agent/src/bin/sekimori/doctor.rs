@@ -1,0 +1,79 @@
+//! `sekimori doctor`.
+
+use std::io::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use sekimori_agent::kernel::{self, Check, DoctorReport};
+
+use crate::failure::{Failure, PERMISSION, UNSUPPORTED};
+
+const EXAMPLES: &str = "\
+Loads and attaches every program for a moment, without a policy: nothing is refused or recorded.
+Run it as root.
+
+Exit codes: 0 this kernel can do the job, 69 it cannot, 77 not tried for lack of permission.";
+
+/// Tries out whether this kernel can do the job.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let report = kernel::doctor();
+    let mut out = anstream::stdout().lock();
+    if args.json {
+        let text = serde_json::to_string(&report)
+            .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?;
+        writeln!(out, "{text}")?;
+    } else {
+        writeln!(out, "{}", table(&report))?;
+        writeln!(out, "{}", verdict(&report))?;
+    }
+    match (report.ok, report.permission) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::told(PERMISSION)),
+        (false, false) => Err(Failure::told(UNSUPPORTED)),
+    }
+}
+
+fn table(report: &DoctorReport) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    if let Some((columns, _)) = terminal_size::terminal_size() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns.0);
+    }
+    table.set_header(["what", "where", "", "detail"]);
+    let mut check = |what: &str, place: &str, check: &Check| {
+        table.add_row([what, place, if check.ok { "ok" } else { "NO" }, check.detail.as_str()]);
+    };
+    check("kernel types", "BTF", &report.btf);
+    check("BPF may decide", "lsm list", &report.bpf_lsm);
+    check("programs", "load", &report.load);
+    for feature in &report.features {
+        let state = match (feature.attached, feature.required) {
+            (true, _) => "ok",
+            (false, true) => "NO",
+            (false, false) => "lost",
+        };
+        table.add_row([feature.name, feature.hook, state, feature.detail.as_str()]);
+    }
+    table
+}
+
+fn verdict(report: &DoctorReport) -> String {
+    let kernel = &report.kernel;
+    if report.permission {
+        return format!("Linux {kernel}: not tried, run `sudo sekimori doctor`.");
+    }
+    if !report.ok {
+        return format!("Linux {kernel} cannot do the job: see the rows marked NO.");
+    }
+    match report.features.iter().filter(|feature| !feature.attached).count() {
+        0 => format!("Linux {kernel} can do the job."),
+        lost => format!("Linux {kernel} can do the job, without {lost} optional parts."),
+    }
+}

@@ -1,0 +1,109 @@
+//! The filter flags of `watch` and `search`.
+
+use sekimori_proto::v1::{Filter, Kind, Verdict};
+use sekimori_proto::words::Word;
+
+/// Which events. Different flags must all hold; a flag given twice holds for either value.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which events")]
+pub struct FilterArgs {
+    /// Kind, as in a policy's `on:`, or exit, loss, agent; may be repeated or listed with commas.
+    #[arg(long = "kind", value_name = "KIND", value_parser = word::<Kind>, value_delimiter = ',')]
+    kinds: Vec<Kind>,
+    /// Host, as the collector knows it.
+    #[arg(long = "host", value_name = "HOST", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// User or login user.
+    #[arg(long = "user", value_name = "USER", value_delimiter = ',')]
+    users: Vec<String>,
+    /// allowed, alerted, denied or would-deny.
+    #[arg(
+        long = "verdict", value_name = "VERDICT", value_parser = word::<Verdict>,
+        value_delimiter = ','
+    )]
+    verdicts: Vec<Verdict>,
+    /// A part of the path, the new path, the program or the destination.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    text: String,
+    /// Rule that decided.
+    #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
+    rules: Vec<String>,
+    /// Not before this time: RFC 3339, a local date or time, -10m, '2 hours ago'.
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse, allow_hyphen_values = true)]
+    since: Option<i64>,
+    /// Before this time.
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse, allow_hyphen_values = true)]
+    until: Option<i64>,
+}
+
+impl FilterArgs {
+    pub fn filter(&self) -> Filter {
+        Filter {
+            kinds: self.kinds.iter().map(|kind| (*kind).into()).collect(),
+            hosts: self.hosts.clone(),
+            users: self.users.clone(),
+            verdicts: self.verdicts.iter().map(|verdict| (*verdict).into()).collect(),
+            text: self.text.clone(),
+            since_ns: self.since,
+            until_ns: self.until,
+            rules: self.rules.clone(),
+        }
+    }
+}
+
+fn word<T: Word>(text: &str) -> Result<T, String> {
+    T::from_word(text).ok_or_else(|| format!("expected one of {}", T::all_words()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use clap::Parser as _;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+
+    fn parse(line: &str) -> Result<Filter, clap::Error> {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        Only::try_parse_from(words).map(|only| only.filter.filter())
+    }
+
+    #[test]
+    fn flags_become_the_filter() {
+        let line = "--kind usb.write,exec --kind loss --host a --user alice,花子 \
+            --verdict would-deny --text 顧客 --rule r1 --since 1970-01-01T00:00:01Z \
+            --until 1970-01-01T00:00:02Z";
+        let expected = Filter {
+            kinds: [Kind::UsbWrite, Kind::Exec, Kind::Loss].map(i32::from).to_vec(),
+            hosts: vec!["a".into()],
+            users: vec!["alice".into(), "花子".into()],
+            verdicts: vec![Verdict::WouldDeny.into()],
+            text: "顧客".into(),
+            since_ns: Some(1_000_000_000),
+            until_ns: Some(2_000_000_000),
+            rules: vec!["r1".into()],
+        };
+        assert_eq!(parse(line).unwrap(), expected);
+        assert_eq!(parse("").unwrap(), Filter::default());
+    }
+
+    #[rstest]
+    #[case("--kind usb.wrote", "file.open, usb.write")]
+    #[case("--verdict deny", "allowed, alerted, denied, would-deny")]
+    #[case("--since soon", "is no time")]
+    fn a_wrong_word_says_what_was_expected(#[case] line: &str, #[case] text: &str) {
+        let message = parse(line).unwrap_err().to_string();
+        assert!(message.contains(text), "{message}");
+    }
+
+    #[test]
+    fn a_distance_with_a_hyphen_is_a_value() {
+        assert!(parse("--since -10m").unwrap().since_ns.is_some());
+    }
+}

@@ -1,0 +1,232 @@
+//! One event on one line, for people.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
+use nix::errno::Errno;
+use sekimori_agent::decode::printable;
+use sekimori_proto::v1::{Event, Kind, Operation, Process, Verdict};
+use sekimori_proto::words::Word as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::time;
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;
+
+const HOST_COLUMNS: usize = 10;
+const KIND_COLUMNS: usize = 11;
+const OPERATION_COLUMNS: usize = 8;
+const USER_COLUMNS: usize = 8;
+const PROGRAM_COLUMNS: usize = 12;
+/// Columns of a command line; the rest is in `--json`.
+const ARGUMENTS_COLUMNS_MAX: usize = 120;
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// The line, with colours: the stream it is written to takes them off where they do not belong.
+pub fn show(event: &Event, dated: bool, zone: &TimeZone) -> String {
+    let (mark, style) = mark(event);
+    let process = event.process.clone().unwrap_or_default();
+    let mut line = String::new();
+    paint(&mut line, DIM, &time::show(event.time_ns, dated, zone));
+    line.push(' ');
+    line.push_str(&fit(&printable(event.host.as_bytes()), HOST_COLUMNS));
+    line.push(' ');
+    paint(&mut line, style, mark);
+    line.push(' ');
+    paint(&mut line, style, &fit(event.kind().word(), KIND_COLUMNS));
+    line.push(' ');
+    if matches!(event.kind(), Kind::Loss | Kind::Agent) {
+        line.push_str(&about_the_monitor(event));
+        return line;
+    }
+    line.push_str(&fit(operation(event), OPERATION_COLUMNS));
+    line.push(' ');
+    paint(&mut line, BOLD, &fit(&user(&process), USER_COLUMNS));
+    line.push(' ');
+    paint(&mut line, CYAN, &fit(&program(&process), PROGRAM_COLUMNS));
+    line.push(' ');
+    line.push_str(&object(event, &process));
+    for detail in details(event) {
+        line.push_str("  ");
+        line.push_str(&detail);
+    }
+    if !event.rule.is_empty() {
+        line.push_str("  ");
+        paint(&mut line, style, &format!("[{}]", printable(event.rule.as_bytes())));
+    }
+    line.trim_end().to_owned()
+}
+
+const fn mark_of(verdict: Verdict) -> (&'static str, Style) {
+    match verdict {
+        Verdict::Denied => ("✗", RED),
+        Verdict::Alerted => ("!", YELLOW),
+        Verdict::WouldDeny => ("~", YELLOW),
+        Verdict::Allowed | Verdict::Unspecified => ("·", Style::new()),
+    }
+}
+
+fn mark(event: &Event) -> (&'static str, Style) {
+    match event.kind() {
+        Kind::Loss => ("!", RED),
+        _ => mark_of(event.verdict()),
+    }
+}
+
+fn paint(line: &mut String, style: Style, text: &str) {
+    let _ = write!(line, "{style}{text}{style:#}");
+}
+
+fn operation(event: &Event) -> &'static str {
+    match event.operation() {
+        Operation::Unspecified => "",
+        operation => operation.word(),
+    }
+}
+
+fn user(process: &Process) -> String {
+    let login = &process.login_user;
+    let mut text = if process.user.is_empty() { process.uid.to_string() } else { process.user.clone() };
+    // Who became root is what one wants to know.
+    if !login.is_empty() && *login != text {
+        text = format!("{login}→{text}");
+    }
+    printable(text.as_bytes())
+}
+
+fn program(process: &Process) -> String {
+    let name = process.exe.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    printable(if name.is_empty() { &process.comm } else { name })
+}
+
+/// What it was done to.
+fn object(event: &Event, process: &Process) -> String {
+    if let Some(peer) = &event.destination {
+        return match (peer.ip.as_str(), peer.ip.contains(':')) {
+            ("", _) => printable(&peer.path),
+            (ip, true) => format!("[{ip}]:{}/{}", peer.port, peer.protocol),
+            (ip, false) => format!("{ip}:{}/{}", peer.port, peer.protocol),
+        };
+    }
+    if event.kind() == Kind::Exit {
+        return exit(event.exit_code.unwrap_or(0));
+    }
+    let Some(file) = &event.file else { return String::new() };
+    if event.kind() == Kind::Exec && event.verdict() != Verdict::Denied && !process.argv.is_empty() {
+        return command_line(&process.argv);
+    }
+    let mut text = if file.path.is_empty() { "(no name)".to_owned() } else { printable(&file.path) };
+    if !file.new_path.is_empty() {
+        text.push_str(" → ");
+        text.push_str(&printable(&file.new_path));
+    }
+    text
+}
+
+/// As it would be typed, cut to one glance.
+fn command_line(argv: &[Vec<u8>]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_./=:,+@%".contains(byte);
+    let quoted = argv.iter().map(|part| {
+        let text = printable(part);
+        if !part.is_empty() && part.iter().all(plain) { text } else { format!("'{text}'") }
+    });
+    let text = quoted.collect::<Vec<_>>().join(" ");
+    if text.width() <= ARGUMENTS_COLUMNS_MAX {
+        return text;
+    }
+    cut(&text, ARGUMENTS_COLUMNS_MAX)
+}
+
+/// `wait` status in words.
+fn exit(status: i32) -> String {
+    match (status & 0x7f, status >> 8 & 0xff) {
+        (0, code) => format!("exit {code}"),
+        (signal, _) => format!("signal {signal}"),
+    }
+}
+
+fn details(event: &Event) -> Vec<String> {
+    let mut details = Vec::new();
+    if let Some(count) = event.bytes {
+        let incoming = event.bytes_in.filter(|count| *count > 0);
+        details.push(match incoming {
+            Some(incoming) => format!("{} out, {} in", bytes(count), bytes(incoming)),
+            None => bytes(count),
+        });
+    }
+    let device = event.file.as_ref().and_then(|file| file.device.as_ref());
+    if let Some(device) = device.filter(|device| device.class == "usb") {
+        let serial = if device.serial.is_empty() { "-" } else { &device.serial };
+        let serial = printable(serial.as_bytes());
+        details.push(format!("usb {}:{} {serial}", device.vendor, device.product));
+    }
+    if let Some(errno) = event.errno.filter(|_| event.verdict() != Verdict::Denied) {
+        details.push(format!("{:?}", Errno::from_raw(errno)));
+    }
+    if event.late {
+        details.push("(began before the agent)".to_owned());
+    }
+    if event.truncated {
+        details.push("(incomplete)".to_owned());
+    }
+    details
+}
+
+fn about_the_monitor(event: &Event) -> String {
+    let Some(loss) = &event.loss else { return printable(event.message.as_bytes()) };
+    let kind = match loss.kind() {
+        Kind::Unspecified => "events".to_owned(),
+        kind => kind.word().to_owned(),
+    };
+    let (stage, reason) = (printable(loss.stage.as_bytes()), printable(loss.reason.as_bytes()));
+    format!("{} × {kind} lost at {stage}: {reason}", loss.count)
+}
+
+/// In powers of 1024 with one decimal.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for larger in UNITS.iter().skip(1) {
+        // What would be shown as 1024.0 belongs to the next unit.
+        if value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// Padded or cut to exactly so many columns on the screen: Japanese characters take two.
+fn fit(text: &str, columns: usize) -> String {
+    let mut text = if text.width() > columns { cut(text, columns) } else { text.to_owned() };
+    let missing = columns.saturating_sub(text.width());
+    text.extend(std::iter::repeat_n(' ', missing));
+    text
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    let mut used = 0;
+    let mut kept = String::new();
+    for character in text.chars() {
+        used += character.width().unwrap_or(0);
+        if used + 1 > columns {
+            break;
+        }
+        kept.push(character);
+    }
+    kept.push('…');
+    kept
+}

@@ -1,0 +1,84 @@
+//! `sekimori search`.
+
+use std::io::Write as _;
+
+use jiff::tz::TimeZone;
+use sekimori_proto::json;
+use sekimori_proto::v1::SearchRequest;
+use sekimori_proto::v1::query_service_client::QueryServiceClient;
+
+use crate::collector::CollectorArgs;
+use crate::failure::Failure;
+use crate::filter::FilterArgs;
+use crate::line;
+
+/// Events of one page; the collector's own limit.
+const PAGE_EVENTS_MAX: u32 = 1000;
+/// Bytes of one page.
+const PAGE_BYTES_MAX: usize = 64 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  sekimori search --verdict denied --since -1h
+  sekimori search --kind net.upload --text 198.51.100.7 --json | jq .bytes
+  sekimori search --kind usb.write --user alice --newest --limit 1";
+
+/// Finds stored events, oldest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// At most this many events; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: u64,
+    /// Newest first.
+    #[arg(long)]
+    newest: bool,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    collector: CollectorArgs,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let channel = args.collector.connect().await?;
+    let mut client = QueryServiceClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX);
+    let zone = TimeZone::system();
+    let mut out = anstream::stdout().lock();
+    let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
+    let mut page = String::new();
+    let mut shown: u64 = 0;
+    loop {
+        let request = SearchRequest {
+            filter: Some(args.filter.filter()),
+            limit: u32::try_from(left).unwrap_or(PAGE_EVENTS_MAX).min(PAGE_EVENTS_MAX),
+            page,
+            newest_first: args.newest,
+        };
+        let response = client.search(request).await;
+        let response = response.map_err(|status| args.collector.refused(&status))?.into_inner();
+        for event in &response.events {
+            if args.json {
+                writeln!(out, "{}", json::event(event))?;
+            } else {
+                writeln!(out, "{}", line::show(event, true, &zone))?;
+            }
+        }
+        let count = response.events.len() as u64;
+        shown += count;
+        left = left.saturating_sub(count);
+        page = response.next_page;
+        if page.is_empty() || left == 0 {
+            break;
+        }
+    }
+    out.flush()?;
+    if !args.json && shown == 0 {
+        anstream::eprintln!("no event matches");
+    } else if !args.json && !page.is_empty() {
+        anstream::eprintln!("there are more; --limit 0 shows all");
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Every bound of the agent's user-space part that is not part of the kernel interface.
+
+use std::time::Duration;
+
+/// Bytes of a configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes of one spooled event as it is encoded. The ring's records stay far below.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one spool segment unless the configuration says otherwise.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 4 << 20;
+/// Least bytes of a spool segment: two of the largest events fit.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Most bytes of a spool segment; recovery and dropping read one segment into memory.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// A lane's bound is at least this many segments, so that dropping one never empties it.
+pub const LANE_SEGMENTS_MIN: u64 = 4;
+/// A segment that is older than this is closed although it is not full.
+pub const SEGMENT_AGE_MAX: Duration = Duration::from_secs(600);
+/// Bytes that telemetry may take on disk unless the configuration says otherwise.
+pub const TELEMETRY_BYTES_DEFAULT: u64 = 1 << 30;
+/// Bytes that denials and alerts may take on disk unless the configuration says otherwise.
+pub const ALERT_BYTES_DEFAULT: u64 = 256 << 20;
+/// Bytes appended but not yet written to the kernel; `append` writes by itself beyond them.
+pub const SPOOL_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Longest time between a write and its `fdatasync` unless the configuration says otherwise.
+pub const SYNC_INTERVAL_MS_DEFAULT: u64 = 200;
+/// Damaged segments that are kept aside for a person to look at; the oldest goes first.
+pub const CORRUPT_FILES_MAX: usize = 8;
+/// Bytes that may be checksummed in search of the next whole entry behind a damaged place.
+pub const RESYNC_BYTES_MAX: u64 = 256 << 20;
+/// Different (stage, kind, reason) sums that wait to become Loss events.
+pub const LOSS_SUMS_MAX: usize = 64;
+
+/// Events of one batch to the collector.
+pub const BATCH_EVENTS_MAX: usize = 500;
+/// Bytes of the events of one batch to the collector; one event always fits.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Batches that are sent and not yet acknowledged.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
+/// Alert batches in a row before telemetry gets its turn.
+pub const ALERT_BATCHES_IN_ROW_MAX: u32 = 4;
+/// Bytes of one message from the collector; it only sends acknowledgements.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// First wait before the collector is tried again.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before the collector is tried again.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Time to connect and to open the stream.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A collector that acknowledges nothing for this long while batches wait is taken as dead.
+pub const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// HTTP/2 pings on the connection, so that a vanished collector is noticed.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Wait for the answer to such a ping.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Processes known at one time.
+pub const PROCESSES_MAX: usize = 1 << 16;
+/// Ended processes that are still known, for their last records and their children.
+pub const EXITED_KEPT_MAX: usize = 1 << 13;
+/// Parents named in a record, nearest first.
+pub const ANCESTORS_MAX: usize = 16;
+/// Bytes of arguments kept for a process that ran before the agent.
+pub const ARGUMENTS_KEPT_BYTES_MAX: usize = 4096;
+/// User names remembered at one time.
+pub const USERS_KEPT_MAX: usize = 4096;
+/// How long a user's name is remembered.
+pub const USER_KEPT: Duration = Duration::from_secs(300);
+/// Bytes read of the mount table.
+pub const MOUNT_TABLE_BYTES_MAX: u64 = 4 << 20;
+/// File systems whose mount points are remembered, unmounted ones included.
+pub const MOUNTS_KEPT_MAX: usize = 4096;
+/// The wall clock is followed when it moved this far against the boot clock, ns.
+pub const CLOCK_DRIFT_NS: i64 = 1_000_000;
+/// A move this far is a step and is recorded, ns.
+pub const CLOCK_STEP_NS: i64 = 2_000_000_000;
+/// Policies whose rules are still known by name, for records that were decided before a reload.
+pub const GENERATIONS_KEPT_MAX: usize = 8;
+/// Polls in which a gap in the ring's numbers must stay before it counts as an unexplained loss: a
+/// preempted program may still write the record.
+pub const GAP_POLLS: u32 = 5;
+
+/// Ring records that are decoded, put in order of time and recorded at one go.
+pub const DRAIN_RECORDS_MAX: usize = 1 << 14;
+/// Longest wait for ring records before the spool is looked after.
+pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// Time between two looks at the counters and the clock.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time the collector has to acknowledge what is left when the agent stops.
+pub const SHIP_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages in a row to one terminal about one rule.
+pub const TELL_BURST: u32 = 3;
+/// Time after which one more may follow.
+pub const TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// Messages in a row to all terminals together.
+pub const TELL_BURST_ALL: u32 = 20;
+/// Time after which one more may follow.
+pub const TELL_INTERVAL_ALL: Duration = Duration::from_millis(200);
+/// (terminal, rule) pairs remembered at one time.
+pub const TELL_PAIRS_MAX: usize = 1024;
+/// Bytes of one message on a terminal.
+pub const TELL_BYTES_MAX: usize = 2048;
+
+/// Bytes of one request on the control socket.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4096;
+/// Bytes of one answer on the control socket.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Time for one request and its answer on the control socket.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests on the control socket that are answered at one time.
+pub const CONTROL_CLIENTS_MAX: usize = 8;
+/// Bytes of a policy file.
+pub const POLICY_BYTES_MAX: u64 = 16 << 20;

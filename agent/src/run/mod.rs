@@ -1,0 +1,323 @@
+//! The daemon: everything wired together, and its loop.
+//!
+//! Order of the start: spool, policy, control socket, kernel programs, `/proc`, loop. Nothing is
+//! refused before the policy is known to be good, and nothing is recorded before it can be kept.
+
+mod error;
+mod pipeline;
+mod policy;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    error::RunError,
+    policy::{PolicyError, check_policy},
+};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use self::pipeline::Pipeline;
+use self::policy::{Keeper, Loaded};
+use crate::config::Config;
+use crate::control::{self, Answer, Command, Request, Status};
+use crate::enrich::Enricher;
+use crate::kernel::{self, Sensor};
+use crate::limits::{CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT};
+use crate::ship::Shipper;
+use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
+use crate::tell::Tell;
+
+/// What the command line says on top of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Another policy file than the configuration's.
+    pub policy: Option<PathBuf>,
+    /// Debug logs of the kernel programs.
+    pub program_logs: bool,
+}
+
+/// Runs the agent until SIGTERM or SIGINT. Must be called in a tokio runtime with timers and I/O.
+///
+/// # Errors
+/// When it cannot start, or the kernel's rings cannot be read any more. What was recorded until
+/// then is on disk.
+pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
+    let (spool, report) = Spool::open(&config.spool.directory, SpoolConfig::from(&config.spool))?;
+    let spool = SharedSpool::new(spool);
+    let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
+    let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
+    let loaded = keeper.load()?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let listener = control::bind(&config.control.socket)?;
+    let program_logs = options.program_logs || config.record.kernel_log;
+    let sensor = Sensor::start(&loaded.compiled.tables, &kernel::Options { program_logs })?;
+
+    let mut pipeline = Pipeline::new(spool.clone(), Enricher::new(), Tell::new());
+    let Pipeline { enricher, rules, .. } = &mut pipeline;
+    let running = enricher.processes.scan(&enricher.clock);
+    let started_ns = enricher.clock.now_ns();
+    keeper.took(loaded, rules);
+    tracing::debug!(running, "processes read from /proc");
+
+    let shipper = Shipper::start(config.collector.clone(), spool.clone());
+    let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
+    let control = tokio::spawn(control::serve(listener, commands));
+    let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
+    let mut agent = Agent { config, spool, pipeline, keeper, sensor, shipper, started_ns };
+    agent.say_started(&report);
+    let result = agent.turn(asked).await;
+    control.abort();
+    sync.abort();
+    let _ = std::fs::remove_file(&agent.config.control.socket);
+    agent.stop(result).await
+}
+
+/// Everything that lives while the agent runs.
+struct Agent {
+    config: Config,
+    spool: SharedSpool,
+    pipeline: Pipeline,
+    keeper: Keeper,
+    sensor: Sensor,
+    shipper: Shipper,
+    started_ns: i64,
+}
+
+/// The signals the agent listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, RunError> {
+        let listen = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Agent {
+    fn say_started(&mut self, report: &RecoveryReport) {
+        let policy = self.keeper.status();
+        let mut message = format!(
+            "sekimori-agent {} started; policy {} with {} rules is in force",
+            env!("CARGO_PKG_VERSION"),
+            policy.name,
+            policy.rules,
+        );
+        let lost: Vec<&str> = self
+            .sensor
+            .features()
+            .iter()
+            .filter(|feature| !feature.attached)
+            .map(|feature| feature.name)
+            .collect();
+        if !lost.is_empty() {
+            message.push_str(&format!("; not on this kernel: {}", lost.join(", ")));
+        }
+        self.pipeline.say(message);
+        if let Some(gap) = gap(report) {
+            self.pipeline.say(gap);
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// The loop, until a signal says stop.
+    async fn turn(&mut self, mut asked: mpsc::Receiver<Command>) -> Result<(), RunError> {
+        let mut signals = Signals::listen()?;
+        let mut poll = every(POLL_INTERVAL);
+        let mut patience = DRAIN_PATIENCE;
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => {
+                    self.reload();
+                }
+                Some(command) = asked.recv() => self.answer(command),
+                _ = poll.tick() => self.poll(),
+                ready = self.sensor.ready(patience) => ready?,
+            }
+            patience = if self.drain() { Duration::ZERO } else { DRAIN_PATIENCE };
+        }
+    }
+
+    /// Records what the rings hold. Answers whether there may be more at once.
+    fn drain(&mut self) -> bool {
+        let Self { sensor, pipeline, .. } = self;
+        loop {
+            if sensor.drain(&mut |record| pipeline.take(record)) == 0 {
+                pipeline.process();
+                return false;
+            }
+            if pipeline.is_full() {
+                pipeline.process();
+                return true;
+            }
+        }
+    }
+
+    fn poll(&mut self) {
+        match self.sensor.counters() {
+            Ok(counters) => self.pipeline.poll(&counters.per_kind),
+            Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
+        }
+        if let Some(loaded) = self.keeper.load_for_changed_people() {
+            tracing::info!("users or groups changed: the policy's names are looked up again");
+            let _ = self.take(loaded);
+        }
+    }
+
+    fn answer(&mut self, command: Command) {
+        let answer = match command.request {
+            Request::Status => Answer {
+                ok: true,
+                message: "running".to_owned(),
+                status: Some(Box::new(self.status())),
+                ..Answer::default()
+            },
+            Request::Reload => self.reload(),
+        };
+        // Whoever asked may have gone.
+        let _ = command.answer.send(answer);
+    }
+
+    fn reload(&mut self) -> Answer {
+        let loaded = self.keeper.load();
+        match self.take(loaded) {
+            Ok(warnings) => {
+                let policy = self.keeper.status();
+                let message = format!(
+                    "policy {} with {} rules is in force, generation {}",
+                    policy.name, policy.rules, policy.generation
+                );
+                self.pipeline.say(message.clone());
+                Answer { ok: true, message, findings: warnings, status: None }
+            }
+            Err((reason, findings)) => {
+                let name = self.keeper.status().name.clone();
+                let message =
+                    format!("the new policy was refused, {name} stays in force: {reason}");
+                self.pipeline.say(message.clone());
+                Answer { ok: false, message, findings, status: None }
+            }
+        }
+    }
+
+    /// Puts a policy in force, or says why not and keeps the one before.
+    fn take(
+        &mut self,
+        loaded: Result<Loaded, PolicyError>,
+    ) -> Result<Vec<String>, (String, Vec<String>)> {
+        let refused = match loaded {
+            Ok(mut loaded) => match self.sensor.install(&loaded.compiled.tables) {
+                Ok(()) => {
+                    let warnings = std::mem::take(&mut loaded.warnings);
+                    self.keeper.took(loaded, &mut self.pipeline.rules);
+                    return Ok(warnings);
+                }
+                Err(error) => (error.to_string(), Vec::new()),
+            },
+            Err(PolicyError::Findings { findings, .. }) => {
+                let first = findings.first().cloned().unwrap_or_default();
+                (format!("{first} ({} findings)", findings.len()), findings)
+            }
+            Err(error) => (error.to_string(), Vec::new()),
+        };
+        tracing::error!(reason = refused.0, "a policy was refused");
+        self.keeper.refused(refused.0.clone());
+        Err(refused)
+    }
+
+    fn status(&self) -> Status {
+        let counters = self.sensor.counters().unwrap_or_default();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            boot: self.spool.boot().iter().map(|byte| format!("{byte:02x}")).collect(),
+            started_ns: self.started_ns,
+            policy: self.keeper.status().clone(),
+            features: status::features(self.sensor.features()),
+            counters: status::counters(&counters),
+            spool: status::spool(&self.spool.stats()),
+            collector: status::collector(&self.config.collector, &self.shipper.status().borrow()),
+            processes: self.pipeline.enricher.processes.len() as u64,
+            told: self.pipeline.told(),
+        }
+    }
+
+    /// What the rings still hold is recorded, losses are counted a last time, and the collector
+    /// gets [`SHIP_DRAIN_TIMEOUT`] to take the rest; what it does not take stays on disk.
+    async fn stop(mut self, result: Result<(), RunError>) -> Result<(), RunError> {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        while self.drain() {}
+        self.poll();
+        let reason = match &result {
+            Ok(()) => "stopped".to_owned(),
+            Err(error) => format!("stopped because of an error: {error}"),
+        };
+        self.pipeline.say(format!("sekimori-agent {reason}; nothing is enforced from here on"));
+        drop(self.sensor);
+        let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
+        if shipped.unacknowledged_bytes > 0 {
+            let bytes = shipped.unacknowledged_bytes;
+            tracing::warn!(bytes, "not all events were delivered; they wait on disk");
+        }
+        result.and(self.spool.close().map_err(RunError::from))
+    }
+}
+
+/// The sentence about what was not recorded before this start.
+fn gap(report: &RecoveryReport) -> Option<String> {
+    if report.clean {
+        return None;
+    }
+    let since = report
+        .last_record_time_ns
+        .and_then(|ns| jiff::Timestamp::from_nanosecond(ns.into()).ok())
+        .map_or_else(|| "an unknown time".to_owned(), |time| format!("{time:.3}"));
+    Some(format!(
+        "the agent before this one did not stop in order: from {since} until now nothing was \
+         recorded or enforced"
+    ))
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Makes what is flushed survive the machine, away from the loop: a disk may take its time.
+fn sync_now_and_then(spool: SharedSpool, interval_ms: u64) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut ticks = every(Duration::from_millis(interval_ms));
+        loop {
+            ticks.tick().await;
+            let spool = spool.clone();
+            match tokio::task::spawn_blocking(move || spool.sync()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the spool could not be synced"),
+                Err(_) => return,
+            }
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! From ring bytes to spooled events. Knows nothing of the kernel: a test or a recorded file can
+//! feed it as well.
+
+use std::time::Instant;
+
+use sekimori_proto::v1::Event;
+
+use crate::decode::{Raw, decode};
+use crate::enrich::Enricher;
+use crate::limits::DRAIN_RECORDS_MAX;
+use crate::record::{LANE_ALERT, Losses, RuleBook, agent_event, event};
+use crate::spool::{Lane, SharedSpool};
+use crate::tell::{Tell, Told};
+
+/// Everything behind the rings.
+pub(super) struct Pipeline {
+    pub enricher: Enricher,
+    pub rules: RuleBook,
+    losses: Losses,
+    tell: Tell,
+    spool: SharedSpool,
+    batch: Vec<Raw>,
+    undecodable: u64,
+}
+
+impl Pipeline {
+    pub fn new(spool: SharedSpool, enricher: Enricher, tell: Tell) -> Self {
+        Self {
+            enricher,
+            rules: RuleBook::default(),
+            losses: Losses::new(),
+            tell,
+            spool,
+            batch: Vec::new(),
+            undecodable: 0,
+        }
+    }
+
+    /// One record off a ring.
+    pub fn take(&mut self, bytes: &[u8]) {
+        match decode(bytes) {
+            Ok(raw) => {
+                self.losses.received(raw.event.ring, raw.event.sequence);
+                self.batch.push(raw);
+            }
+            Err(error) => {
+                // One line for the first of a flood; the losses count all of them.
+                if self.undecodable == 0 {
+                    tracing::error!(%error, "a record of the kernel programs cannot be read");
+                }
+                self.undecodable += 1;
+                self.losses.undecodable(error.to_string());
+            }
+        }
+    }
+
+    /// Enough was taken for one go.
+    pub const fn is_full(&self) -> bool {
+        self.batch.len() >= DRAIN_RECORDS_MAX
+    }
+
+    /// Turns what was taken into events, in order of time: the launch of a program is read from
+    /// another ring than its refusal, and must be known first.
+    pub fn process(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return;
+        }
+        batch.sort_by_key(|raw| raw.event.time_ns);
+        for raw in batch.drain(..) {
+            if let Some(event) = event(&raw, &mut self.enricher, &self.rules) {
+                self.keep(&event);
+                let fact = self.rules.fact(raw.event.generation, raw.event.rule);
+                if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
+                    self.tell.refused(&event, text, Instant::now());
+                }
+            }
+        }
+        self.batch = batch;
+        self.flush();
+    }
+
+    /// Compares the kernel's counters and the clocks with what is known.
+    pub fn poll(&mut self, counters: &crate::record::Counters) {
+        if let Some(step) = self.enricher.clock.refresh() {
+            let seconds = step.by_ns as f64 / 1e9;
+            self.say(format!("the wall clock was set by {seconds:+.3} s"));
+        }
+        let now_ns = self.enricher.clock.now_ns();
+        for lost in self.losses.poll(counters) {
+            tracing::warn!(
+                stage = lost.stage, kind = ?lost.kind, count = lost.count, reason = lost.reason,
+                "events were lost"
+            );
+            self.keep(&lost.event(now_ns));
+        }
+        self.flush();
+    }
+
+    /// One `agent` record.
+    pub fn say(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        tracing::info!("{message}");
+        self.keep(&agent_event(self.enricher.clock.now_ns(), message));
+        self.flush();
+    }
+
+    pub const fn told(&self) -> Told {
+        self.tell.told()
+    }
+
+    fn keep(&self, event: &Event) {
+        let lane = if event.lane == LANE_ALERT { Lane::Alerts } else { Lane::Telemetry };
+        // The spool counts what it could not keep and records it as a loss.
+        if let Err(error) = self.spool.append(lane, event) {
+            tracing::error!(%error, "an event was not kept");
+        }
+    }
+
+    fn flush(&self) {
+        if let Err(error) = self.spool.flush(self.enricher.clock.now_ns()) {
+            tracing::error!(%error, "the spool could not be written");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The policy file: read, compiled, and compiled again when the people it names change.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sekimori_abi::table::SET_NONE;
+use sekimori_policy::{Compiled, Finding, SystemDirectory};
+
+use crate::control::PolicyStatus;
+use crate::limits::POLICY_BYTES_MAX;
+use crate::record::{RuleBook, RuleFact};
+
+/// Files whose change may give a name in the policy another uid.
+const PEOPLE: [&str; 2] = ["/etc/passwd", "/etc/group"];
+
+/// Why a policy was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The file could not be read.
+    #[error("cannot read the policy {}: {source}; give its path with --policy", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Too long to be a policy.
+    #[error("the policy {} is longer than {POLICY_BYTES_MAX} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It has errors.
+    #[error("the policy {} has errors:\n{}", path.display(), findings.join("\n"))]
+    Findings {
+        /// The file.
+        path: PathBuf,
+        /// `FILE:LINE:COLUMN: …`.
+        findings: Vec<String>,
+    },
+}
+
+/// A policy that compiled, and its warnings.
+pub(super) struct Loaded {
+    pub compiled: Compiled,
+    pub warnings: Vec<String>,
+    source: Vec<u8>,
+    people: [Option<SystemTime>; 2],
+}
+
+/// The policy in force and where it comes from.
+pub(super) struct Keeper {
+    path: PathBuf,
+    recorded_kinds: u32,
+    generation: u32,
+    source: Vec<u8>,
+    people: [Option<SystemTime>; 2],
+    status: PolicyStatus,
+}
+
+impl Keeper {
+    pub fn new(path: PathBuf, recorded_kinds: u32) -> Self {
+        let status = PolicyStatus { file: path.clone(), ..PolicyStatus::default() };
+        Self {
+            path,
+            recorded_kinds,
+            generation: 0,
+            source: Vec::new(),
+            people: [None; 2],
+            status,
+        }
+    }
+
+    /// Reads and compiles the file as the next generation. Nothing is in force yet.
+    pub fn load(&self) -> Result<Loaded, PolicyError> {
+        self.compile(read(&self.path)?)
+    }
+
+    /// Compiles the policy in force once more when the user database has changed since.
+    pub fn load_for_changed_people(&mut self) -> Option<Result<Loaded, PolicyError>> {
+        let people = PEOPLE.map(changed_at);
+        if people == self.people {
+            return None;
+        }
+        self.people = people;
+        Some(self.compile(self.source.clone()))
+    }
+
+    fn compile(&self, source: Vec<u8>) -> Result<Loaded, PolicyError> {
+        // Taken first: a change while names are looked up makes one more compilation.
+        let people = PEOPLE.map(changed_at);
+        let generation = self.generation.saturating_add(1);
+        let shown = |findings: &[Finding]| {
+            findings.iter().map(|it| format!("{}:{it}", self.path.display())).collect()
+        };
+        match sekimori_policy::load_bytes(&source, &SystemDirectory, generation) {
+            Ok((mut compiled, warnings)) => {
+                compiled.tables.head.recorded_kinds = self.recorded_kinds;
+                Ok(Loaded { compiled, warnings: shown(&warnings), source, people })
+            }
+            Err(findings) => Err(PolicyError::Findings {
+                path: self.path.clone(),
+                findings: shown(&findings),
+            }),
+        }
+    }
+
+    /// `loaded` is in force now: its names are used from here on.
+    pub fn took(&mut self, loaded: Loaded, rules: &mut RuleBook) {
+        let Loaded { compiled, source, people, .. } = loaded;
+        self.generation = compiled.tables.generation;
+        self.source = source;
+        self.people = people;
+        self.status = PolicyStatus {
+            name: compiled.name.clone(),
+            file: self.path.clone(),
+            generation: self.generation,
+            rules: compiled.rules.len() as u64,
+            refused: None,
+        };
+        let facts = compiled.rules.iter().map(|rule| RuleFact {
+            id: rule.id.clone(),
+            tell_user: rule.tell_user.clone(),
+        });
+        rules.add(self.generation, facts.collect());
+        rules.recorded_kinds = self.recorded_kinds;
+        let Compiled { tables, set_labels, .. } = compiled;
+        rules.labelled = Box::new(move |path| {
+            let set = tables.set_of(path);
+            let labels = usize::try_from(set).ok().and_then(|set| set_labels.get(set));
+            set != SET_NONE && labels.is_none_or(|labels| !labels.is_empty())
+        });
+    }
+
+    /// A new policy was refused; the one before it stays.
+    pub fn refused(&mut self, reason: String) {
+        self.status.refused = Some(reason);
+    }
+
+    pub const fn status(&self) -> &PolicyStatus {
+        &self.status
+    }
+}
+
+/// Checks a policy file as the agent would at its start. Gives the policy's name and what is
+/// doubtful in it.
+///
+/// # Errors
+/// What a start of the agent would stumble over.
+pub fn check_policy(path: &Path) -> Result<(String, Vec<String>), PolicyError> {
+    let loaded = Keeper::new(path.into(), 0).load()?;
+    Ok((loaded.compiled.name, loaded.warnings))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PolicyError> {
+    let failed = |source| PolicyError::Read { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut source = Vec::new();
+    file.take(POLICY_BYTES_MAX + 1).read_to_end(&mut source).map_err(failed)?;
+    if source.len() as u64 > POLICY_BYTES_MAX {
+        return Err(PolicyError::TooLong { path: path.into() });
+    }
+    Ok(source)
+}
+
+fn changed_at(path: &str) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|facts| facts.modified()).ok()
+}
