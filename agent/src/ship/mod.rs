@@ -1,0 +1,145 @@
+//! Delivery: batches from the spool to the collector until it has acknowledged them.
+//!
+//! One task reads the spool, keeps up to [`limits::BATCHES_IN_FLIGHT_MAX`] batches on the way and
+//! moves the spool's acknowledged position as the answers come. When anything breaks it begins
+//! again at that position; the collector knows what it has seen by (host, boot, sequence).
+//!
+//! A collector that refuses a batch for what is in it closes the stream. Then batches go one at a
+//! time and get smaller until the refused one holds a single event; that one is given up, recorded
+//! as a loss of stage `ship`, and delivery goes on.
+
+mod connect;
+mod session;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub use connect::ShipError;
+pub use status::{ShipState, ShipStatus};
+
+use crate::config::Collector;
+use crate::limits;
+use crate::spool::SharedSpool;
+use session::{Caution, Ended, Session};
+use status::Progress;
+
+/// A session that held this long counts as a success although nothing was acknowledged in it.
+const STEADY: Duration = Duration::from_secs(10);
+/// Pause before a stream is opened again after a refusal, so that a collector which refuses
+/// everything costs it and us little.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// The running delivery.
+#[derive(Debug)]
+pub struct Shipper {
+    task: JoinHandle<()>,
+    status: watch::Receiver<ShipStatus>,
+    deadline: watch::Sender<Option<Instant>>,
+}
+
+impl Shipper {
+    /// Starts delivery on the current tokio runtime. Certificates are read at each attempt to
+    /// connect, so renewed ones are used without a restart.
+    #[must_use]
+    pub fn start(collector: Collector, spool: SharedSpool) -> Self {
+        let (status_sender, status) = watch::channel(ShipStatus::default());
+        let (deadline, stop) = watch::channel(None);
+        let progress = Progress::new(status_sender, spool.clone());
+        let task = tokio::spawn(deliver(collector, spool, progress, stop));
+        Self { task, status, deadline }
+    }
+
+    /// Where delivery stands, now and from now on.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<ShipStatus> {
+        self.status.clone()
+    }
+
+    /// Sends what has been flushed, waits for the acknowledgements until `limit` has passed, and
+    /// ends. What is not acknowledged then stays in the spool for the next start.
+    pub async fn drain(self, limit: Duration) -> ShipStatus {
+        // The task may have ended already; then there is no one to tell.
+        let _ = self.deadline.send(Some(Instant::now() + limit));
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the delivery task broke off");
+        }
+        self.status.borrow().clone()
+    }
+}
+
+async fn deliver(
+    collector: Collector,
+    spool: SharedSpool,
+    progress: Progress,
+    stop: watch::Receiver<Option<Instant>>,
+) {
+    let mut waited = stop.clone();
+    tokio::select! {
+        () = try_for_ever(collector, &spool, &progress, stop) => {}
+        () = expired(&mut waited) => {}
+    }
+    progress.state(ShipState::Stopped);
+}
+
+/// Waits for a deadline to be set and then for it to pass.
+async fn expired(stop: &mut watch::Receiver<Option<Instant>>) {
+    match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
+        Ok(Some(deadline)) => sleep_until(deadline).await,
+        // The shipper was dropped without a word: end at once.
+        Ok(None) | Err(_) => {}
+    }
+}
+
+fn delays() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(limits::RETRY_DELAY_MIN)
+        .with_max_delay(limits::RETRY_DELAY_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build()
+        .map(|delay| delay.min(limits::RETRY_DELAY_MAX))
+}
+
+/// Connects and delivers until told to end and nothing is left.
+async fn try_for_ever(
+    collector: Collector,
+    spool: &SharedSpool,
+    progress: &Progress,
+    stop: watch::Receiver<Option<Instant>>,
+) {
+    let mut delay = delays();
+    let mut caution = Caution::default();
+    loop {
+        progress.state(ShipState::Connecting);
+        let began = Instant::now();
+        let (error, acknowledged) = match connect::connect(&collector).await {
+            Err(error) => (error, false),
+            Ok(client) => {
+                let mut session = Session::new(spool, progress, stop.clone(), &mut caution);
+                let ended = session.run(client).await;
+                match ended {
+                    Ended::Drained => return,
+                    Ended::Refused => {
+                        sleep(REFUSAL_PAUSE).await;
+                        continue;
+                    }
+                    Ended::Broken(error) => (error, session.acknowledged()),
+                }
+            }
+        };
+        if acknowledged || began.elapsed() >= STEADY {
+            delay = delays();
+        }
+        let wait = delay.next().unwrap_or(limits::RETRY_DELAY_MAX);
+        tracing::warn!(address = %collector.address, %error, ?wait, "no delivery to the collector");
+        progress.retrying(error.to_string(), wait);
+        sleep(wait).await;
+    }
+}

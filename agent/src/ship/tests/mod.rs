@@ -1,0 +1,1 @@
+//! Delivery against collectors that behave badly.

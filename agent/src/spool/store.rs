@@ -1,0 +1,375 @@
+//! Appending and flushing.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use prost::Message as _;
+use sekimori_proto::v1::{Event, Loss};
+
+use super::loss::{Ledger, SpoolLoss};
+use super::segment::{ENTRY_HEAD_BYTES, Entry, HEADER_BYTES, SegmentId};
+use super::{Boot, Lane, Position, SpoolConfig, SpoolError};
+use crate::limits;
+
+/// The spool of one running agent. See the module for what it promises.
+#[derive(Debug)]
+pub struct Spool {
+    pub(super) directory: PathBuf,
+    pub(super) config: SpoolConfig,
+    /// Held for as long as the spool is open.
+    pub(super) _lock: File,
+    pub(super) epoch: u64,
+    pub(super) boot: Boot,
+    pub(super) next_sequence: u64,
+    pub(super) lanes: [LaneState; 2],
+    pub(super) ledger: Ledger,
+    pub(super) directory_changed: bool,
+    pub(super) dropped: u64,
+}
+
+/// One lane.
+#[derive(Debug, Default)]
+pub(super) struct LaneState {
+    /// Oldest first. Only the last can be unsealed.
+    pub segments: VecDeque<Segment>,
+    /// Sum of the segments' lengths.
+    pub bytes: u64,
+    /// Appended and not yet written.
+    pub pending: VecDeque<Pending>,
+    pub pending_bytes: usize,
+    /// The collector has everything up to here.
+    pub acknowledged: Position,
+    /// Everything behind this was never handed to a reader.
+    pub sent: Position,
+}
+
+/// One segment file.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub id: SegmentId,
+    pub path: PathBuf,
+    pub file: Arc<File>,
+    /// Bytes up to the end of the last whole entry, or of the seal.
+    pub length: u64,
+    pub last_sequence: u64,
+    pub next_ordinal: u32,
+    pub sealed: bool,
+    /// Written since the last sync.
+    pub unsynced: bool,
+    /// Bytes whose entries are acknowledged.
+    pub acknowledged_bytes: u64,
+    pub created: Instant,
+    /// Offsets of damage that is already counted.
+    pub damage: Vec<u64>,
+}
+
+impl Segment {
+    pub fn last_position(&self) -> Position {
+        self.id.position(self.last_sequence)
+    }
+}
+
+/// An appended event.
+#[derive(Debug)]
+pub(super) struct Pending {
+    sequence: u64,
+    pub kind: i32,
+    payload: Vec<u8>,
+    /// Of a Loss event: if it cannot be written, its sum must not be forgotten.
+    pub loss: Option<Loss>,
+}
+
+/// Where a spool stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpoolStats {
+    /// Events appended since the start.
+    pub appended: u64,
+    /// Events dropped since the start because a bound was reached or the disk was full.
+    pub dropped: u64,
+    /// Bytes on disk of lane 0.
+    pub telemetry_bytes: u64,
+    /// Bytes on disk of lane 1.
+    pub alert_bytes: u64,
+    /// Bytes on disk that the collector has not acknowledged.
+    pub unacknowledged_bytes: u64,
+    /// Segment files.
+    pub segments: usize,
+}
+
+impl Spool {
+    /// The 16 bytes that name this start of the agent.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.boot
+    }
+
+    pub(super) fn lane(&self, lane: Lane) -> &LaneState {
+        let [telemetry, alerts] = &self.lanes;
+        match lane {
+            Lane::Telemetry => telemetry,
+            Lane::Alerts => alerts,
+        }
+    }
+
+    pub(super) fn lane_mut(&mut self, lane: Lane) -> &mut LaneState {
+        let [telemetry, alerts] = &mut self.lanes;
+        match lane {
+            Lane::Telemetry => telemetry,
+            Lane::Alerts => alerts,
+        }
+    }
+
+    /// Numbers an event and keeps it in memory until [`Spool::flush`]. Its own `boot` and
+    /// `sequence` are ignored.
+    ///
+    /// # Errors
+    /// The event is too large, or the buffer was full and could not be written. What is lost is
+    /// counted and waits for [`Spool::record_losses`]; the caller goes on.
+    pub fn append(&mut self, lane: Lane, event: &Event) -> Result<u64, SpoolError> {
+        let bytes = event.encoded_len();
+        let limit = limits::EVENT_BYTES_MAX;
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        if bytes > limit {
+            self.dropped += 1;
+            self.ledger
+                .add_spool(event.kind, 1, format!("event larger than {limit} bytes"));
+            return Err(SpoolError::TooLarge { bytes, limit });
+        }
+        let (kind, payload) = (event.kind, event.encode_to_vec());
+        let state = self.lane_mut(lane);
+        state.pending_bytes += bytes + ENTRY_HEAD_BYTES;
+        state.pending.push_back(Pending {
+            sequence,
+            kind,
+            payload,
+            loss: event.loss.clone(),
+        });
+        if state.pending_bytes >= limits::SPOOL_BUFFER_BYTES_MAX {
+            self.flush_lane(lane)?;
+        }
+        Ok(sequence)
+    }
+
+    /// Appends a Loss event for every loss that waits, at the time given. Call it before each
+    /// [`Spool::flush`]. Returns how many events that were.
+    ///
+    /// # Errors
+    /// As [`Spool::append`]; what could not be appended still waits.
+    pub fn record_losses(&mut self, time_ns: i64) -> Result<usize, SpoolError> {
+        let losses = self.ledger.take();
+        let count = losses.len();
+        let mut losses = losses.into_iter();
+        while let Some(loss) = losses.next() {
+            if let Err(error) = self.append(Lane::Alerts, &loss.event(time_ns)) {
+                // The one that failed came back by itself.
+                losses.for_each(|loss| self.ledger.add(loss));
+                return Err(error);
+            }
+        }
+        self.ledger.appended();
+        Ok(count)
+    }
+
+    /// Losses that wait for [`Spool::record_losses`].
+    #[must_use]
+    pub fn waiting_losses(&self) -> Vec<SpoolLoss> {
+        self.ledger.waiting()
+    }
+
+    /// Adds a loss that happened elsewhere on the way to the collector.
+    pub fn note_loss(&mut self, loss: SpoolLoss) {
+        self.ledger.add(loss);
+    }
+
+    /// Writes what is appended to the kernel: it then survives the agent, not yet the machine.
+    ///
+    /// # Errors
+    /// The first failure. Events that could not be written are counted and wait for
+    /// [`Spool::record_losses`]; the caller goes on.
+    pub fn flush(&mut self) -> Result<(), SpoolError> {
+        let telemetry = self.flush_lane(Lane::Telemetry);
+        let alerts = self.flush_lane(Lane::Alerts);
+        telemetry.and(alerts)
+    }
+
+    fn flush_lane(&mut self, lane: Lane) -> Result<(), SpoolError> {
+        let mut retried = false;
+        while !self.lane(lane).pending.is_empty() {
+            let Err(error) = self.write_some(lane) else {
+                continue;
+            };
+            if retried || !self.free_space(lane) {
+                self.lose_pending(lane, &error);
+                return Err(error);
+            }
+            retried = true;
+        }
+        if lane == Lane::Alerts {
+            self.ledger.written();
+        }
+        Ok(())
+    }
+
+    /// Writes as much of what is pending as fits into the current segment.
+    fn write_some(&mut self, lane: Lane) -> Result<(), SpoolError> {
+        self.make_room(lane);
+        let index = self.active(lane)?;
+        let segment_bytes_max = self.config.segment_bytes_max;
+        let state = self.lane_mut(lane);
+        let Some(segment) = state.segments.get_mut(index) else {
+            return Ok(());
+        };
+        let (mut bytes, mut ends, mut ordinal) = (Vec::new(), Vec::new(), segment.next_ordinal);
+        for pending in &state.pending {
+            let Pending {
+                sequence,
+                kind,
+                payload,
+                ..
+            } = pending;
+            let size = segment.length as usize + bytes.len() + ENTRY_HEAD_BYTES + payload.len();
+            let empty = segment.length as usize == HEADER_BYTES && bytes.is_empty();
+            if !empty && (size + ENTRY_HEAD_BYTES) as u64 > segment_bytes_max {
+                break;
+            }
+            let (sequence, kind) = (*sequence, *kind);
+            segment.id.encode(
+                &mut bytes,
+                &Entry {
+                    sequence,
+                    ordinal,
+                    kind,
+                    payload,
+                },
+            );
+            ordinal += 1;
+            ends.push(bytes.len());
+        }
+        if ends.is_empty() {
+            seal(state, index);
+            return Ok(());
+        }
+        let (written, result) = write_at(&segment.file, &bytes, segment.length);
+        let whole = ends.iter().take_while(|end| **end <= written).count();
+        let kept = whole
+            .checked_sub(1)
+            .and_then(|last| ends.get(last))
+            .copied()
+            .unwrap_or(0);
+        segment.length += kept as u64;
+        segment.next_ordinal += whole as u32;
+        segment.unsynced = true;
+        let path = segment.path.clone();
+        if result.is_err() {
+            // Half an entry would be taken for damage. If it stays, it is overwritten.
+            let _ = segment.file.set_len(segment.length);
+        }
+        for pending in state.pending.drain(..whole) {
+            segment.last_sequence = pending.sequence;
+            state.pending_bytes -= pending.payload.len() + ENTRY_HEAD_BYTES;
+        }
+        state.bytes += kept as u64;
+        result.map_err(SpoolError::storage("write", path))
+    }
+
+    /// Index of the segment that is written to, made when there is none.
+    fn active(&mut self, lane: Lane) -> Result<usize, SpoolError> {
+        let state = self.lane_mut(lane);
+        if let Some(index) = state.segments.len().checked_sub(1)
+            && let Some(last) = state.segments.get(index)
+            && !last.sealed
+        {
+            let old = last.created.elapsed() > limits::SEGMENT_AGE_MAX;
+            if !old || last.length == HEADER_BYTES as u64 {
+                return Ok(index);
+            }
+            seal(state, index);
+        }
+        let Some(first_sequence) = state.pending.front().map(|pending| pending.sequence) else {
+            return Ok(usize::MAX);
+        };
+        let id = SegmentId {
+            epoch: self.epoch,
+            lane,
+            first_sequence,
+            boot: self.boot,
+        };
+        let segment = create(&self.directory, id)?;
+        self.directory_changed = true;
+        self.reap(lane);
+        let state = self.lane_mut(lane);
+        state.bytes += segment.length;
+        state.segments.push_back(segment);
+        Ok(state.segments.len() - 1)
+    }
+}
+
+/// Ends a segment. Without room for the seal it simply ends.
+pub(super) fn seal(state: &mut LaneState, index: usize) {
+    let Some(segment) = state.segments.get_mut(index) else {
+        return;
+    };
+    segment.sealed = true;
+    let bytes = segment
+        .id
+        .seal(segment.last_sequence + 1, segment.next_ordinal);
+    let (_, result) = write_at(&segment.file, &bytes, segment.length);
+    if result.is_ok() {
+        segment.length += bytes.len() as u64;
+        state.bytes += bytes.len() as u64;
+        segment.unsynced = true;
+    } else {
+        let _ = segment.file.set_len(segment.length);
+    }
+}
+
+/// Writes all of `bytes`, or says how many were written before it failed.
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> (usize, std::io::Result<()>) {
+    use std::os::unix::fs::FileExt as _;
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + written as u64) {
+            Ok(0) => return (written, Err(std::io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// A new segment with nothing but its header.
+fn create(directory: &Path, id: SegmentId) -> Result<Segment, SpoolError> {
+    let path = directory.join(id.file_name());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(SpoolError::storage("create", &path))?;
+    let (_, result) = write_at(&file, &id.header(), 0);
+    if result.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+    result.map_err(SpoolError::storage("write", &path))?;
+    Ok(Segment {
+        id,
+        path,
+        file: Arc::new(file),
+        length: HEADER_BYTES as u64,
+        last_sequence: id.first_sequence.saturating_sub(1),
+        next_ordinal: 0,
+        sealed: false,
+        unsynced: true,
+        acknowledged_bytes: 0,
+        created: Instant::now(),
+        damage: Vec::new(),
+    })
+}

@@ -1,0 +1,1 @@
+//! The spool against a model, damage and full disks.
