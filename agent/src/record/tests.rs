@@ -206,8 +206,9 @@ fn a_failed_open_shows_the_resolved_name(
 fn a_failed_open_outside_labelled_places_is_not_stored() {
     let mut from = made(kind::FILE_OPEN, operation::OPEN);
     (from.flags, from.errno) = (flag::OPEN_FAILED, -2);
-    let labelled = Box::new(|path: &[u8]| path.starts_with(b"/srv/"));
-    let rules = RuleBook { labelled, recorded_kinds: 0, ..RuleBook::default() };
+    let labelled: PathTest = Box::new(|path| path.starts_with(b"/srv/"));
+    let mut rules = RuleBook::default();
+    (rules.labelled, rules.recorded_kinds) = (labelled, 0);
     let stored = |name: &[u8]| {
         let raw = decode(&sample::record(from, [b"", b"", name])).unwrap();
         super::event(&raw, &mut enricher(), &rules).is_some()
@@ -229,7 +230,8 @@ fn allowed_events_are_stored_when_asked_for(
     let mut from = made(kind::EXIT, operation::EXIT);
     (from.rule, from.verdict) = (rule, verdict);
     let raw = decode(&sample::record(from, [b"", b"", b""])).unwrap();
-    let rules = RuleBook { recorded_kinds, ..RuleBook::default() };
+    let mut rules = RuleBook::default();
+    rules.recorded_kinds = recorded_kinds;
     assert_eq!(super::event(&raw, &mut enricher(), &rules).is_some(), stored);
 }
 

@@ -8,6 +8,9 @@ use crate::spool::SpoolError;
 /// Why the agent could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Nothing to load.
+    #[error("this agent was built without the kernel programs; build it with `cargo xtask build`")]
+    Stub,
     /// No place for events.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -31,7 +34,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Policy(_) => 64,
-            Self::Kernel(KernelError::Unsupported(_)) => 69,
+            Self::Stub | Self::Kernel(KernelError::Unsupported(_)) => 69,
             Self::Kernel(KernelError::Permission(_)) => 77,
             Self::Spool(SpoolError::Storage { source, .. })
             | Self::Control(ControlError::Bind { source, .. })

@@ -49,6 +49,9 @@ pub struct Options {
 /// When it cannot start, or the kernel's rings cannot be read any more. What was recorded until
 /// then is on disk.
 pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
+    if kernel::OBJECT.is_empty() {
+        return Err(RunError::Stub);
+    }
     let (spool, report) = Spool::open(&config.spool.directory, SpoolConfig::from(&config.spool))?;
     let spool = SharedSpool::new(spool);
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
