@@ -5,15 +5,15 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_task_btf, bpf_get_smp_processor_id,
         generated::{
-            bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
-            bpf_probe_read_user, bpf_ringbuf_output,
+            bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
+            bpf_ringbuf_output,
         },
     },
     maps::RingBuf,
 };
 use core::ptr::from_ref;
 use sekimori_abi::{
-    event::{ABI_VERSION, EVENT_BYTES, Event, counter, flag, verdict},
+    event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
     limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
 };
 use sekimori_decide::Outcome;
@@ -24,37 +24,78 @@ use crate::{
     judge::Policy,
     maps::{DENIALS, SCRATCH, SEQUENCES, Scratch, TELEMETRY, TEXT_ROOM},
     path::{self, Place},
+    read::copy,
     task,
 };
 
-/// Takes a free buffer. `None` when hooks have preempted each other `SCRATCH_PER_CPU` deep.
-#[inline(always)]
-pub fn acquire() -> Option<*mut Scratch> {
-    // SAFETY: the helper has no preconditions.
-    let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_PER_CPU;
-    for at in 0..SCRATCH_PER_CPU {
-        let Some(scratch) = SCRATCH.get_ptr_mut(first + at) else {
-            return None;
-        };
-        // SAFETY: map values are 8-byte aligned and live as long as the program runs.
-        if unsafe { atomic::swap(&raw mut (*scratch).busy, 1) } == 0 {
-            return Some(scratch);
-        }
-    }
-    None
-}
-
-/// Gives a buffer back.
-#[inline(always)]
-pub fn release(scratch: *mut Scratch) {
-    // SAFETY: taken by `acquire`.
-    unsafe { atomic::swap(&raw mut (*scratch).busy, 0) };
-}
-
-/// A record under construction. It must end in `send` or `drop_silently`.
-pub struct Record {
+/// A buffer of this program's own. It must end in `release`.
+#[derive(Clone, Copy)]
+pub struct Buffer {
+    index: u32,
     scratch: *mut Scratch,
-    used: usize,
+}
+
+impl Buffer {
+    /// Takes a free buffer. `None` when hooks have preempted each other `SCRATCH_PER_CPU` deep.
+    #[inline(always)]
+    pub fn acquire() -> Option<Self> {
+        // SAFETY: the helper has no preconditions.
+        let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_PER_CPU;
+        for at in 0..SCRATCH_PER_CPU {
+            let index = first + at;
+            let scratch = SCRATCH.get_ptr_mut(index)?;
+            // SAFETY: map values are 8-byte aligned and live as long as the program runs.
+            if unsafe { atomic::swap(&raw mut (*scratch).busy, 1) } == 0 {
+                // SAFETY: ours now.
+                unsafe { (&raw mut (*scratch).used).write_volatile(0) };
+                return Some(Self { index, scratch });
+            }
+        }
+        None
+    }
+
+    /// Gives the buffer back.
+    #[inline(always)]
+    pub fn release(self) {
+        // SAFETY: ours until here.
+        unsafe { atomic::swap(&raw mut (*self.scratch).busy, 0) };
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// What it holds.
+    #[inline(always)]
+    pub fn scratch(self) -> *mut Scratch {
+        self.scratch
+    }
+
+    /// The automaton's state of a path; `None` when the walk did not reach the root.
+    #[inline(always)]
+    pub fn state_of(self, policy: &Policy, place: Place) -> Option<u32> {
+        self.walk(place)
+            .then(|| path::path_state(self.index, policy.slot))
+    }
+
+    /// Walks a path; whether it reached the root.
+    #[inline(always)]
+    fn walk(self, place: Place) -> bool {
+        // SAFETY: the buffer is ours. The verifier lets a typed pointer into memory, not into a
+        // function's arguments.
+        unsafe {
+            (&raw mut (*self.scratch).mount).write_volatile(place.mount as u64);
+            (&raw mut (*self.scratch).dentry).write_volatile(place.dentry as u64);
+        }
+        path::walk_path(self.index) == path::COMPLETE
+    }
+}
+
+/// A record under construction. It must end in `send` or `discard`.
+pub struct Record {
+    buffer: Buffer,
 }
 
 impl Record {
@@ -65,7 +106,10 @@ impl Record {
         // SAFETY: the helper answers the current task, typed; the field belongs to our buffer.
         unsafe {
             let current = bpf_get_current_task_btf() as *const task_struct;
-            task::describe(current.cast(), &raw mut (*record.scratch).event.process);
+            task::describe(
+                current.cast(),
+                &raw mut (*record.buffer.scratch).event.process,
+            );
         }
         Some(record)
     }
@@ -73,10 +117,11 @@ impl Record {
     /// Begins a record without an actor.
     #[inline(always)]
     pub fn blank(kind: u8, operation: u8) -> Option<Self> {
-        let Some(scratch) = acquire() else {
+        let Some(buffer) = Buffer::acquire() else {
             count(kind, counter::LOST_SCRATCH);
             return None;
         };
+        let scratch = buffer.scratch;
         // SAFETY: our buffer; an event is a whole number of 8-byte words.
         unsafe {
             let words = (&raw mut (*scratch).event).cast::<u64>();
@@ -88,94 +133,123 @@ impl Record {
             (*scratch).event.operation = operation;
             (*scratch).event.time_ns = bpf_ktime_get_boot_ns();
         }
-        Some(Self { scratch, used: 0 })
+        Some(Self { buffer })
     }
 
     /// The fixed part.
     #[inline(always)]
     pub fn event(&mut self) -> &mut Event {
         // SAFETY: the buffer is ours until `send`.
-        unsafe { &mut (*self.scratch).event }
+        unsafe { &mut (*self.buffer.scratch).event }
     }
 
     /// The buffer, for sums under construction.
     #[inline(always)]
     pub fn scratch(&mut self) -> *mut Scratch {
-        self.scratch
+        self.buffer.scratch
+    }
+
+    /// Writes down the device below the file.
+    #[inline(always)]
+    pub fn device(&mut self, device: &Device) {
+        // SAFETY: both are map values; a device is ten words, aligned in both.
+        unsafe { copy(device, &raw mut self.event().device) };
+    }
+
+    /// Bytes of text in use.
+    #[inline(always)]
+    fn used(&self) -> u64 {
+        // SAFETY: the buffer is ours until `send`.
+        unsafe { (&raw const (*self.buffer.scratch).used).read_volatile() }
+    }
+
+    /// Appends a path; answers its length and whether it reached the root.
+    #[inline(always)]
+    fn walk(&mut self, place: Place) -> (u16, bool) {
+        let before = self.used();
+        let complete = self.buffer.walk(place);
+        ((self.used() - before) as u16, complete)
     }
 
     /// Appends the first text: a path. Only when nothing was appended before.
     #[inline(always)]
     pub fn path(&mut self, place: Place) {
-        // SAFETY: the buffer is ours.
-        let walked = unsafe { path::walk(self.scratch, place, 0) };
-        self.used = walked.bytes;
-        self.event().text_bytes[0] = walked.bytes as u16;
-        self.event().flags |= path::flags_of(walked, place);
-    }
-
-    /// Appends the second text: another path.
-    #[inline(always)]
-    pub fn second_path(&mut self, place: Place) {
-        // SAFETY: the buffer is ours.
-        let walked = unsafe { path::walk(self.scratch, place, self.used) };
-        self.used += walked.bytes;
-        self.event().text_bytes[1] = walked.bytes as u16;
-        if !walked.complete {
-            self.event().flags |= flag::SECOND_PATH_TRUNCATED;
+        let (bytes, complete) = self.walk(place);
+        let event = self.event();
+        event.text_bytes[0] = bytes;
+        if !complete {
+            event.flags |= flag::PATH_TRUNCATED;
         }
         if place.mount.is_null() {
-            self.event().flags |= flag::SECOND_PATH_IN_FILE_SYSTEM;
+            event.flags |= flag::PATH_IN_FILE_SYSTEM;
         }
     }
 
-    /// Appends the third text: a NUL-terminated kernel string of at most `limit` bytes.
+    /// Appends the second text: another path. Answers whether it reached the root.
     #[inline(always)]
-    pub fn kernel_string(&mut self, address: *const u8, limit: usize) {
-        if self.used > TEXT_BYTES_MAX || limit > TEXT_ROOM - TEXT_BYTES_MAX {
+    pub fn second_path(&mut self, place: Place) -> bool {
+        let (bytes, complete) = self.walk(place);
+        let event = self.event();
+        event.text_bytes[1] = bytes;
+        if !complete {
+            event.flags |= flag::SECOND_PATH_TRUNCATED;
+        }
+        if place.mount.is_null() {
+            event.flags |= flag::SECOND_PATH_IN_FILE_SYSTEM;
+        }
+        complete
+    }
+
+    /// The automaton's state of the path that was appended last.
+    #[inline(always)]
+    pub fn last_state(&self, policy: &Policy) -> u32 {
+        path::path_state(self.buffer.index, policy.slot)
+    }
+
+    /// Appends the third text: a NUL-terminated kernel string of at most `LIMIT` bytes.
+    #[inline(always)]
+    pub fn kernel_string<const LIMIT: u32>(&mut self, address: *const u8) {
+        let used = self.used();
+        if used >= TEXT_BYTES_MAX as u64 {
             return;
         }
         // SAFETY: checked to end inside the text.
         let got = unsafe {
-            let to = (&raw mut (*self.scratch).text).cast::<u8>().add(self.used);
-            bpf_probe_read_kernel_str(to.cast(), limit as u32, address.cast())
+            let to = (&raw mut (*self.buffer.scratch).text)
+                .cast::<u8>()
+                .add(used as usize);
+            bpf_probe_read_kernel_str(to.cast(), LIMIT, address.cast())
         };
-        self.appended(got);
+        self.appended(used, got);
     }
 
     /// Appends the third text: `bytes` bytes of the current task's own memory.
     #[inline(always)]
-    pub fn user_bytes(&mut self, address: *const u8, bytes: usize) {
-        if self.used > TEXT_BYTES_MAX || bytes > TEXT_ROOM - TEXT_BYTES_MAX {
+    pub fn user_bytes(&mut self, address: *const u8, bytes: u64) {
+        let used = self.used();
+        if used >= TEXT_BYTES_MAX as u64 || bytes > (TEXT_ROOM - TEXT_BYTES_MAX) as u64 {
             return;
         }
         // SAFETY: checked to end inside the text.
         let failed = unsafe {
-            let to = (&raw mut (*self.scratch).text).cast::<u8>().add(self.used);
+            let to = (&raw mut (*self.buffer.scratch).text)
+                .cast::<u8>()
+                .add(used as usize);
             bpf_probe_read_user(to.cast(), bytes as u32, address.cast())
         };
-        self.appended(if failed == 0 { bytes as i64 } else { 0 });
-    }
-
-    /// Appends the third text: `bytes` bytes of kernel memory.
-    #[inline(always)]
-    pub fn kernel_bytes(&mut self, address: *const u8, bytes: usize) {
-        if self.used > TEXT_BYTES_MAX || bytes > TEXT_ROOM - TEXT_BYTES_MAX {
-            return;
+        if failed == 0 {
+            self.appended(used, bytes as i64);
         }
-        // SAFETY: checked to end inside the text.
-        let failed = unsafe {
-            let to = (&raw mut (*self.scratch).text).cast::<u8>().add(self.used);
-            bpf_probe_read_kernel(to.cast(), bytes as u32, address.cast())
-        };
-        self.appended(if failed == 0 { bytes as i64 } else { 0 });
     }
 
     #[inline(always)]
-    fn appended(&mut self, got: i64) {
-        if got > 0 && got <= (TEXT_ROOM - TEXT_BYTES_MAX) as i64 {
+    fn appended(&mut self, used: u64, got: i64) {
+        if got > 0 {
             self.event().text_bytes[2] = got as u16;
-            self.used += got as usize;
+            // SAFETY: the buffer is ours until `send`.
+            unsafe {
+                (&raw mut (*self.buffer.scratch).used).write_volatile(used + got as u64);
+            }
         }
     }
 
@@ -201,7 +275,7 @@ impl Record {
     /// Gives the buffer back without a record.
     #[inline(always)]
     pub fn discard(self) {
-        release(self.scratch);
+        self.buffer.release();
     }
 
     /// Sends a record that no rule judged.
@@ -219,18 +293,18 @@ impl Record {
             let before = unsafe { atomic::fetch_add(last, 1) };
             self.event().sequence = before + 1;
         }
-        let mut used = self.used;
-        if used > TEXT_ROOM {
-            used = TEXT_ROOM;
+        let mut used = self.used();
+        if used > TEXT_ROOM as u64 {
+            used = TEXT_ROOM as u64;
         }
-        let bytes = EVENT_BYTES + used;
+        let bytes = EVENT_BYTES as u64 + used;
         self.event().record_bytes = bytes as u32;
         // SAFETY: `event` and `text` lie behind each other in the buffer.
         let failed = unsafe {
             bpf_ringbuf_output(
                 from_ref(ring).cast_mut().cast(),
-                (&raw mut (*self.scratch).event).cast(),
-                bytes as u64,
+                (&raw mut (*self.buffer.scratch).event).cast(),
+                bytes,
                 0,
             )
         };
@@ -242,6 +316,6 @@ impl Record {
                 counter::LOST_RING
             },
         );
-        release(self.scratch);
+        self.buffer.release();
     }
 }

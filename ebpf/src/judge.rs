@@ -3,20 +3,20 @@
 use aya_ebpf::{helpers::bpf_get_current_task_btf, maps::lpm_trie::Key};
 use sekimori_abi::{
     event::{Device, device_class},
-    limits::{RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
+    limits::{CANDIDATES_MAX, RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
     table::{
-        BucketKey, DEVICE_ANY, DeviceKey, Head, NETWORK_SLOT_BITS, NetworkKey, PortKey, SET_NONE,
-        SET_UNKNOWN, UserKey,
+        BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, Head, NETWORK_SLOT_BITS,
+        NetworkKey, PortKey, SET_NONE, SET_UNKNOWN, UserKey,
     },
 };
-use sekimori_decide::{Facts, Outcome, decide};
+use sekimori_decide::{Facts, Outcome, outcome, score};
 
 use crate::{
-    emit,
+    emit::Buffer,
     maps::*,
     offset::*,
     path::{self, Place},
-    read::typed,
+    read::{copy, typed},
     task,
 };
 
@@ -29,6 +29,14 @@ pub struct Policy {
     pub recorded_kinds: u32,
     pub failed_opens: bool,
     pub any_port: u64,
+}
+
+/// The serial of a pattern that does not ask for one.
+static NO_SERIAL: [u64; SERIAL_BYTES_MAX / 8] = [0; SERIAL_BYTES_MAX / 8];
+
+#[inline(always)]
+const fn any_unless(asked: u32, value: u16) -> u32 {
+    if asked == 0 { DEVICE_ANY } else { value as u32 }
 }
 
 impl Policy {
@@ -85,17 +93,14 @@ impl Policy {
         } else {
             SET_NONE
         };
-        let key = BucketKey {
-            slot: self.slot,
-            kind: kind as u32,
-            set,
-        };
-        // SAFETY: buckets of the slot in force are not changed.
-        let Some(bucket) = (unsafe { BUCKETS.get(key) }) else {
+        let Some(buffer) = Buffer::acquire() else {
             return Outcome::default();
         };
-        let first = self.slot * RULES_MAX;
-        decide(bucket, facts, |index| RULES.get(first + index))
+        // SAFETY: the buffer is ours.
+        unsafe { (*buffer.scratch()).facts = *facts };
+        let best = best_score(buffer.index(), self.slot, (kind as u32) << 24 | set);
+        buffer.release();
+        outcome(best)
     }
 
     /// What is known of the acting program and person.
@@ -152,16 +157,14 @@ impl Policy {
             if let Some(set) = path::remembered(self, inode) {
                 return set;
             }
-            let Some(scratch) = emit::acquire() else {
+            let Some(buffer) = Buffer::acquire() else {
                 return SET_UNKNOWN;
             };
-            let walked = path::walk(scratch, Place::of_file(file), 0);
-            let set = if walked.complete {
-                path::sets_of(self, path::state(scratch, self)).0
-            } else {
-                SET_UNKNOWN
+            let set = match buffer.state_of(self, Place::of_file(file)) {
+                Some(state) => path::sets_of(self, state).0,
+                None => SET_UNKNOWN,
             };
-            emit::release(scratch);
+            buffer.release();
             path::remember(self, inode, set);
             set
         }
@@ -173,30 +176,37 @@ impl Policy {
         if device.class != device_class::USB {
             return 0;
         }
+        let Some(buffer) = Buffer::acquire() else {
+            return 0;
+        };
+        // SAFETY: the buffer is ours; both serials are 8-byte aligned there.
+        let (key, ours) = unsafe {
+            let key = &raw mut (*buffer.scratch()).device_key;
+            (
+                key,
+                (&raw mut (*key).serial).cast::<[u64; SERIAL_BYTES_MAX / 8]>(),
+            )
+        };
+        let theirs = (&raw const device.serial).cast::<[u64; SERIAL_BYTES_MAX / 8]>();
         let mut mask = 0;
         for combination in 0..8u32 {
-            let mut key = DeviceKey {
-                slot: self.slot,
-                vendor: DEVICE_ANY,
-                product: DEVICE_ANY,
-                has_serial: 0,
-                serial: [0; SERIAL_BYTES_MAX],
-            };
-            if combination & 1 != 0 {
-                key.vendor = device.vendor as u32;
-            }
-            if combination & 2 != 0 {
-                key.product = device.product as u32;
-            }
-            if combination & 4 != 0 {
-                key.has_serial = 1;
-                key.serial = device.serial;
-            }
-            // SAFETY: the value is read at once.
-            if let Some(groups) = unsafe { DEVICE_GROUPS.get(key) } {
-                mask |= *groups;
+            // SAFETY: as above; the value is read at once.
+            unsafe {
+                (*key).slot = self.slot;
+                (*key).vendor = any_unless(combination & 1, device.vendor);
+                (*key).product = any_unless(combination & 2, device.product);
+                (*key).has_serial = combination >> 2;
+                if combination & 4 != 0 {
+                    copy(theirs, ours);
+                } else {
+                    copy(&raw const NO_SERIAL, ours);
+                }
+                if let Some(groups) = DEVICE_GROUPS.get(&*key) {
+                    mask |= *groups;
+                }
             }
         }
+        buffer.release();
         mask
     }
 
@@ -233,4 +243,55 @@ impl Policy {
         };
         by_address & (self.any_port | by_port)
     }
+}
+
+/// The highest score among the candidates for a kind (bits 24 and up) and a set. The facts are in
+/// the buffer.
+///
+/// A function of its own, with numbers for arguments: the verifier looks at it once per program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn best_score(buffer: u32, slot: u32, kind_and_set: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
+    let key = BucketKey {
+        slot,
+        kind: kind_and_set >> 24,
+        set: kind_and_set & 0xff_ffff,
+    };
+    // SAFETY: buckets of the slot in force are not changed; the buffer is the caller's.
+    unsafe {
+        let Some(bucket) = BUCKETS.get(key) else {
+            return 0;
+        };
+        let best = &raw mut (*scratch).best;
+        best.write_volatile(0);
+        for at in 0..CANDIDATES_MAX {
+            if at as u32 >= bucket.count {
+                break;
+            }
+            let candidate = (&raw const bucket.candidates).cast::<u32>().add(at).read();
+            let score = candidate_score(buffer, slot, candidate) as u64;
+            if score > best.read_volatile() {
+                best.write_volatile(score);
+            }
+        }
+        best.read_volatile() as u32
+    }
+}
+
+/// The score of one candidate.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn candidate_score(buffer: u32, slot: u32, candidate: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr(buffer) else {
+        return 0;
+    };
+    let index = candidate & !CANDIDATE_UNLESS_VOID;
+    let Some(rule) = RULES.get(slot * RULES_MAX + index) else {
+        return 0;
+    };
+    // SAFETY: the buffer is the caller's.
+    score(candidate, rule, unsafe { &(*scratch).facts })
 }

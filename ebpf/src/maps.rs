@@ -16,6 +16,8 @@ use sekimori_abi::{
     },
 };
 
+use sekimori_decide::Facts;
+
 /// The cell that says which slot is in force.
 #[map]
 pub static ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
@@ -146,6 +148,18 @@ pub const TEXT_ROOM: usize = TEXT_BYTES_MAX + 4096;
 #[repr(C)]
 pub struct Scratch {
     pub busy: u64,
+    /// Where a walk stands. Loop state lives here and not in registers: what the verifier does not
+    /// remember cannot multiply its paths.
+    pub dentry: u64,
+    pub mount: u64,
+    pub state: u64,
+    /// Bytes of `text` in use.
+    pub used: u64,
+    /// What is being judged, and the best score so far.
+    pub facts: Facts,
+    pub best: u64,
+    /// A key too large for a program's stack.
+    pub device_key: DeviceKey,
     pub hashes: [u64; 64],
     pub name: [u64; NAME_BYTES_MAX / 8],
     /// Sums under construction: too large for a program's stack.

@@ -105,7 +105,5 @@ constants!(
     NAMEIDATA_DFD,
     FILENAME_NAME,
     // Not fields, but set the same way.
-    SETATTR_DENTRY_ARGUMENT,
-    SETATTR_IATTR_ARGUMENT,
     PROGRAM_LOGS,
 );

@@ -4,14 +4,13 @@
 use aya_ebpf::{bindings::inode, helpers::generated::bpf_probe_read_kernel_str};
 use core::ptr::null;
 use sekimori_abi::{
-    event::flag,
     limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, TEXT_BYTES_MAX},
     table::{COMPONENT_ANY, Edge, SET_UNKNOWN, STATE_DEAD, STATE_ROOT},
 };
 
 use crate::{
     judge::Policy,
-    maps::{EDGES, LABELS, STATES, Scratch},
+    maps::{EDGES, LABELS, SCRATCH, STATES, Scratch},
     offset::*,
     read::{pointer, probed_at},
 };
@@ -52,97 +51,134 @@ impl Place {
     }
 }
 
-/// What a walk found.
-#[derive(Clone, Copy)]
-pub struct Walked {
-    /// It reached the root.
-    pub complete: bool,
-    /// Bytes written to the scratch's text.
-    pub bytes: usize,
-}
+/// Result of `walk_path` when the root was not reached.
+pub const INCOMPLETE: u64 = 0;
+/// Result of `walk_path` when it was.
+pub const COMPLETE: u64 = 1;
 
-/// Walks to the root. Leaves the hash of each component in `hashes` (leaf first, 0 where a step
-/// found none) and the names in `text` from `start` on, leaf first, each NUL-terminated.
+/// Walks to the root. Leaves the hash of each component in the buffer's `hashes` (leaf first, 0
+/// where a step found none) and appends the names to its `text`, leaf first, each NUL-terminated.
 ///
-/// # Safety
-/// `scratch` must be a buffer of this program's own.
-#[inline(always)]
-pub unsafe fn walk(scratch: *mut Scratch, place: Place, start: usize) -> Walked {
-    let mut dentry = place.dentry;
-    let mut mount = place.mount;
-    let mut complete = false;
-    let mut used = start;
-    // SAFETY: in bounds: `name` is NAME_BYTES_MAX bytes, hashes 64, and `used` is checked below.
+/// The walk begins at the buffer's `mount` and `dentry`. A function of its own, with numbers for
+/// arguments: the verifier looks at it once per program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_path(buffer: u32) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return INCOMPLETE;
+    };
+    // SAFETY: the buffer is the caller's.
     unsafe {
-        let words = (&raw mut (*scratch).name).cast::<u64>();
-        let hashes = (&raw mut (*scratch).hashes).cast::<u64>();
-        let text = (&raw mut (*scratch).text).cast::<u8>();
+        put(&raw mut (*scratch).state, INCOMPLETE);
+        let start = take(&raw const (*scratch).used);
         for step in 0..PATH_DEPTH_MAX {
-            *hashes.add(step) = 0;
-            if complete {
-                continue;
-            }
-            if !mount.is_null() {
-                let root = pointer(mount.wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
-                if dentry == root {
-                    let up = pointer(mount, &MOUNT_PARENT);
-                    if up == mount {
-                        complete = true;
-                    } else {
-                        dentry = pointer(mount, &MOUNT_POINT);
-                        mount = up;
-                    }
-                    continue;
-                }
-            }
-            let parent = pointer(dentry, &DENTRY_PARENT);
-            if parent == dentry {
-                complete = true;
-                continue;
-            }
-            // A qstr holds hash and length (8 bytes), then the name.
-            let name: u64 = probed_at(dentry.wrapping_add(DENTRY_NAME.get() + 8));
-            for word in 0..NAME_BYTES_MAX / 8 {
-                *words.add(word) = 0;
-            }
-            bpf_probe_read_kernel_str(words.cast(), NAME_BYTES_MAX as u32, name as *const _);
-            *hashes.add(step) = sekimori_decide::path::words_hash(&*words.cast());
-            if used < TEXT_BYTES_MAX && used - start < PATH_BYTES_MAX - NAME_BYTES_MAX {
-                let room = NAME_BYTES_MAX as u32;
-                let got = bpf_probe_read_kernel_str(text.add(used).cast(), room, words.cast());
-                if got > 0 && got <= NAME_BYTES_MAX as i64 {
-                    used += got as usize;
-                }
-            }
-            dentry = parent;
+            let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
+            put(hash, climb(scratch, start));
         }
-    }
-    Walked {
-        complete,
-        bytes: used - start,
+        take(&raw const (*scratch).state)
     }
 }
 
-/// The automaton's state after the components that `walk` left.
-///
-/// # Safety
-/// `scratch` must be a buffer of this program's own, just filled by a complete walk.
+/// One step towards the root; answers the hash of the component passed, 0 when none was.
 #[inline(always)]
-pub unsafe fn state(scratch: *mut Scratch, policy: &Policy) -> u32 {
-    let mut state = STATE_ROOT;
-    for step in 0..PATH_DEPTH_MAX {
-        // SAFETY: in bounds.
-        let component = unsafe {
-            *(&raw const (*scratch).hashes)
-                .cast::<u64>()
-                .add(PATH_DEPTH_MAX - 1 - step)
-        };
-        if component == 0 || state == STATE_DEAD {
-            continue;
+unsafe fn climb(scratch: *mut Scratch, start: u64) -> u64 {
+    // SAFETY: the buffer is the caller's, `name` is NAME_BYTES_MAX bytes, `used` is checked.
+    unsafe {
+        if take(&raw const (*scratch).state) == COMPLETE {
+            return 0;
         }
-        state = next(policy.slot, state, component);
+        let dentry = take(&raw const (*scratch).dentry) as *const u8;
+        let mount = take(&raw const (*scratch).mount) as *const u8;
+        if !mount.is_null() {
+            let root = pointer(mount.wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
+            if dentry == root {
+                let up = pointer(mount, &MOUNT_PARENT);
+                if up == mount {
+                    put(&raw mut (*scratch).state, COMPLETE);
+                } else {
+                    put(
+                        &raw mut (*scratch).dentry,
+                        pointer(mount, &MOUNT_POINT) as u64,
+                    );
+                    put(&raw mut (*scratch).mount, up as u64);
+                }
+                return 0;
+            }
+        }
+        let parent = pointer(dentry, &DENTRY_PARENT);
+        if parent == dentry {
+            put(&raw mut (*scratch).state, COMPLETE);
+            return 0;
+        }
+        put(&raw mut (*scratch).dentry, parent as u64);
+        // A qstr holds hash and length (8 bytes), then the name.
+        let name: u64 = probed_at(dentry.wrapping_add(DENTRY_NAME.get() + 8));
+        let words = (&raw mut (*scratch).name).cast::<u64>();
+        for word in 0..NAME_BYTES_MAX / 8 {
+            put(words.add(word), 0);
+        }
+        bpf_probe_read_kernel_str(words.cast(), NAME_BYTES_MAX as u32, name as *const _);
+        append_name(scratch, start);
+        sekimori_decide::path::words_hash(&*words.cast())
     }
-    state
+}
+
+/// Appends `name` to `text` while there is room for it.
+#[inline(always)]
+unsafe fn append_name(scratch: *mut Scratch, start: u64) {
+    // SAFETY: the buffer is the caller's, and `used` leaves room for a name.
+    unsafe {
+        let used = take(&raw const (*scratch).used);
+        let room = PATH_BYTES_MAX - NAME_BYTES_MAX;
+        if used >= TEXT_BYTES_MAX as u64 || used.wrapping_sub(start) >= room as u64 {
+            return;
+        }
+        let to = (&raw mut (*scratch).text).cast::<u8>().add(used as usize);
+        let from = (&raw const (*scratch).name).cast();
+        let got = bpf_probe_read_kernel_str(to.cast(), NAME_BYTES_MAX as u32, from);
+        if got > 0 {
+            put(&raw mut (*scratch).used, used + got as u64);
+        }
+    }
+}
+
+/// The automaton's state after the components that a complete walk left.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn path_state(buffer: u32, slot: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return STATE_DEAD;
+    };
+    // SAFETY: the buffer is the caller's.
+    unsafe {
+        put(&raw mut (*scratch).state, STATE_ROOT as u64);
+        for step in 0..PATH_DEPTH_MAX {
+            let at = PATH_DEPTH_MAX - 1 - step;
+            let component = take((&raw const (*scratch).hashes).cast::<u64>().add(at));
+            let state = take(&raw const (*scratch).state) as u32;
+            if component != 0 && state != STATE_DEAD {
+                put(
+                    &raw mut (*scratch).state,
+                    next(slot, state, component) as u64,
+                );
+            }
+        }
+        take(&raw const (*scratch).state) as u32
+    }
+}
+
+/// Reads loop state from the buffer.
+#[inline(always)]
+unsafe fn take(cell: *const u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { cell.read_volatile() }
+}
+
+/// Writes loop state to the buffer.
+#[inline(always)]
+unsafe fn put(cell: *mut u64, value: u64) {
+    // SAFETY: the caller's.
+    unsafe { cell.write_volatile(value) }
 }
 
 #[inline(always)]
@@ -204,17 +240,4 @@ pub unsafe fn remember(policy: &Policy, inode: *const u8, set: u32) {
         // SAFETY: not null.
         unsafe { cell.write_volatile((policy.generation as u64) << 32 | set as u64) };
     }
-}
-
-/// The flag a text of this walk carries.
-#[inline(always)]
-pub fn flags_of(walked: Walked, place: Place) -> u16 {
-    let mut flags = 0;
-    if !walked.complete {
-        flags |= flag::PATH_TRUNCATED;
-    }
-    if place.mount.is_null() {
-        flags |= flag::PATH_IN_FILE_SYSTEM;
-    }
-    flags
 }

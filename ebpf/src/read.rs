@@ -36,3 +36,19 @@ pub fn probed_at<T: Copy + Default>(address: *const u8) -> T {
 pub fn pointer(base: *const u8, offset: &'static Constant) -> *const u8 {
     probed::<u64>(base, offset) as *const u8
 }
+
+/// Copies plain data word by word: a `memcpy` becomes a call that copies byte by byte.
+///
+/// # Safety
+/// Both must be valid, 8-byte aligned and a whole number of 8-byte words.
+#[inline(always)]
+pub unsafe fn copy<T>(from: *const T, to: *mut T) {
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: by contract.
+        unsafe {
+            to.cast::<u64>()
+                .add(word)
+                .write_volatile(from.cast::<u64>().add(word).read_volatile())
+        };
+    }
+}

@@ -5,9 +5,10 @@
 
 pub mod path;
 
+use core::hint::black_box;
+
 use sekimori_abi::{
     event::verdict,
-    limits::CANDIDATES_MAX,
     table::{Bucket, CANDIDATE_UNLESS_VOID, Condition, Rule, action},
 };
 
@@ -56,48 +57,71 @@ impl Outcome {
 /// strength the one written later wins.
 const RULE_BITS: u32 = 16;
 
+/// Whether a question is asked and not answered by what there is.
+///
+/// `black_box` keeps the compiler from joining several such questions into arithmetic on truth
+/// values: the kernel's verifier follows each combination of known truth values, so it needs plain
+/// branches that leave early.
 #[inline(always)]
-const fn asked_and_missed(asked: u64, has: u64) -> bool {
-    (asked != 0) & (asked & has == 0)
+fn misses(asked: u64, has: u64) -> bool {
+    let asked = black_box(asked);
+    asked != 0 && asked & has == 0
 }
 
 #[inline(always)]
-const fn holds(condition: &Condition, facts: &Facts) -> bool {
-    !(asked_and_missed(condition.programs, facts.programs)
-        | asked_and_missed(condition.users, facts.users)
-        | asked_and_missed(condition.devices, facts.devices)
-        | asked_and_missed(condition.destinations, facts.destinations))
+fn holds(condition: &Condition, facts: &Facts) -> bool {
+    if misses(condition.programs, facts.programs) {
+        return false;
+    }
+    if misses(condition.users, facts.users) {
+        return false;
+    }
+    if misses(condition.devices, facts.devices) {
+        return false;
+    }
+    !misses(condition.destinations, facts.destinations)
 }
 
 /// Whether `rule` applies to an event with these facts.
 #[inline(always)]
-pub const fn applies(rule: &Rule, unless_void: bool, facts: &Facts) -> bool {
-    let excepted = (rule.has_unless != 0) & !unless_void & holds(&rule.unless, facts);
-    holds(&rule.when, facts) & !excepted
+pub fn applies(rule: &Rule, unless_void: bool, facts: &Facts) -> bool {
+    if !holds(&rule.when, facts) {
+        return false;
+    }
+    if black_box(rule.has_unless) == 0 || unless_void {
+        return true;
+    }
+    !holds(&rule.unless, facts)
 }
 
-/// Judges one event. All candidates are looked at; the strongest action wins, and among equals the
-/// rule with the highest index.
+/// How strongly one candidate speaks: its action and, behind it, its index plus one, so that the
+/// strongest action wins and among equals the rule written later. 0 when it does not apply.
 #[inline(always)]
+pub fn score(candidate: u32, rule: &Rule, facts: &Facts) -> u32 {
+    if applies(rule, candidate & CANDIDATE_UNLESS_VOID != 0, facts) {
+        let index = candidate & !CANDIDATE_UNLESS_VOID;
+        rule.action << RULE_BITS | (index + 1)
+    } else {
+        0
+    }
+}
+
+/// The outcome that the highest score stands for.
+#[inline(always)]
+pub const fn outcome(best: u32) -> Outcome {
+    Outcome { action: best >> RULE_BITS, rule: best & ((1 << RULE_BITS) - 1) }
+}
+
+/// Judges one event. All candidates are looked at; the strongest action wins.
 pub fn decide<'a>(
     bucket: &Bucket,
     facts: &Facts,
     rule_at: impl Fn(u32) -> Option<&'a Rule>,
 ) -> Outcome {
-    let mut best = 0u32;
-    for at in 0..CANDIDATES_MAX {
-        if at as u32 >= bucket.count {
-            break;
-        }
-        let Some(candidate) = bucket.candidates.get(at) else { break };
-        let index = candidate & !CANDIDATE_UNLESS_VOID;
-        let Some(rule) = rule_at(index) else { continue };
-        if applies(rule, candidate & CANDIDATE_UNLESS_VOID != 0, facts) {
-            let score = rule.action << RULE_BITS | (index + 1);
-            if score > best {
-                best = score;
-            }
-        }
-    }
-    Outcome { action: best >> RULE_BITS, rule: best & ((1 << RULE_BITS) - 1) }
+    let candidates = bucket.candidates.iter().take(bucket.count as usize);
+    let scores = candidates.filter_map(|candidate| {
+        let rule = rule_at(candidate & !CANDIDATE_UNLESS_VOID)?;
+        Some(score(*candidate, rule, facts))
+    });
+    outcome(scores.max().unwrap_or(0))
 }

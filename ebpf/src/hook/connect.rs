@@ -14,13 +14,13 @@ use crate::{
     judge::Policy,
     maps::{Peer, SOCKETS},
     offset::*,
-    read::{pointer, probed, probed_at},
+    read::{copy, pointer, probed, probed_at},
 };
 
 /// `sun_path` within `struct sockaddr_un`.
 const UNIX_PATH_AT: usize = 2;
 /// Bytes of `sun_path`.
-const UNIX_PATH_BYTES: usize = 108;
+const UNIX_PATH_BYTES: u32 = 108;
 
 #[lsm(hook = "socket_connect")]
 pub fn socket_connect(ctx: LsmContext) -> i32 {
@@ -75,7 +75,7 @@ fn unix(policy: &Policy, address: *const u8) {
     count(kind::NET_CONNECT, counter::SEEN);
     if let Some(mut record) = Record::begin(kind::NET_CONNECT, operation::CONNECT) {
         record.event().family = family::UNIX;
-        record.kernel_string(path, UNIX_PATH_BYTES);
+        record.kernel_string::<UNIX_PATH_BYTES>(path);
         record.send(policy, Outcome::default());
     }
 }
@@ -93,7 +93,7 @@ pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32)
         (*sum).flags = 0;
         (*sum).allowed_by = allowed_by as u64;
         (*sum).peer = peer;
-        (*sum).process = (*scratch).event.process;
+        copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if SOCKETS.insert(sk as u64, &*sum, 0).is_err() {
             count(kind::NET_UPLOAD, counter::LOST_TABLE);
         }

@@ -53,7 +53,7 @@ pub fn bprm_check(ctx: LsmContext) -> i32 {
             describe_file(&mut record, file);
             record.path(Place::of_file(file));
             record.second_path(working_directory());
-            record.kernel_string(pointer(bprm, &BPRM_FILENAME), NAME_BYTES_MAX);
+            record.kernel_string::<{ NAME_BYTES_MAX as u32 }>(pointer(bprm, &BPRM_FILENAME));
             record.send(&policy, outcome);
         }
         REFUSED
@@ -126,7 +126,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         bytes = ARGUMENT_BYTES_MAX as u64;
         record.event().flags |= flag::ARGUMENTS_TRUNCATED;
     }
-    record.user_bytes(start as *const u8, bytes as usize);
+    record.user_bytes(start as *const u8, bytes);
     record.send(&policy, kept(bprm, &policy));
     0
 }

@@ -16,7 +16,7 @@ use crate::{
     judge::Policy,
     maps::PLACES,
     offset::*,
-    path::{self, Place},
+    path::Place,
     read::{pointer, probed, probed_at},
     task,
 };
@@ -50,10 +50,8 @@ pub fn failed_open(ctx: FExitContext) -> i32 {
         return 0;
     };
     if !absolute {
-        let directory = directory_of(nameidata);
-        record.second_path(directory);
-        // SAFETY: the buffer is the record's, just filled by a walk.
-        if unsafe { path::state(record.scratch(), &policy) } == STATE_DEAD {
+        let complete = record.second_path(directory_of(nameidata));
+        if complete && record.last_state(&policy) == STATE_DEAD {
             return discard(record);
         }
     }
@@ -64,7 +62,7 @@ pub fn failed_open(ctx: FExitContext) -> i32 {
     }
     record.event().errno = errno as i32;
     record.event().flags |= flag::OPEN_FAILED;
-    record.kernel_string(name, PATH_BYTES_MAX);
+    record.kernel_string::<{ PATH_BYTES_MAX as u32 }>(name);
     record.send(&policy, Outcome::default());
     0
 }

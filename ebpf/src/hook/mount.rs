@@ -40,7 +40,7 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         Outcome::default()
     };
     if let Some(mut record) = Record::begin(kind::USB_MOUNT, operation::MOUNT) {
-        record.event().device = *device;
+        record.device(device);
         record.send(&policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }

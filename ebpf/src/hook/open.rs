@@ -13,7 +13,7 @@ use crate::{
     maps::FILES,
     offset::*,
     path::Place,
-    read::{pointer, probed, typed},
+    read::{copy, pointer, probed, typed},
     task,
 };
 
@@ -84,7 +84,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
         let outcome = judge_write(policy, &*device, set);
         if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
             describe_file(&mut record, file);
-            record.event().device = *device;
+            record.device(&*device);
             record.path(Place::of_file(file));
             if !outcome.denies() {
                 let scratch = record.scratch();
@@ -93,7 +93,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
                 (*sum).calls = 0;
                 (*sum).flags = 0;
                 (*sum).inode = inode as u64;
-                (*sum).process = (*scratch).event.process;
+                copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
                 if FILES.insert(file as u64, &*sum, 0).is_err() {
                     count(kind::USB_WRITE, counter::LOST_TABLE);
                 }

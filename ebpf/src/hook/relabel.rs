@@ -9,12 +9,16 @@ use sekimori_abi::{
 
 use super::{ALLOWED, REFUSED};
 use crate::{
-    emit::{self, Record},
+    emit::{Buffer, Record},
     judge::Policy,
     offset::*,
     path::{self, Place},
     read::{pointer, probed},
 };
+
+/// `S_IFMT` and `S_IFDIR` (include/uapi/linux/stat.h).
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
 
 #[lsm(hook = "path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
@@ -56,7 +60,9 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
-    let set = set_below(&policy, old);
+    let inode = pointer(old.dentry, &DENTRY_INODE);
+    let mode = probed::<u16>(inode, &INODE_MODE);
+    let set = moved_set(&policy, old, new, mode & S_IFMT == S_IFDIR);
     if set == SET_NONE || !policy.judges(kind::FILE_OPEN, set) {
         return ALLOWED;
     }
@@ -65,10 +71,9 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
         return ALLOWED;
     }
     if let Some(mut record) = Record::begin(kind::FILE_OPEN, operation) {
-        let inode = pointer(old.dentry, &DENTRY_INODE);
         let event = record.event();
         event.inode = probed(inode, &INODE_NUMBER);
-        event.mode = probed::<u16>(inode, &INODE_MODE) as u32;
+        event.mode = mode as u32;
         event.size = probed(inode, &INODE_SIZE);
         event.device.dev = probed(pointer(inode, &INODE_SB), &SB_DEV);
         record.path(old);
@@ -78,20 +83,22 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
     if outcome.denies() { REFUSED } else { ALLOWED }
 }
 
-/// Set of everything that the move would carry.
+/// Set of what the move would carry to a place where labels fall differently: the file's own, or
+/// for a directory everything that can lie below it.
 #[inline(always)]
-fn set_below(policy: &Policy, place: Place) -> u32 {
-    let Some(scratch) = emit::acquire() else {
+fn moved_set(policy: &Policy, old: Place, new: Place, directory: bool) -> u32 {
+    let Some(buffer) = Buffer::acquire() else {
         return SET_UNKNOWN;
     };
-    // SAFETY: our buffer, filled by the walk.
-    let set = unsafe {
-        if path::walk(scratch, place, 0).complete {
-            path::sets_of(policy, path::state(scratch, policy)).1
-        } else {
-            SET_UNKNOWN
-        }
+    let from = buffer.state_of(policy, old);
+    let to = buffer.state_of(policy, new);
+    buffer.release();
+    let (Some(from), Some(to)) = (from, to) else {
+        return SET_UNKNOWN;
     };
-    emit::release(scratch);
-    set
+    if from == to {
+        return SET_NONE;
+    }
+    let (own, below) = path::sets_of(policy, from);
+    if directory { below } else { own }
 }

@@ -18,7 +18,7 @@ use crate::{
     judge::Policy,
     maps::{Peer, SOCKETS},
     offset::*,
-    read::{pointer, probed},
+    read::{copy, pointer, probed},
 };
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
@@ -213,7 +213,7 @@ fn report(sk: *const u8, operation: u8) {
     // SAFETY: map values live as long as the program runs.
     unsafe {
         let event = record.event();
-        event.process = (*sum).process;
+        copy(&raw const (*sum).process, &raw mut event.process);
         event.bytes = (*sum).bytes;
         event.bytes_in = (*sum).bytes_in;
         event.calls = (*sum).calls;

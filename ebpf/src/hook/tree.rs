@@ -20,7 +20,7 @@ use crate::{
 /// `ATTR_SIZE` (include/linux/fs.h).
 const ATTR_SIZE: u32 = 8;
 /// Bytes of a symlink's target kept.
-const TARGET_BYTES_MAX: usize = 1024;
+const TARGET_BYTES_MAX: u32 = 1024;
 
 /// What changes, and into what.
 struct Change {
@@ -110,14 +110,20 @@ pub fn inode_rename(ctx: LsmContext) -> i32 {
     )
 }
 
-/// The arguments moved between kernels: the loader says where they are.
+/// `inode_setattr(dentry, attributes)`, up to 6.9.
 #[lsm(hook = "inode_setattr")]
 pub fn inode_setattr(ctx: LsmContext) -> i32 {
-    let (dentry, attributes): (*const u8, *const u8) = if SETATTR_DENTRY_ARGUMENT.get() == 0 {
-        (ctx.arg(0), ctx.arg(1))
-    } else {
-        (ctx.arg(1), ctx.arg(2))
-    };
+    resized(ctx.arg(0), ctx.arg(1))
+}
+
+/// `inode_setattr(idmap, dentry, attributes)`, from 6.10 on. The loader takes the one that fits.
+#[lsm(hook = "inode_setattr")]
+pub fn inode_setattr_mapped(ctx: LsmContext) -> i32 {
+    resized(ctx.arg(1), ctx.arg(2))
+}
+
+#[inline(always)]
+fn resized(dentry: *const u8, attributes: *const u8) -> i32 {
     if probed::<u32>(attributes, &IATTR_VALID) & ATTR_SIZE == 0 {
         return ALLOWED;
     }
@@ -146,13 +152,13 @@ fn check(near: *const u8, change: &Change) -> i32 {
     let outcome = judge_write(&policy, device, known_set(&policy, change));
     if let Some(mut record) = Record::begin(kind::USB_WRITE, change.operation) {
         describe(&mut record, change);
-        record.event().device = *device;
+        record.device(device);
         record.path(Place::of_dentry(change.dentry));
         if let Some(second) = change.second {
             record.second_path(Place::of_dentry(second));
         }
         if let Some(target) = change.target {
-            record.kernel_string(target, TARGET_BYTES_MAX);
+            record.kernel_string::<TARGET_BYTES_MAX>(target);
         }
         record.send(&policy, outcome);
     }

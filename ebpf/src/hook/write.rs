@@ -17,7 +17,7 @@ use crate::{
     maps::{FILES, FileSum},
     offset::*,
     path::Place,
-    read::pointer,
+    read::{copy, pointer},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
@@ -102,7 +102,7 @@ fn first_seen(file: *const u8, bytes: i64) {
         (*sum).calls = 1;
         (*sum).flags = flag::LATE as u64;
         (*sum).inode = pointer(file, &FILE_INODE) as u64;
-        (*sum).process = (*scratch).event.process;
+        copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if FILES.insert(file as u64, &*sum, 0).is_err() {
             count(kind::USB_WRITE, counter::LOST_TABLE);
         }
@@ -129,7 +129,7 @@ fn finish(mut record: Record, file: *const u8) {
     // SAFETY: map values live as long as the program runs.
     unsafe {
         let event = record.event();
-        event.process = (*sum).process;
+        copy(&raw const (*sum).process, &raw mut event.process);
         event.bytes = (*sum).bytes;
         event.calls = (*sum).calls;
         event.flags |= (*sum).flags as u16;
@@ -138,7 +138,7 @@ fn finish(mut record: Record, file: *const u8) {
     let sb = pointer(pointer(file, &FILE_INODE), &INODE_SB);
     // SAFETY: the superblock of an open file; map values live as long as the program runs.
     if let Some(device) = unsafe { device::below(sb) } {
-        record.event().device = unsafe { *device };
+        record.device(unsafe { &*device });
     }
     record.path(Place::of_file(file));
     record.send(&policy, Outcome::default());

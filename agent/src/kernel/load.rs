@@ -1,0 +1,71 @@
+//! Loading: offsets in, object loaded, nothing attached yet.
+
+use aya::{Btf, Ebpf, EbpfLoader};
+use sekimori_abi::limits::SCRATCH_PER_CPU;
+
+use super::{KernelError, OBJECT, offsets::Offsets};
+
+/// The kernel's list of active security modules.
+pub(crate) const LSM_PATH: &str = "/sys/kernel/security/lsm";
+
+/// Programs that are not attached yet.
+pub(super) struct Loaded {
+    /// Maps and programs.
+    pub(super) ebpf: Ebpf,
+    /// The kernel's types.
+    pub(super) btf: Btf,
+    /// See `Offsets`.
+    pub(super) setattr_takes_idmap: bool,
+}
+
+/// Loads the programs' maps and gives the programs their constants.
+pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
+    if OBJECT.is_empty() {
+        return Err(KernelError::Unsupported(
+            "this agent was built without the kernel programs; build it with `cargo xtask build`"
+                .to_owned(),
+        ));
+    }
+    let offsets = Offsets::resolve()?;
+    let btf = Btf::from_sys_fs()
+        .map_err(|error| KernelError::from_aya("reading the kernel's types", &error))?;
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(what, error)| KernelError::Other(format!("{what}: {error}")))?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX / SCRATCH_PER_CPU);
+    let logs = u32::from(program_logs);
+
+    tracing::debug!(cpus, "offsets resolved");
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf)).allow_unsupported_maps();
+    loader.map_max_entries("SCRATCH", cpus.saturating_mul(SCRATCH_PER_CPU));
+    for (constant, value) in &offsets.values {
+        // A constant that no program reads is not in the object.
+        loader.override_global(constant, value, false);
+    }
+    loader.override_global("PROGRAM_LOGS", &logs, false);
+    let ebpf = loader
+        .load(OBJECT)
+        .map_err(|error| KernelError::from_aya("loading the kernel programs", &error))?;
+    tracing::debug!("maps created");
+    Ok(Loaded { ebpf, btf, setattr_takes_idmap: offsets.setattr_takes_idmap })
+}
+
+/// Whether BPF programs may decide.
+///
+/// # Errors
+/// When `bpf` is not among the active security modules; says how to change that.
+pub(super) fn check_lsm() -> Result<String, KernelError> {
+    let list = std::fs::read_to_string(LSM_PATH).map_err(|error| {
+        KernelError::Unsupported(format!(
+            "{LSM_PATH}: {error}; is securityfs mounted? (mount -t securityfs securityfs \
+             /sys/kernel/security)"
+        ))
+    })?;
+    let list = list.trim();
+    if list.split(',').any(|name| name == "bpf") {
+        return Ok(list.to_owned());
+    }
+    Err(KernelError::Unsupported(format!(
+        "bpf is not among the active security modules ({list}); boot with lsm={list},bpf"
+    )))
+}

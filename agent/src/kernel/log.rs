@@ -1,0 +1,25 @@
+//! Debug logs of the programs, off unless asked for and never used for events.
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
+
+/// Prints the programs' logs until the agent ends.
+pub(super) fn follow(ebpf: &mut Ebpf) {
+    let logger = match EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(error) => return warn!("no program logs: {error}"),
+    };
+    // SAFETY: the logger owns its descriptor for as long as it lives.
+    let mut logger = match unsafe { AsyncFd::register(logger) } {
+        Ok(logger) => logger,
+        Err(error) => return warn!("no program logs: {error}"),
+    };
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+}

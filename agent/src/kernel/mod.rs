@@ -1,0 +1,25 @@
+//! The only module that knows that aya exists: probes the kernel, loads and attaches the programs,
+//! fills the tables, reads the rings.
+#![allow(unsafe_code, reason = "aya asks for Pod, tokio for descriptors that stay open")]
+
+mod doctor;
+mod error;
+mod load;
+mod log;
+mod offsets;
+mod plan;
+mod ring;
+mod sensor;
+mod stats;
+mod tables;
+
+pub use self::{
+    doctor::{Check, DoctorReport, doctor},
+    error::KernelError,
+    plan::Feature,
+    sensor::{Options, Sensor},
+    stats::Counters,
+};
+
+/// The kernel programs as they were built; empty when this binary was built without them.
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ebpf.o"));

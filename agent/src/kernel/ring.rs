@@ -1,0 +1,86 @@
+//! The two rings. Denials are read first, and again between portions of telemetry.
+
+use std::{os::fd::AsRawFd, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::KernelError;
+
+/// Records read from the telemetry ring before denials are looked at again.
+const PORTION: usize = 256;
+/// Records read in one call, so that the caller gets to write and to look at its timers.
+const DRAIN_MAX: usize = 8192;
+
+pub(super) struct Rings {
+    telemetry: AsyncFd<Ring>,
+    denials: AsyncFd<Ring>,
+}
+
+struct Ring(RingBuf<MapData>);
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Rings {
+    /// Takes the rings out of the loaded programs. Must be called in a tokio runtime.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self { telemetry: open(ebpf, "TELEMETRY")?, denials: open(ebpf, "DENIALS")? })
+    }
+
+    /// Waits until a ring has something or `patience` is over.
+    pub(super) async fn ready(&self, patience: Duration) -> Result<(), KernelError> {
+        let either = async {
+            tokio::select! {
+                guard = self.denials.readable() => guard.map(|mut guard| guard.clear_ready()),
+                guard = self.telemetry.readable() => guard.map(|mut guard| guard.clear_ready()),
+            }
+        };
+        match tokio::time::timeout(patience, either).await {
+            Ok(Err(error)) => Err(KernelError::Other(format!("waiting for the rings: {error}"))),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives each waiting record to `each`; answers how many there were.
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        let mut total = 0;
+        while total < DRAIN_MAX {
+            let denials = portion(self.denials.get_mut(), each);
+            let telemetry = portion(self.telemetry.get_mut(), each);
+            total += denials + telemetry;
+            if denials + telemetry == 0 {
+                break;
+            }
+        }
+        total
+    }
+}
+
+fn portion(ring: &mut Ring, each: &mut dyn FnMut(&[u8])) -> usize {
+    let mut count = 0;
+    while count < PORTION
+        && let Some(record) = ring.0.next()
+    {
+        each(&record);
+        count += 1;
+    }
+    count
+}
+
+fn open(ebpf: &mut Ebpf, name: &str) -> Result<AsyncFd<Ring>, KernelError> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| KernelError::Other(format!("the programs have no map {name}")))?;
+    let ring = RingBuf::try_from(map)
+        .map_err(|error| KernelError::from_aya(&format!("map {name}"), &error))?;
+    // SAFETY: the ring owns its descriptor for as long as it lives.
+    unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) }
+        .map_err(|error| KernelError::Other(format!("watching ring {name}: {error}")))
+}
