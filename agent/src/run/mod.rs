@@ -54,11 +54,27 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     }
     let (spool, report) = Spool::open(&config.spool.directory, SpoolConfig::from(&config.spool))?;
     let spool = SharedSpool::new(spool);
+    let result = run_with(config, options, spool.clone(), &report).await;
+    if result.is_err() && report.clean {
+        // A start that failed leaves no gap: nothing was recorded before it either. After one that
+        // was not clean the mark stays off, so that the next start still tells of the gap.
+        let _ = spool.close();
+    }
+    result
+}
+
+async fn run_with(
+    config: Config,
+    options: Options,
+    spool: SharedSpool,
+    report: &RecoveryReport,
+) -> Result<(), RunError> {
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
     let loaded = keeper.load()?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = control::bind(&config.control.socket)?;
+    let _socket = SocketFile(config.control.socket.clone());
     let program_logs = options.program_logs || config.record.kernel_log;
     let sensor = Sensor::start(&loaded.compiled.tables, &kernel::Options { program_logs })?;
 
@@ -74,12 +90,20 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
     let mut agent = Agent { config, spool, pipeline, keeper, sensor, shipper, started_ns };
-    agent.say_started(&report);
+    agent.say_started(report);
     let result = agent.turn(asked).await;
     control.abort();
     sync.abort();
-    let _ = std::fs::remove_file(&agent.config.control.socket);
     agent.stop(result).await
+}
+
+/// Takes the control socket away when the agent ends, however it ends.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Everything that lives while the agent runs.
