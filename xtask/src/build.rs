@@ -24,8 +24,6 @@ pub struct Options {
 const BPF_TARGET_DIR: &str = "target/bpf";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
-/// Names the object to the agent's build script.
-pub const OBJECT_VARIABLE: &str = "SEKIMORI_EBPF_OBJECT";
 const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimori-tests"];
 
 /// Builds what `options` asks for.
@@ -34,11 +32,11 @@ const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimor
 /// When a tool is missing or a build fails; cargo has then already printed why.
 pub fn run(options: Options) -> Result<()> {
     let repository = process::repository()?;
-    let object = kernel_programs(&repository)?;
+    kernel_programs(&repository)?;
     if options.ebpf_only {
         return Ok(());
     }
-    user_programs(&repository, &object, options.release)
+    user_programs(&repository, options.release)
 }
 
 /// Builds the kernel programs and returns the absolute path of the object file.
@@ -81,10 +79,10 @@ pub fn kernel_programs(repository: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When a crate does not compile.
-pub fn user_programs(repository: &Path, object: &Path, release: bool) -> Result<()> {
+pub fn user_programs(repository: &Path, release: bool) -> Result<()> {
     println!("build  agent, collector, scenarios");
     let mut cargo = cargo(repository);
-    cargo.arg("build").env(OBJECT_VARIABLE, object);
+    cargo.arg("build");
     for name in USER_CRATES {
         cargo.args(["-p", name]);
     }
