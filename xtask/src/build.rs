@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the kernel programs first, then everything that embeds or runs them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -39,11 +39,11 @@ pub fn run(options: Options) -> Result<()> {
     user_programs(&repository, options.release)
 }
 
-/// Builds the kernel programs and returns the absolute path of the object file.
+/// Builds the kernel programs; the agent's build script finds the object where cargo leaves it.
 ///
 /// # Errors
 /// When a tool is missing or they do not compile.
-pub fn kernel_programs(repository: &Path) -> Result<PathBuf> {
+pub fn kernel_programs(repository: &Path) -> Result<()> {
     rust_src::ensure()?;
     if process::find_program("bpf-linker").is_none() {
         bail!("bpf-linker is missing: run `cargo xtask setup`");
@@ -72,7 +72,7 @@ pub fn kernel_programs(repository: &Path) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no {}", object.display()))?
         .len();
     println!("ok     {} ({size} bytes)", object.display());
-    Ok(object)
+    Ok(())
 }
 
 /// Builds what runs in user space, with the kernel programs in it.

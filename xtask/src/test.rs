@@ -67,15 +67,13 @@ pub fn run(options: &Options) -> Result<u8> {
         // What is missing shows up below as failures of what needs it.
         eprintln!("setup: {error:#}");
     }
-    let object = build::kernel_programs(&repository);
+    let programs = build::kernel_programs(&repository);
     let mut rows = Vec::new();
     if options.scenario.is_none() {
-        rows.push(row("unit tests", || {
-            unit_tests(&repository, object.as_deref().ok())
-        }));
+        rows.push(row("unit tests", || unit_tests(&repository)));
     }
     if !options.unit_only {
-        let built = object.and_then(|object| build::user_programs(&repository, &object, false));
+        let built = programs.and_then(|()| build::user_programs(&repository, false));
         let chosen =
             |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
         for series in matrix.kernel.iter().filter(chosen) {
@@ -84,7 +82,7 @@ pub fn run(options: &Options) -> Result<u8> {
                 Err(error) => (FAILED, format!("not built: {error:#}")),
             }));
         }
-    } else if let Err(error) = object {
+    } else if let Err(error) = programs {
         rows.push(row("kernel programs", || {
             (FAILED, format!("not built: {error:#}"))
         }));
@@ -132,9 +130,9 @@ fn report(rows: &[Row]) -> u8 {
     u8::from(sum.failed > 0)
 }
 
-fn unit_tests(repository: &Path, object: Option<&Path>) -> (Count, String) {
+fn unit_tests(repository: &Path) -> (Count, String) {
     println!("test   unit tests");
-    match nextest(repository, object) {
+    match nextest(repository) {
         Ok(Some(count)) => (count, String::new()),
         Ok(None) => (FAILED, "they do not build".to_owned()),
         Err(error) => (FAILED, format!("{error:#}")),
@@ -142,14 +140,10 @@ fn unit_tests(repository: &Path, object: Option<&Path>) -> (Count, String) {
 }
 
 /// Runs the unit tests and reads the summary; there is none when they do not build.
-fn nextest(repository: &Path, object: Option<&Path>) -> Result<Option<Count>> {
+fn nextest(repository: &Path) -> Result<Option<Count>> {
     let mut cargo = build::cargo(repository);
     cargo.args(["nextest", "run", "--no-fail-fast", "--color", "never"]);
     cargo.args(["--status-level", "fail", "--final-status-level", "fail"]);
-    if let Some(object) = object {
-        // The same as in the build that follows, or the agent would be compiled twice.
-        cargo.env(build::OBJECT_VARIABLE, object);
-    }
     let mut child = cargo
         .stderr(Stdio::piped())
         .spawn()
