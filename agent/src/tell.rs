@@ -122,10 +122,10 @@ impl Tell {
         if self.pairs.len() >= TELL_PAIRS_MAX {
             return None;
         }
-        let pair = self.pairs.entry((tty.to_owned(), rule.to_owned())).or_insert_with(|| Pair {
-            bucket: Bucket::full(TELL_BURST, now),
-            suppressed: 0,
-        });
+        let pair = self
+            .pairs
+            .entry((tty.to_owned(), rule.to_owned()))
+            .or_insert_with(|| Pair { bucket: Bucket::full(TELL_BURST, now), suppressed: 0 });
         if pair.bucket.take(TELL_BURST, TELL_INTERVAL, now)
             && self.all.take(TELL_BURST_ALL, TELL_INTERVAL_ALL, now)
         {
@@ -241,9 +241,8 @@ fn write(devices: &Path, process: &Process, message: &str) -> Result<(), TellErr
 /// Only `pts/N` and `ttyX`: never a path of another's choice.
 fn device_name(tty: &str) -> Result<&str, TellError> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let word = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    };
+    let word =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let good = match (tty.strip_prefix("pts/"), tty.strip_prefix("tty")) {
         (Some(number), _) => digits(number),
         (_, Some(rest)) => word(rest),
@@ -255,11 +254,8 @@ fn device_name(tty: &str) -> Result<&str, TellError> {
 fn open(path: &Path, process: &Process) -> Result<File, TellError> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let system = |source| TellError::System { path: path.into(), source };
-    let terminal = OpenOptions::new()
-        .write(true)
-        .custom_flags(flags.bits())
-        .open(path)
-        .map_err(system)?;
+    let terminal =
+        OpenOptions::new().write(true).custom_flags(flags.bits()).open(path).map_err(system)?;
     let facts = terminal.metadata().map_err(system)?;
     if !facts.file_type().is_char_device() {
         return Err(TellError::NotTerminal(path.into()));

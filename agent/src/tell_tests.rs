@@ -131,8 +131,5 @@ fn a_real_terminal_gets_the_message() {
     let mut text = [0; 256];
     let count = std::fs::File::from(pair.master).read(&mut text).unwrap();
     let text = String::from_utf8_lossy(&text[..count]).replace('\r', "");
-    assert_eq!(
-        text,
-        "\nSekimori: Not here.\n  rule usb-only-company: launch of /usr/bin/rclone\n"
-    );
+    assert_eq!(text, "\nSekimori: Not here.\n  rule usb-only-company: launch of /usr/bin/rclone\n");
 }

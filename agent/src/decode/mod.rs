@@ -6,12 +6,12 @@
 mod error;
 #[cfg(test)]
 pub(crate) mod sample;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
-pub use self::{error::DecodeError, text::printable};
 pub(crate) use self::text::CUT;
+pub use self::{error::DecodeError, text::printable};
 
 use sekimori_abi::event::{ABI_VERSION, EVENT_BYTES, Event, flag, kind, operation, verdict};
 use sekimori_abi::limits::TEXT_BYTES_MAX;

@@ -1,5 +1,7 @@
 //! Ring records made by hand, as the kernel programs make them.
 
+#![allow(clippy::unwrap_used, reason = "only for tests")]
+
 use sekimori_abi::event::{ABI_VERSION, EVENT_BYTES, Event};
 use zerocopy::{FromZeros, IntoBytes};
 

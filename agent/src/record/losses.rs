@@ -122,11 +122,8 @@ impl Losses {
             .zip(&self.received)
             .map(|(newest, received)| newest.saturating_sub(*received))
             .sum();
-        let counted: u64 = self
-            .reported
-            .iter()
-            .filter_map(|row| row.get(counter::LOST_RING as usize))
-            .sum();
+        let counted: u64 =
+            self.reported.iter().filter_map(|row| row.get(counter::LOST_RING as usize)).sum();
         let count = missing.saturating_sub(counted.saturating_add(self.unexplained));
         self.gap_polls = if count > 0 { self.gap_polls + 1 } else { 0 };
         if self.gap_polls < GAP_POLLS {

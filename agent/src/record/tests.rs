@@ -127,29 +127,34 @@ fn a_close_carries_the_sums() {
 }
 
 #[rstest]
-#[case::v4("::ffff:192.0.2.7", abi::family::INET, 6, b"", "192.0.2.7", 443, "tcp", b"")]
-#[case::v6("2001:db8::7", abi::family::INET6, 17, b"", "2001:db8::7", 443, "udp", b"")]
-#[case::other("2001:db8::7", abi::family::INET6, 132, b"", "2001:db8::7", 443, "132", b"")]
-#[case::named("::", abi::family::UNIX, 0, b"/run/x.sock\0", "", 0, "unix", b"/run/x.sock")]
-#[case::abstract_name("::", abi::family::UNIX, 0, b"\0bus", "", 0, "unix", b"@bus")]
+#[case::v4("::ffff:192.0.2.7", abi::family::INET, 6, ("192.0.2.7", "tcp"))]
+#[case::v6("2001:db8::7", abi::family::INET6, 17, ("2001:db8::7", "udp"))]
+#[case::other("2001:db8::7", abi::family::INET6, 132, ("2001:db8::7", "132"))]
 fn a_connection_names_its_peer(
     #[case] address: std::net::Ipv6Addr,
     #[case] family: u16,
     #[case] protocol: u16,
-    #[case] text: &[u8],
-    #[case] ip: &str,
-    #[case] port: u32,
-    #[case] word: &str,
-    #[case] path: &[u8],
+    #[case] expected: (&str, &str),
 ) {
     let mut from = made(kind::NET_CONNECT, operation::CONNECT);
     (from.address, from.port) = (address.octets(), 443);
     (from.family, from.protocol) = (family, protocol);
+    let event = record(from, [b"", b"", b""], &mut enricher()).unwrap();
+    let peer = event.destination.unwrap();
+    assert_eq!((peer.ip.as_str(), peer.protocol.as_str()), expected);
+    assert_eq!((peer.port, event.file), (443, None));
+}
+
+#[rstest]
+#[case::named(b"/run/x.sock\0", b"/run/x.sock")]
+#[case::abstract_name(b"\0bus", b"@bus")]
+fn a_local_socket_has_a_path(#[case] text: &[u8], #[case] path: &[u8]) {
+    let mut from = made(kind::NET_CONNECT, operation::CONNECT);
+    from.family = abi::family::UNIX;
     let event = record(from, [b"", b"", text], &mut enricher()).unwrap();
     let peer = event.destination.unwrap();
-    assert_eq!((peer.ip.as_str(), peer.port), (ip, port));
-    assert_eq!((peer.protocol.as_str(), peer.path.as_slice()), (word, path));
-    assert_eq!(event.file, None);
+    assert_eq!((peer.ip.as_str(), peer.protocol.as_str()), ("", "unix"));
+    assert_eq!(peer.path, path);
 }
 
 #[test]
@@ -363,7 +368,11 @@ fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
         assert_eq!(losses.poll(&table), []);
     }
     let lost = losses.poll(&table);
-    assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 2, "numbers 3, 4, 7, 8 are missing");
+    assert_eq!(
+        lost.iter().map(|lost| lost.count).sum::<u64>(),
+        2,
+        "numbers 3, 4, 7, 8 are missing"
+    );
     for _ in 0..2 * GAP_POLLS {
         assert_eq!(losses.poll(&table), []);
     }

@@ -63,14 +63,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub fn new(path: PathBuf, recorded_kinds: u32) -> Self {
         let status = PolicyStatus { file: path.clone(), ..PolicyStatus::default() };
-        Self {
-            path,
-            recorded_kinds,
-            generation: 0,
-            source: Vec::new(),
-            people: [None; 2],
-            status,
-        }
+        Self { path, recorded_kinds, generation: 0, source: Vec::new(), people: [None; 2], status }
     }
 
     /// Reads and compiles the file as the next generation. Nothing is in force yet.
@@ -100,10 +93,9 @@ impl Keeper {
                 compiled.tables.head.recorded_kinds = self.recorded_kinds;
                 Ok(Loaded { compiled, warnings: shown(&warnings), source, people })
             }
-            Err(findings) => Err(PolicyError::Findings {
-                path: self.path.clone(),
-                findings: shown(&findings),
-            }),
+            Err(findings) => {
+                Err(PolicyError::Findings { path: self.path.clone(), findings: shown(&findings) })
+            }
         }
     }
 
@@ -120,10 +112,10 @@ impl Keeper {
             rules: compiled.rules.len() as u64,
             refused: None,
         };
-        let facts = compiled.rules.iter().map(|rule| RuleFact {
-            id: rule.id.clone(),
-            tell_user: rule.tell_user.clone(),
-        });
+        let facts = compiled
+            .rules
+            .iter()
+            .map(|rule| RuleFact { id: rule.id.clone(), tell_user: rule.tell_user.clone() });
         rules.add(self.generation, facts.collect());
         rules.recorded_kinds = self.recorded_kinds;
         let Compiled { tables, set_labels, .. } = compiled;

@@ -143,7 +143,10 @@ fn a_bad_policy_is_refused_with_its_place_and_the_last_one_stays() {
     std::fs::write(&bench.policy, POLICY.replace("head-office", "second")).unwrap();
     let loaded = bench.keeper.load().unwrap();
     bench.keeper.took(loaded, &mut bench.pipeline.rules);
-    assert_eq!((bench.keeper.status().generation, bench.keeper.status().name.as_str()), (2, "second"));
+    assert_eq!(
+        (bench.keeper.status().generation, bench.keeper.status().name.as_str()),
+        (2, "second")
+    );
     assert_eq!(bench.pipeline.rules.id(1, 2), "no-usb", "records of the old one are still named");
 }
 
@@ -188,7 +191,7 @@ async fn a_stubbed_agent_refuses_to_run() {
     let at = directory.path().display();
     let text = format!(
         "policy: {}\nspool: {{ directory: {at}/spool }}\n\
-         collector: {{ address: 'unix:{at}/collector.sock' }}\ncontrol: {{ socket: {at}/a.sock }}\n",
+         collector: {{ address: 'unix:{at}/c.sock' }}\ncontrol: {{ socket: {at}/a.sock }}\n",
         policy.display()
     );
     let config = Config::parse(&text, Path::new("agent.yaml")).unwrap();

@@ -94,7 +94,8 @@ fn operation(event: &Event) -> &'static str {
 
 fn user(process: &Process) -> String {
     let login = &process.login_user;
-    let mut text = if process.user.is_empty() { process.uid.to_string() } else { process.user.clone() };
+    let mut text =
+        if process.user.is_empty() { process.uid.to_string() } else { process.user.clone() };
     // Who became root is what one wants to know.
     if !login.is_empty() && *login != text {
         text = format!("{login}→{text}");
@@ -120,10 +121,12 @@ fn object(event: &Event, process: &Process) -> String {
         return exit(event.exit_code.unwrap_or(0));
     }
     let Some(file) = &event.file else { return String::new() };
-    if event.kind() == Kind::Exec && event.verdict() != Verdict::Denied && !process.argv.is_empty() {
+    if event.kind() == Kind::Exec && event.verdict() != Verdict::Denied && !process.argv.is_empty()
+    {
         return command_line(&process.argv);
     }
-    let mut text = if file.path.is_empty() { "(no name)".to_owned() } else { printable(&file.path) };
+    let mut text =
+        if file.path.is_empty() { "(no name)".to_owned() } else { printable(&file.path) };
     if !file.new_path.is_empty() {
         text.push_str(" → ");
         text.push_str(&printable(&file.new_path));
@@ -133,7 +136,8 @@ fn object(event: &Event, process: &Process) -> String {
 
 /// As it would be typed, cut to one glance.
 fn command_line(argv: &[Vec<u8>]) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_./=:,+@%".contains(byte);
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_./=:,+@%".contains(byte);
     let quoted = argv.iter().map(|part| {
         let text = printable(part);
         if !part.is_empty() && part.iter().all(plain) { text } else { format!("'{text}'") }

@@ -128,7 +128,10 @@ fn agent_text(status: &Status) -> String {
         text.push_str(&format!("           the last reload was refused: {reason}\n"));
     }
     for feature in status.features.iter().filter(|feature| !feature.attached) {
-        text.push_str(&format!("lost       {} ({}): {}\n", feature.name, feature.hook, feature.detail));
+        text.push_str(&format!(
+            "lost       {} ({}): {}\n",
+            feature.name, feature.hook, feature.detail
+        ));
     }
     text.push_str(&format!(
         "spool      {} events since the start, {} wait, {} dropped\n",
@@ -139,7 +142,8 @@ fn agent_text(status: &Status) -> String {
     let link = &status.collector;
     let state = if link.connected { "connected to" } else { "NOT connected to" };
     text.push_str(&format!(
-        "delivery   {state} {}, {} events acknowledged\n", link.address, link.acknowledged
+        "delivery   {state} {}, {} events acknowledged\n",
+        link.address, link.acknowledged
     ));
     if !link.connected && !link.last_error.is_empty() {
         text.push_str(&format!("           {}\n", link.last_error));

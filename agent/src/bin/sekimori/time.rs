@@ -3,7 +3,7 @@
 use jiff::civil::{Date, DateTime};
 use jiff::{Span, Timestamp, Zoned, tz::TimeZone};
 
-/// A time on the command line: RFC 3339, a local date or date and time, or a distance into the past.
+/// A time on the command line: RFC 3339, a local date or time, or a distance into the past.
 pub fn parse(text: &str) -> Result<i64, String> {
     parse_at(text, &Zoned::now())
 }
