@@ -191,10 +191,9 @@ fn scenarios(series: &Series, filter: Option<&str>) -> (Count, String) {
     let lines = Lines::default();
     let outcome = sticks().and_then(|sticks| {
         let show = Show::Prefixed(format!("{} | ", series.series), Arc::clone(&lines));
-        let command = std::iter::once(SCENARIOS)
-            .chain(filter)
-            .map(str::to_owned)
-            .collect();
+        let filter = filter.map(|name| ["--scenario", name]);
+        let command = std::iter::once(SCENARIOS).chain(filter.into_iter().flatten());
+        let command = command.map(str::to_owned).collect();
         vm::boot(&Request {
             timeout: Some(GUEST_TIMEOUT),
             command,
