@@ -207,7 +207,10 @@ impl RecordKind {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {}: {source}; give its path with --config", path.display())]
+    #[error(
+        "cannot read the configuration {}: {source}; give its path with --config",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

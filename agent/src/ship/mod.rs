@@ -53,7 +53,11 @@ impl Shipper {
         let (deadline, stop) = watch::channel(None);
         let progress = Progress::new(status_sender, spool.clone());
         let task = tokio::spawn(deliver(collector, spool, progress, stop));
-        Self { task, status, deadline }
+        Self {
+            task,
+            status,
+            deadline,
+        }
     }
 
     /// Where delivery stands, now and from now on.
@@ -90,10 +94,13 @@ async fn deliver(
 
 /// Waits for a deadline to be set and then for it to pass.
 async fn expired(stop: &mut watch::Receiver<Option<Instant>>) {
-    match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
-        Ok(Some(deadline)) => sleep_until(deadline).await,
-        // The shipper was dropped without a word: end at once.
-        Ok(None) | Err(_) => {}
+    let deadline = stop
+        .wait_for(Option::is_some)
+        .await
+        .map(|deadline| *deadline);
+    // When the shipper was dropped without a word, this ends at once.
+    if let Ok(Some(deadline)) = deadline {
+        sleep_until(deadline).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 
 use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
-use sekimori_proto::v1::{IngestRequest, IngestResponse};
+use sekimori_proto::v1::{Event, IngestRequest, IngestResponse};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +15,9 @@ use super::connect::ShipError;
 use super::status::{Progress, ShipState};
 use crate::limits;
 use crate::spool::{Batch, BatchEnd, Reader, SharedSpool, SpoolLoss};
+
+/// Stage of the losses that delivery records.
+const STAGE: &str = "ship";
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -73,8 +76,8 @@ struct InFlight {
     unreadable: Vec<i32>,
     /// Kind of the first event, for the loss should it be refused alone.
     kind: i32,
-    /// Time of the newest event, for Loss events.
-    time_ns: i64,
+    /// The first event is itself the record of a refusal.
+    refusal: bool,
     acknowledged: bool,
 }
 
@@ -205,7 +208,7 @@ impl<'a> Session<'a> {
             events: events.len(),
             unreadable,
             kind: events.first().map_or(0, |event| event.kind),
-            time_ns: events.iter().map(|event| event.time_ns).max().unwrap_or(0),
+            refusal: events.first().is_some_and(is_refusal),
             acknowledged: false,
         });
         let in_flight = self.in_flight.len();
@@ -248,7 +251,7 @@ impl<'a> Session<'a> {
     /// Moves the spool behind `batch`, of which events of `kinds` are lost.
     fn give_up(&self, batch: &InFlight, kinds: &[i32], reason: &str) {
         let loss = |kind: &i32| SpoolLoss {
-            stage: "ship".into(),
+            stage: STAGE.into(),
             kind: *kind,
             reason: reason.into(),
             count: 1,
@@ -259,7 +262,7 @@ impl<'a> Session<'a> {
             self.progress
                 .change(|status| status.refused += kinds.len() as u64);
             self.spool
-                .discard(batch.end, kinds.iter().map(loss).collect(), batch.time_ns)
+                .discard(batch.end, kinds.iter().map(loss).collect())
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the spool's position is not written down");
@@ -284,7 +287,13 @@ impl<'a> Session<'a> {
         match only {
             Some(batch) if batch.events == 1 => {
                 let mut kinds = batch.unreadable.clone();
-                kinds.push(batch.kind);
+                if batch.refusal {
+                    // A record of this would be refused as well, and so on without end.
+                    tracing::error!("the collector refuses even the record of what it refused");
+                    self.progress.change(|status| status.refused += 1);
+                } else {
+                    kinds.push(batch.kind);
+                }
                 self.give_up(
                     &batch,
                     &kinds,
@@ -296,6 +305,10 @@ impl<'a> Session<'a> {
         }
         Ended::Refused
     }
+}
+
+fn is_refusal(event: &Event) -> bool {
+    event.loss.as_ref().is_some_and(|loss| loss.stage == STAGE)
 }
 
 /// The next answer; never, as long as the stream is not open.

@@ -48,7 +48,7 @@ pub(super) fn take_clean(directory: &Path) -> Option<Position> {
         Ok(()) => position,
         // A mark that stays would call every later crash an orderly stop.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "the spool's clean mark cannot be removed");
+            tracing::warn!(path = %path.display(), %error, "the clean mark cannot be removed");
             None
         }
         Err(_) => None,

@@ -22,11 +22,12 @@
 //! entry   payload length u32 | crc u32 | sequence u64 | ordinal u32 | kind i32 | payload
 //! ```
 //!
-//! Sequences run from 1 over both lanes of a boot. Ordinals count the entries of one segment from 0,
-//! so that a damaged stretch between two whole entries says exactly how many it held. The payload
-//! is an encoded `Event`; boot, sequence and lane are filled in when it is read. An entry's CRC-32
+//! Sequences run from 1 over both lanes of a boot. Ordinals count the entries of one segment from
+//! 0, so that a damaged stretch between two whole entries says exactly how many it held. The
+//! payload is an encoded `Event`; boot, sequence and lane are filled in when it is read. An entry's CRC-32
 //! starts from epoch, boot and lane: an entry inside another one's text, or in another file, is
-//! not taken for an entry. A full segment ends in a seal, an entry without payload.
+//! not taken for an entry. A full segment ends in a seal, an entry without payload. A segment that
+//! cannot be written to is left, and writing goes on in a new one.
 //!
 //! Beside the segments: `acknowledged-LANE` (how far the collector has stored), `epoch`, `clean`
 //! (there after an orderly stop only), and `dropped-…` and `*.corrupt-unreported`, which stand for
@@ -167,7 +168,9 @@ pub enum SpoolError {
         source: std::io::Error,
     },
     /// The event is larger than any event can be; it is counted as lost.
-    #[error("spool: an event of {bytes} bytes is larger than the limit of {limit}; it was not kept")]
+    #[error(
+        "spool: an event of {bytes} bytes is larger than the limit of {limit}; it was not kept"
+    )]
     TooLarge {
         /// Its encoded length.
         bytes: usize,
@@ -189,6 +192,10 @@ impl SpoolError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Storage { action, path, source }
+        move |source| Self::Storage {
+            action,
+            path,
+            source,
+        }
     }
 }

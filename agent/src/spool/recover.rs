@@ -1,7 +1,7 @@
 //! Opening a spool: what earlier starts left is checked, repaired and kept for sending.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::assess::{Assessment, assess};
 use super::cursor::{self, TEMPORARY_SUFFIX};
 use super::drop::parse_tombstone;
 use super::loss::{Ledger, SpoolLoss, Stand};
-use super::segment::{Entry, HEADER_BYTES, Piece, Scan, SegmentId};
+use super::segment::{ENTRY_HEAD_BYTES, Entry, HEADER_BYTES, Piece, Scan, SegmentId};
 use super::store::{LaneState, Segment, Spool};
 use super::{Boot, Lane, Position, SpoolConfig, SpoolError};
 use crate::limits;
@@ -82,7 +82,11 @@ impl Spool {
             epoch = epoch.max(state.acknowledged.epoch);
         }
         let epoch = epoch.saturating_add(1);
-        cursor::write_epoch(directory, epoch)?;
+        // A full disk must not keep the agent from starting. The number is then found again from
+        // the segments and the acknowledged positions.
+        if let Err(error) = cursor::write_epoch(directory, epoch) {
+            tracing::warn!(%error, "the spool's start cannot be written down");
+        }
         let mut recovery = Recovery {
             directory,
             report,
@@ -235,6 +239,16 @@ impl Recovery<'_> {
                 self.ledger.add_spool(0, 0, reason);
             }
             file.set_len(found.good_bytes)?;
+        }
+        if !newest && !found.sealed && !found.damaged {
+            // Its end is missing although a later segment is there; a power cut can do that.
+            let reason = "a segment ended early, number of events unknown";
+            self.ledger.add_spool(0, 0, reason);
+            let mut seal = &file;
+            seal.seek(SeekFrom::End(0))?;
+            let sequence = found.last.map_or(id.first_sequence, |(last, _)| last + 1);
+            seal.write_all(&id.seal(sequence, found.next_ordinal))?;
+            found.good_bytes += ENTRY_HEAD_BYTES as u64;
         }
         if found.last.is_none() && only_torn {
             fs::remove_file(path)?;

@@ -1,5 +1,6 @@
 //! One spool for the task that appends and the task that ships.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sekimori_proto::v1::Event;
@@ -15,6 +16,8 @@ pub struct SharedSpool {
     spool: Arc<Mutex<Option<Spool>>>,
     flushed: Arc<Notify>,
     boot: Boot,
+    /// The time that the last flush was told.
+    flush_time_ns: Arc<AtomicI64>,
 }
 
 impl SharedSpool {
@@ -26,6 +29,7 @@ impl SharedSpool {
             spool: Arc::new(Mutex::new(Some(spool))),
             flushed: Arc::default(),
             boot,
+            flush_time_ns: Arc::default(),
         }
     }
 
@@ -60,6 +64,7 @@ impl SharedSpool {
     /// # Errors
     /// As [`Spool::flush`].
     pub fn flush(&self, time_ns: i64) -> Result<(), SpoolError> {
+        self.flush_time_ns.store(time_ns, Ordering::Relaxed);
         let result = self.with(|spool| {
             let recorded = spool.record_losses(time_ns);
             spool.flush().and(recorded.map(drop))
@@ -111,16 +116,13 @@ impl SharedSpool {
     }
 
     /// Gives up what stands up to `end`: the losses are on disk as Loss events before the spool
-    /// forgets the events. `time_ns` is the time of the Loss events.
+    /// forgets the events. Their time is that of the last flush: the lost event's own time may be
+    /// what is wrong with it.
     ///
     /// # Errors
     /// As [`Spool::flush`] and [`Spool::acknowledge`].
-    pub fn discard(
-        &self,
-        end: BatchEnd,
-        losses: Vec<SpoolLoss>,
-        time_ns: i64,
-    ) -> Result<(), SpoolError> {
+    pub fn discard(&self, end: BatchEnd, losses: Vec<SpoolLoss>) -> Result<(), SpoolError> {
+        let time_ns = self.flush_time_ns.load(Ordering::Relaxed);
         let result = self.with(|spool| {
             losses.into_iter().for_each(|loss| spool.note_loss(loss));
             let recorded = spool.record_losses(time_ns);

@@ -200,10 +200,11 @@ impl Spool {
     fn flush_lane(&mut self, lane: Lane) -> Result<(), SpoolError> {
         let mut retried = false;
         while !self.lane(lane).pending.is_empty() {
-            let Err(error) = self.write_some(lane) else {
-                continue;
-            };
-            if retried || !self.free_space(lane) {
+            let before = self.lane(lane).pending.len();
+            let result = self.write_some(lane);
+            retried &= self.lane(lane).pending.len() == before;
+            let Err(error) = result else { continue };
+            if retried || (no_space(&error) && !self.free_space(lane)) {
                 self.lose_pending(lane, &error);
                 return Err(error);
             }
@@ -265,16 +266,31 @@ impl Spool {
         segment.next_ordinal += whole as u32;
         segment.unsynced = true;
         let path = segment.path.clone();
-        if result.is_err() {
-            // Half an entry would be taken for damage. If it stays, it is overwritten.
-            let _ = segment.file.set_len(segment.length);
-        }
         for pending in state.pending.drain(..whole) {
             segment.last_sequence = pending.sequence;
             state.pending_bytes -= pending.payload.len() + ENTRY_HEAD_BYTES;
         }
         state.bytes += kept as u64;
+        if result.is_err() {
+            self.leave(lane, index);
+        }
         result.map_err(SpoolError::storage("write", path))
+    }
+
+    /// Ends a segment that could not be written to: the next attempt is made with a new one.
+    fn leave(&mut self, lane: Lane, index: usize) {
+        let state = self.lane_mut(lane);
+        let Some(segment) = state.segments.get(index) else {
+            return;
+        };
+        // Half an entry would be taken for damage.
+        let _ = segment.file.set_len(segment.length);
+        if segment.length > HEADER_BYTES as u64 {
+            seal(state, index);
+        } else if let Some(segment) = state.segments.remove(index) {
+            state.bytes -= segment.length;
+            let _ = fs::remove_file(segment.path);
+        }
     }
 
     /// Index of the segment that is written to, made when there is none.
@@ -326,6 +342,15 @@ pub(super) fn seal(state: &mut LaneState, index: usize) {
     } else {
         let _ = segment.file.set_len(segment.length);
     }
+}
+
+/// The disk, or what the agent may use of it, is full.
+fn no_space(error: &SpoolError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let SpoolError::Storage { source, .. } = error else {
+        return false;
+    };
+    matches!(source.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Writes all of `bytes`, or says how many were written before it failed.
