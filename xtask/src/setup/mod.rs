@@ -73,7 +73,8 @@ fn kernels(
                 used.insert(format!("linux {}", series.series), json!(kernel.version));
             }
             Err(error) => failures.push(format!(
-                "linux {}: {error:#}\n  on a machine with a Debian mirror run `cargo xtask setup`",
+                "linux {}: {error:#}\n  it comes from the Debian mirror in the machine's apt sources: \
+                 run `cargo xtask setup` again where the mirror can be reached",
                 series.series
             )),
         }
