@@ -1,2 +1,64 @@
-//! Daemon.
-fn main() {}
+//! Runs in the guest: scenarios that drive real programs under a real agent and collector, and
+//! the demonstration.
+#![forbid(unsafe_code)]
+
+mod check;
+mod daemons;
+mod demo;
+mod guest;
+mod limits;
+mod records;
+mod run;
+mod scenario;
+mod sink;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Scenarios of Sekimori, run by root in a throw-away virtual machine.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios, one after the other
+    Run(RunArgs),
+    /// Show a leak that is seen, stopped, explained and recorded
+    Demo,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Only scenarios with one of these in their name
+    names: Vec<String>,
+    /// The same
+    #[arg(long = "scenario", value_name = "NAME")]
+    scenario: Vec<String>,
+    /// List the names and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let args = match cli.command {
+        Some(Command::Demo) => return demo::main(),
+        Some(Command::Run(args)) => args,
+        None => cli.run,
+    };
+    let names: Vec<String> = args.names.into_iter().chain(args.scenario).collect();
+    if args.list {
+        for scenario in run::chosen(&names) {
+            println!("{}", scenario.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    run::scenarios(&names)
+}

@@ -1,0 +1,190 @@
+//! What the collector has stored.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::guest;
+use crate::limits::{RECORD_TIMEOUT, SEARCH_INTERVAL, SHOWN_RECORDS_MAX};
+
+/// A field that a record must have: JSON pointer and value.
+pub type Field<'a> = (&'a str, Value);
+
+/// Asks the collector.
+#[derive(Debug, Clone)]
+pub struct Records {
+    address: String,
+    /// Records behind this cursor only.
+    since: u64,
+    /// The time of that record, to make the question a cheap one.
+    since_time: Option<String>,
+}
+
+impl Records {
+    /// Of the collector at this address, all of them.
+    #[must_use]
+    pub fn of(address: String) -> Self {
+        Self { address, since: 0, since_time: None }
+    }
+
+    /// From here on only records that were stored later.
+    ///
+    /// # Errors
+    /// When the collector does not answer.
+    pub fn forget(&mut self) -> Result<()> {
+        (self.since, self.since_time) = (0, None);
+        let newest = self.search(&["--newest", "--limit", "1"])?;
+        self.since = newest.first().and_then(cursor).unwrap_or(0);
+        self.since_time = newest.first().map(|record| text(record, "/time").to_owned());
+        Ok(())
+    }
+
+    /// All records of the store, also those of other scenarios.
+    #[must_use]
+    pub fn everything(&self) -> Self {
+        Self::of(self.address.clone())
+    }
+
+    /// Records that `sekimori search` finds, all of them unless there is a `--limit`.
+    ///
+    /// # Errors
+    /// When the collector does not answer.
+    pub fn search(&self, filters: &[&str]) -> Result<Vec<Value>> {
+        let mut arguments = vec!["search", "--json", "--collector", &self.address];
+        if !filters.contains(&"--limit") {
+            arguments.extend(["--limit", "0"]);
+        }
+        if let Some(time) = &self.since_time {
+            arguments.extend(["--since", time]);
+        }
+        arguments.extend(filters);
+        let output = guest::run("sekimori", &arguments)?;
+        if output.status != 0 {
+            bail!("{} ended with {}: {}", output.command, output.status, output.errors());
+        }
+        let mut records = Vec::new();
+        for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let record: Value = serde_json::from_slice(line).context("search printed no JSON")?;
+            if cursor(&record).is_none_or(|cursor| cursor > self.since) {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Waits until `enough` is content with what is found, and answers that.
+    ///
+    /// # Errors
+    /// When it is not in time; the message shows `what` and what was found.
+    pub fn wait(
+        &self,
+        what: &str,
+        filters: &[&str],
+        enough: impl Fn(&[Value]) -> bool,
+    ) -> Result<Vec<Value>> {
+        let started = Instant::now();
+        loop {
+            let found = self.search(filters)?;
+            if enough(&found) {
+                return Ok(found);
+            }
+            if started.elapsed() > RECORD_TIMEOUT {
+                bail!("not stored: {what} ({}); {}", filters.join(" "), shown(&found, &[]));
+            }
+            std::thread::sleep(SEARCH_INTERVAL);
+        }
+    }
+
+    /// Waits for a record of this kind that has all these fields.
+    ///
+    /// # Errors
+    /// When there is none in time; the message shows the most similar ones.
+    pub fn expect(&self, kind: &str, fields: &[Field<'_>]) -> Result<Value> {
+        let started = Instant::now();
+        loop {
+            let mut found = self.search(&["--kind", kind])?;
+            if let Some(index) = found.iter().position(|record| fits(record, fields)) {
+                return Ok(found.swap_remove(index));
+            }
+            if started.elapsed() > RECORD_TIMEOUT {
+                let wanted: Vec<_> =
+                    fields.iter().map(|(name, it)| format!("{name}={}", elided(it))).collect();
+                bail!("no {kind} record with {}; {}", wanted.join(" "), shown(&found, fields));
+            }
+            std::thread::sleep(SEARCH_INTERVAL);
+        }
+    }
+
+    /// Records of this kind that have all these fields, as of now.
+    ///
+    /// # Errors
+    /// When the collector does not answer.
+    pub fn all(&self, kind: &str, fields: &[Field<'_>]) -> Result<Vec<Value>> {
+        let mut found = self.search(&["--kind", kind])?;
+        found.retain(|record| fits(record, fields));
+        Ok(found)
+    }
+}
+
+/// The record's place in the store.
+#[must_use]
+pub fn cursor(record: &Value) -> Option<u64> {
+    record.get("cursor").and_then(Value::as_u64)
+}
+
+/// Whether a record has these fields. A field that is not there is null.
+#[must_use]
+pub fn fits(record: &Value, fields: &[Field<'_>]) -> bool {
+    fields.iter().all(|field| has(record, field))
+}
+
+fn has(record: &Value, (name, value): &Field<'_>) -> bool {
+    record.pointer(name).unwrap_or(&Value::Null) == value
+}
+
+/// A text field; empty when it is not there.
+#[must_use]
+pub fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+    record.pointer(name).and_then(Value::as_str).unwrap_or("")
+}
+
+/// A number; 0 when it is not there.
+#[must_use]
+pub fn number(record: &Value, name: &str) -> u64 {
+    record.pointer(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn shown(found: &[Value], fields: &[Field<'_>]) -> String {
+    let mut ranked: Vec<_> = found
+        .iter()
+        .map(|record| (fields.iter().filter(|field| has(record, field)).count(), record))
+        .collect();
+    ranked.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    let lines: Vec<_> = ranked
+        .iter()
+        .take(SHOWN_RECORDS_MAX)
+        .map(|(_, record)| elided(record).to_string().chars().take(1500).collect::<String>())
+        .collect();
+    format!("of {} the nearest: {}", found.len(), lines.join(" || "))
+}
+
+/// The record with its longest texts cut, and without the parents.
+fn elided(record: &Value) -> Value {
+    match record {
+        Value::String(text) if text.chars().count() > 160 => {
+            let head: String = text.chars().take(60).collect();
+            let tail: Vec<char> = text.chars().rev().take(60).collect();
+            let tail: String = tail.iter().rev().collect();
+            format!("{head}…{} bytes…{tail}", text.len()).into()
+        }
+        Value::Array(items) => items.iter().map(elided).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, _)| name.as_str() != "parent")
+            .map(|(name, value)| (name.clone(), elided(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}

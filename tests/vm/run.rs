@@ -1,0 +1,136 @@
+//! Runs scenarios one after the other under one agent and one collector.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::daemons::Daemons;
+use crate::records::Records;
+use crate::scenario::{self, Scenario};
+
+const DIRECTORY: &str = "/run/sekimori-scenarios";
+const POLICY: &str = include_str!("scenario/policy.yaml");
+
+/// What scenarios work with.
+#[derive(Debug)]
+pub struct World {
+    /// Agent and collector.
+    pub daemons: Daemons,
+    /// What was stored since the scenario began.
+    pub records: Records,
+    /// Programs and open files that are older than the agent.
+    pub older: scenario::Older,
+    changed_policy: bool,
+}
+
+impl World {
+    fn start() -> Result<Self> {
+        let older = scenario::prepare().context("the files of the scenarios")?;
+        let mut daemons = Daemons::prepare(Path::new(DIRECTORY))?;
+        daemons.write_policy(POLICY)?;
+        daemons.start_collector()?;
+        let ordinary = daemons.ordinary();
+        daemons.start_agent(&ordinary)?;
+        let records = Records::of(daemons.collector_address());
+        Ok(Self { daemons, records, older, changed_policy: false })
+    }
+
+    /// Puts another policy in force until the scenario ends.
+    ///
+    /// # Errors
+    /// When the agent refuses it.
+    pub fn policy(&mut self, policy: &str) -> Result<()> {
+        self.changed_policy = true;
+        self.daemons.write_policy(policy)?;
+        let output = self.daemons.reload()?;
+        crate::check::ok(&output)
+    }
+
+    /// The policy file is no longer the usual one.
+    pub fn policy_was_changed(&mut self) {
+        self.changed_policy = true;
+    }
+
+    /// The usual policy with `rules` added to it, lines of YAML below `rules:`.
+    #[must_use]
+    pub fn usual_policy_and(rules: &str) -> String {
+        format!("{POLICY}{rules}")
+    }
+
+    /// Brings back what a scenario may have left ended or changed.
+    fn restore(&mut self) -> Result<()> {
+        self.daemons.start_collector()?;
+        if std::mem::take(&mut self.changed_policy) {
+            self.daemons.write_policy(POLICY)?;
+            if self.daemons.agent_lives() {
+                crate::check::ok(&self.daemons.reload()?)?;
+            }
+        }
+        if !self.daemons.agent_lives() {
+            let _ = self.daemons.end_agent(nix::sys::signal::Signal::SIGTERM);
+            let ordinary = self.daemons.ordinary();
+            self.daemons.start_agent(&ordinary)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, scenario: &Scenario) -> Result<()> {
+        self.restore().context("before the scenario")?;
+        self.records.forget()?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(self)));
+        outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the scenario itself panicked")))?;
+        crate::check::that(
+            self.daemons.agent_lives(),
+            "the agent ended during the scenario",
+        )
+    }
+}
+
+/// The scenarios with one of `names` in their name; all when there is none.
+pub fn chosen(names: &[String]) -> Vec<Scenario> {
+    let wanted =
+        |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    scenario::all().into_iter().filter(|scenario| wanted(&scenario.name)).collect()
+}
+
+/// Runs scenarios; prints one line each and the sums.
+pub fn scenarios(names: &[String]) -> ExitCode {
+    let chosen = chosen(names);
+    if chosen.is_empty() {
+        eprintln!("no scenario has {names:?} in its name: see --list");
+        return ExitCode::from(64);
+    }
+    let (mut passed, mut failed) = (0, 0);
+    match World::start() {
+        Ok(mut world) => {
+            for scenario in &chosen {
+                let started = Instant::now();
+                let name = &scenario.name;
+                match world.run(scenario) {
+                    Ok(()) => {
+                        passed += 1;
+                        println!("scenario: PASS {name} ({:.1} s)", started.elapsed().as_secs_f32());
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        let why = format!("{error:#}").replace('\n', " / ");
+                        println!("scenario: FAIL {name}: {why}");
+                    }
+                }
+            }
+            if failed > 0 {
+                eprintln!("--- the end of the agent's log\n{}", world.daemons.log("agent.log"));
+            }
+        }
+        Err(error) => {
+            failed += 1;
+            let why = format!("{error:#}").replace('\n', " / ");
+            println!("scenario: FAIL start: {why}");
+        }
+    }
+    println!("scenarios: {passed} passed, {failed} failed");
+    ExitCode::from(u8::from(failed > 0))
+}

@@ -1,0 +1,57 @@
+//! What is tried: one list of everything, by theme.
+
+mod delivery;
+mod faults;
+mod files;
+mod launches;
+mod losses;
+mod net;
+mod net_more;
+mod opens;
+mod operator;
+mod policy;
+mod prepare;
+mod tell;
+mod usb;
+mod usb_denied;
+
+use anyhow::Result;
+
+pub use self::prepare::{Older, prepare};
+use crate::run::World;
+
+/// A scenario's code.
+pub type Run = fn(&mut World) -> Result<()>;
+
+/// One scenario.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Theme and name.
+    pub name: String,
+    /// Its code.
+    pub run: Run,
+}
+
+/// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
+/// agent takes long here.
+pub fn all() -> Vec<Scenario> {
+    let themes: [(&str, &[(&str, Run)]); 13] = [
+        ("usb", usb::ALL),
+        ("usb-denied", usb_denied::ALL),
+        ("launches", launches::ALL),
+        ("opens", opens::ALL),
+        ("files", files::ALL),
+        ("net", net::ALL),
+        ("net-more", net_more::ALL),
+        ("tell", tell::ALL),
+        ("operator", operator::ALL),
+        ("policy", policy::ALL),
+        ("losses", losses::ALL),
+        ("delivery", delivery::ALL),
+        ("faults", faults::ALL),
+    ];
+    let named = |(theme, list): (&'static str, &'static [(&'static str, Run)])| {
+        list.iter().map(move |(name, run)| Scenario { name: format!("{theme}.{name}"), run: *run })
+    };
+    themes.into_iter().flat_map(named).collect()
+}

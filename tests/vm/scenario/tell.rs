@@ -1,0 +1,3 @@
+//! Not yet.
+use super::Run;
+pub const ALL: &[(&str, Run)] = &[];
