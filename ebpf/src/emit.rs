@@ -22,6 +22,7 @@ use crate::{
     atomic,
     count::count,
     judge::Policy,
+    log::log_outcome,
     maps::{DENIALS, SCRATCH, SEQUENCES, Scratch, TELEMETRY, TEXT_ROOM},
     path::{self, Place},
     read::copy,
@@ -163,12 +164,14 @@ impl Record {
         unsafe { (&raw const (*self.buffer.scratch).used).read_volatile() }
     }
 
-    /// Appends a path; answers its length and whether it reached the root.
+    /// Appends a path; answers its length and whether it is all there.
     #[inline(always)]
     fn walk(&mut self, place: Place) -> (u16, bool) {
         let before = self.used();
         let complete = self.buffer.walk(place);
-        ((self.used() - before) as u16, complete)
+        // SAFETY: the buffer is ours until `send`.
+        let cut = unsafe { (&raw const (*self.buffer.scratch).cut).read_volatile() };
+        ((self.used() - before) as u16, complete && cut == 0)
     }
 
     /// Appends the first text: a path. Only when nothing was appended before.
@@ -185,7 +188,7 @@ impl Record {
         }
     }
 
-    /// Appends the second text: another path. Answers whether it reached the root.
+    /// Appends the second text: another path. Answers whether it is all there.
     #[inline(always)]
     pub fn second_path(&mut self, place: Place) -> bool {
         let (bytes, complete) = self.walk(place);
@@ -265,6 +268,12 @@ impl Record {
         if event.verdict == verdict::DENIED {
             count(event.kind, counter::DENIED);
         }
+        log_outcome(
+            event.kind as u32,
+            event.operation as u32,
+            event.verdict as u32,
+            event.rule,
+        );
         if urgent {
             self.output(&DENIALS)
         } else {

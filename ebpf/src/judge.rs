@@ -5,8 +5,8 @@ use sekimori_abi::{
     event::{Device, device_class},
     limits::{CANDIDATES_MAX, RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
     table::{
-        BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, Head, NETWORK_SLOT_BITS,
-        NetworkKey, PortKey, SET_NONE, SET_UNKNOWN, UserKey,
+        BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, Head, NETWORK_SLOT_BITS, NetworkKey, PortKey,
+        SET_NONE, SET_UNKNOWN, UserKey,
     },
 };
 use sekimori_decide::{Facts, Outcome, outcome, score};

@@ -13,6 +13,7 @@ mod device;
 mod emit;
 mod hook;
 mod judge;
+mod log;
 mod maps;
 mod offset;
 mod path;

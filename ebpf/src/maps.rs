@@ -155,6 +155,8 @@ pub struct Scratch {
     pub state: u64,
     /// Bytes of `text` in use.
     pub used: u64,
+    /// 1 when a walk found no room for a name.
+    pub cut: u64,
     /// What is being judged, and the best score so far.
     pub facts: Facts,
     pub best: u64,

@@ -104,6 +104,8 @@ constants!(
     NAMEIDATA_NAME,
     NAMEIDATA_DFD,
     FILENAME_NAME,
-    // Not fields, but set the same way.
-    PROGRAM_LOGS,
+    TASK_FILES,
+    FILES_TABLE,
+    TABLE_FILES,
+    TABLE_SIZE,
 );

@@ -70,6 +70,7 @@ pub extern "C" fn walk_path(buffer: u32) -> u64 {
     // SAFETY: the buffer is the caller's.
     unsafe {
         put(&raw mut (*scratch).state, INCOMPLETE);
+        put(&raw mut (*scratch).cut, 0);
         let start = take(&raw const (*scratch).used);
         for step in 0..PATH_DEPTH_MAX {
             let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
@@ -129,8 +130,8 @@ unsafe fn append_name(scratch: *mut Scratch, start: u64) {
     // SAFETY: the buffer is the caller's, and `used` leaves room for a name.
     unsafe {
         let used = take(&raw const (*scratch).used);
-        let room = PATH_BYTES_MAX - NAME_BYTES_MAX;
-        if used >= TEXT_BYTES_MAX as u64 || used.wrapping_sub(start) >= room as u64 {
+        if used >= TEXT_BYTES_MAX as u64 || used.wrapping_sub(start) >= PATH_BYTES_MAX as u64 {
+            put(&raw mut (*scratch).cut, 1);
             return;
         }
         let to = (&raw mut (*scratch).text).cast::<u8>().add(used as usize);

@@ -1,6 +1,7 @@
 //! Which program goes on which hook, and what is lost without it.
 
-use aya::{Btf, programs::Program};
+use aya::{Btf, Ebpf, programs::Program};
+use aya_obj::btf::BtfKind;
 use serde::Serialize;
 
 use super::{KernelError, error::chain, load::Loaded};
@@ -80,8 +81,7 @@ const PLAN: &[Plan] = plan! {
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";
     "inet_sendmsg" Exit "inet_sendmsg", "net.upload (bytes)";
     "inet6_sendmsg" Exit "inet6_sendmsg", "net.upload (bytes)", lost "bytes sent over IPv6";
-    "inet_sendpage" Exit "inet_sendpage", "net.upload (sendfile)",
-        lost "nothing where sendfile goes through sendmsg (6.5 and newer)";
+    "inet_sendpage" Exit "inet_sendpage", "net.upload (sendfile)", lost "bytes of sendfile";
     "udp_recvmsg" Exit "udp_recvmsg", "net.upload (bytes in)", lost "UDP bytes received";
     "udpv6_recvmsg" Exit "udpv6_recvmsg", "net.upload (bytes in)",
         lost "UDP bytes received over IPv6";
@@ -112,7 +112,15 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<Vec<Feature>, KernelError> {
 
 /// Loads and attaches what can be.
 pub(super) fn try_attach(loaded: &mut Loaded) -> Vec<Feature> {
-    PLAN.iter().map(|plan| attach_one(plan, loaded)).collect()
+    PLAN.iter()
+        .filter_map(|plan| is_needed(plan, &loaded.btf).then(|| attach_one(plan, loaded)))
+        .collect()
+}
+
+/// Up to 6.4 sendfile has a way of its own to a socket; later it goes through sendmsg.
+fn is_needed(plan: &Plan, btf: &Btf) -> bool {
+    plan.program != "inet_sendpage"
+        || btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
 }
 
 fn attach_one(plan: &Plan, loaded: &mut Loaded) -> Feature {
@@ -136,6 +144,23 @@ fn attach_one(plan: &Plan, loaded: &mut Loaded) -> Feature {
         attached,
         detail,
         required: plan.lost.is_none(),
+    }
+}
+
+/// Takes every program off its hook.
+pub(super) fn detach(ebpf: &mut Ebpf) {
+    for (name, program) in ebpf.programs_mut() {
+        let result = match program {
+            Program::Lsm(lsm) => lsm.unload(),
+            Program::FEntry(entry) => entry.unload(),
+            Program::FExit(exit) => exit.unload(),
+            Program::BtfTracePoint(tracepoint) => tracepoint.unload(),
+            _ => continue,
+        };
+        // One of two variants was never loaded; that is no fault.
+        if let Err(error) = result {
+            tracing::debug!("detaching {name}: {error}");
+        }
     }
 }
 

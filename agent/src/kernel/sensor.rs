@@ -69,6 +69,12 @@ impl Sensor {
         self.rings.drain(each)
     }
 
+    /// Takes all programs off their hooks: nothing is judged or recorded from here on, and what the
+    /// rings hold can still be drained.
+    pub fn detach(&mut self) {
+        plan::detach(&mut self.ebpf);
+    }
+
     /// The programs' counters.
     ///
     /// # Errors

@@ -289,6 +289,7 @@ impl Agent {
     /// gets [`SHIP_DRAIN_TIMEOUT`] to take the rest; what it does not take stays on disk.
     async fn stop(mut self, result: Result<(), RunError>) -> Result<(), RunError> {
         notify(&[sd_notify::NotifyState::Stopping]);
+        self.sensor.detach();
         while self.drain() {}
         self.poll();
         let reason = match &result {
@@ -296,7 +297,6 @@ impl Agent {
             Err(error) => format!("stopped because of an error: {error}"),
         };
         self.pipeline.say(format!("sekimori-agent {reason}; nothing is enforced from here on"));
-        drop(self.sensor);
         let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
         if shipped.unacknowledged_bytes > 0 {
             let bytes = shipped.unacknowledged_bytes;

@@ -2,14 +2,14 @@
 
 /// Path components the kernel walks before it gives up; the path then counts as unknown.
 pub const PATH_DEPTH_MAX: usize = 48;
-/// Bytes of one path's text in a record, terminators included.
+/// Bytes of one path's text in a record behind which no further name is appended.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of one path component, terminator included (`NAME_MAX` is 255).
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of a process's argument area copied at exec; longer ones are flagged.
 pub const ARGUMENT_BYTES_MAX: usize = 4096;
 /// Bytes of text behind the fixed part of a record.
-pub const TEXT_BYTES_MAX: usize = 3 * 4096;
+pub const TEXT_BYTES_MAX: usize = 4 * 4096;
 /// Bytes of a USB serial number (a USB string descriptor holds at most 126 characters).
 pub const SERIAL_BYTES_MAX: usize = 64;
 /// Bytes of a terminal's name (`pts0`, `ttyS0`).

@@ -97,4 +97,8 @@ pub const FIELDS: &[Field] = &[
     optional("NAMEIDATA_NAME", "nameidata", "name"),
     optional("NAMEIDATA_DFD", "nameidata", "dfd"),
     field("FILENAME_NAME", "filename", "name"),
+    field("TASK_FILES", "task_struct", "files"),
+    field("FILES_TABLE", "files_struct", "fdt"),
+    field("TABLE_FILES", "fdtable", "fd"),
+    field("TABLE_SIZE", "fdtable", "max_fds"),
 ];

@@ -4,6 +4,7 @@
 use aya_ebpf::{
     helpers::bpf_get_current_task_btf, macros::fexit, maps::lpm_trie::Key, programs::FExitContext,
 };
+use core::ptr::null;
 use sekimori_abi::{
     event::{flag, kind, operation},
     limits::PATH_BYTES_MAX,
@@ -37,7 +38,11 @@ pub fn failed_open(ctx: FExitContext) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return 0;
     };
-    if !policy.failed_opens || !NAMEIDATA_NAME.exists() || refused_by_us() {
+    if !policy.failed_opens
+        || !NAMEIDATA_NAME.exists()
+        || !NAMEIDATA_DFD.exists()
+        || refused_by_us()
+    {
         return 0;
     }
     let nameidata: *const u8 = ctx.arg(0);
@@ -109,16 +114,19 @@ fn could_match(policy: &Policy, name: *const u8) -> bool {
     PLACES.get(&key).is_some()
 }
 
-/// The directory a relative name starts from. For a descriptor's directory the agent looks itself:
-/// here only the working directory is resolved.
+/// The directory a relative name starts from: a descriptor's, or the working directory.
 #[inline(always)]
 fn directory_of(nameidata: *const u8) -> Place {
-    let _dfd: i32 = if NAMEIDATA_DFD.exists() {
-        probed(nameidata, &NAMEIDATA_DFD)
-    } else {
-        WORKING_DIRECTORY
-    };
     // SAFETY: the helper answers the current task.
     let current = unsafe { bpf_get_current_task_btf() } as *const u8;
-    Place::of_path(pointer(current, &TASK_FS).wrapping_add(FS_PWD.get()))
+    let fd: i32 = probed(nameidata, &NAMEIDATA_DFD);
+    if fd == WORKING_DIRECTORY {
+        return Place::of_path(pointer(current, &TASK_FS).wrapping_add(FS_PWD.get()));
+    }
+    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
+    if fd < 0 || fd as u32 >= probed::<u32>(table, &TABLE_SIZE) {
+        return Place::of_dentry(null());
+    }
+    let slot = pointer(table, &TABLE_FILES).wrapping_add(fd as usize * size_of::<u64>());
+    Place::of_file(probed_at::<u64>(slot) as *const u8)
 }

@@ -4,16 +4,15 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::event::{Device, counter, device_class, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED};
+use super::{ALLOWED, REFUSED, write::begin_sum};
 use crate::{
     count::count,
     device,
     emit::Record,
     judge::Policy,
-    maps::FILES,
     offset::*,
     path::Place,
-    read::{copy, pointer, probed, typed},
+    read::{pointer, probed, typed},
     task,
 };
 
@@ -87,16 +86,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
             record.device(&*device);
             record.path(Place::of_file(file));
             if !outcome.denies() {
-                let scratch = record.scratch();
-                let sum = &raw mut (*scratch).file_sum;
-                (*sum).bytes = 0;
-                (*sum).calls = 0;
-                (*sum).flags = 0;
-                (*sum).inode = inode as u64;
-                copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
-                if FILES.insert(file as u64, &*sum, 0).is_err() {
-                    count(kind::USB_WRITE, counter::LOST_TABLE);
-                }
+                begin_sum(&mut record, file, 0);
             }
             record.send(policy, outcome);
         }

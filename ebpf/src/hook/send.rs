@@ -74,7 +74,8 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         if !same_peer {
             remember(&mut record, sk, peer, policy.generation);
         }
-        if same_peer && outcome.action == 0 {
+        // What no rule speaks of is reported with its bytes, once they are sent.
+        if outcome.action == 0 {
             record.discard();
         } else {
             record.send(&policy, outcome);

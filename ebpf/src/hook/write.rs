@@ -53,20 +53,18 @@ fn sum(kiocb: *const u8, bytes: i64) -> i32 {
         return 0;
     }
     let file = pointer(kiocb, &KIOCB_FILE);
-    match known(file) {
-        Some(known) => {
-            // SAFETY: map values live as long as the program runs.
-            let before = unsafe { (*known).calls };
-            // SAFETY: as above.
-            unsafe {
-                add(&raw mut (*known).bytes, bytes as u64);
-                add(&raw mut (*known).calls, 1);
-            }
-            if before == 0 {
-                report(file, operation::WRITE);
-            }
+    if known(file).is_none() {
+        begin_late(file);
+    }
+    let Some(sum) = known(file) else { return 0 };
+    // SAFETY: map values live as long as the program runs.
+    unsafe {
+        let before = (*sum).calls;
+        add(&raw mut (*sum).bytes, bytes as u64);
+        add(&raw mut (*sum).calls, 1);
+        if before == 0 {
+            report(file, operation::WRITE);
         }
-        None => first_seen(file, bytes),
     }
     0
 }
@@ -79,9 +77,9 @@ fn known(file: *const u8) -> Option<*mut FileSum> {
     (unsafe { (*sum).inode } == pointer(file, &FILE_INODE) as u64).then_some(sum)
 }
 
-/// A file that was open before the programs were attached.
+/// Begins the sum over a file that was open before the programs were attached.
 #[inline(always)]
-fn first_seen(file: *const u8, bytes: i64) {
+fn begin_late(file: *const u8) {
     let sb = pointer(pointer(file, &FILE_INODE), &INODE_SB);
     // SAFETY: the superblock of an open file.
     let Some(device) = (unsafe { device::below(sb) }) else {
@@ -94,20 +92,26 @@ fn first_seen(file: *const u8, bytes: i64) {
     let Some(mut record) = Record::begin(kind::USB_WRITE, operation::WRITE) else {
         return;
     };
+    begin_sum(&mut record, file, flag::LATE);
+    record.discard();
+}
+
+/// Puts a sum in place, in the name of the record's actor.
+#[inline(always)]
+pub fn begin_sum(record: &mut Record, file: *const u8, flags: u16) {
     let scratch = record.scratch();
     // SAFETY: our buffer.
     unsafe {
         let sum = &raw mut (*scratch).file_sum;
-        (*sum).bytes = bytes as u64;
-        (*sum).calls = 1;
-        (*sum).flags = flag::LATE as u64;
+        (*sum).bytes = 0;
+        (*sum).calls = 0;
+        (*sum).flags = flags as u64;
         (*sum).inode = pointer(file, &FILE_INODE) as u64;
         copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if FILES.insert(file as u64, &*sum, 0).is_err() {
             count(kind::USB_WRITE, counter::LOST_TABLE);
         }
     }
-    finish(record, file);
 }
 
 /// Sends what is known of an open file.
