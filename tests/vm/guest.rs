@@ -148,12 +148,6 @@ impl Background {
         Ok(Self { child })
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits for its end; the exit code, or 128 and the signal.
     ///
     /// # Errors
@@ -222,6 +216,8 @@ pub const OTHER_SERIAL: &str = "SEKI0002";
 pub fn mount(serial: &str, at: &str) -> Result<PathBuf> {
     let device = run("sekimori-stick", &["device", serial])?;
     std::fs::create_dir_all(at)?;
+    // The host may have mounted it already.
+    let _ = run("umount", &[at])?;
     let mounted = run("mount", &[device.text().as_str(), at])?;
     if mounted.status != 0 {
         bail!("cannot mount {serial} at {at}: {} {}", device.errors(), mounted.errors());

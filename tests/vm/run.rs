@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 
 use crate::daemons::Daemons;
 use crate::records::Records;
@@ -24,6 +25,7 @@ pub struct World {
     /// Programs and open files that are older than the agent.
     pub older: scenario::Older,
     changed_policy: bool,
+    special_agent: bool,
 }
 
 impl World {
@@ -35,7 +37,7 @@ impl World {
         let ordinary = daemons.ordinary();
         daemons.start_agent(&ordinary)?;
         let records = Records::of(daemons.collector_address());
-        Ok(Self { daemons, records, older, changed_policy: false })
+        Ok(Self { daemons, records, older, changed_policy: false, special_agent: false })
     }
 
     /// Puts another policy in force until the scenario ends.
@@ -54,6 +56,11 @@ impl World {
         self.changed_policy = true;
     }
 
+    /// The agent was started with other options than the usual ones.
+    pub fn special_agent(&mut self) {
+        self.special_agent = true;
+    }
+
     /// The usual policy with `rules` added to it, lines of YAML below `rules:`.
     #[must_use]
     pub fn usual_policy_and(rules: &str) -> String {
@@ -63,6 +70,9 @@ impl World {
     /// Brings back what a scenario may have left ended or changed.
     fn restore(&mut self) -> Result<()> {
         self.daemons.start_collector()?;
+        if std::mem::take(&mut self.special_agent) {
+            self.daemons.end_agent(Signal::SIGTERM)?;
+        }
         if std::mem::take(&mut self.changed_policy) {
             self.daemons.write_policy(POLICY)?;
             if self.daemons.agent_lives() {
@@ -70,7 +80,7 @@ impl World {
             }
         }
         if !self.daemons.agent_lives() {
-            let _ = self.daemons.end_agent(nix::sys::signal::Signal::SIGTERM);
+            let _ = self.daemons.end_agent(Signal::SIGTERM);
             let ordinary = self.daemons.ordinary();
             self.daemons.start_agent(&ordinary)?;
         }

@@ -1,3 +1,137 @@
-//! Not yet.
+//! The commands of the operator.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
 use super::Run;
-pub const ALL: &[(&str, Run)] = &[];
+use crate::run::World;
+use crate::{check, guest, limits, records};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("doctor", doctor),
+    ("status", status),
+    ("watch-and-resume", watch),
+    ("search-filters", search),
+];
+
+fn doctor(world: &mut World) -> Result<()> {
+    let output = guest::run("sekimori", &["doctor", "--json"])?;
+    check::ok(&output)?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    check::equal("ok", report.get("ok"), Some(&json!(true)))?;
+    let features = report.get("features").and_then(Value::as_array).context("no features")?;
+    check::that(features.len() > 20, format!("{} features", features.len()))?;
+    for feature in features.iter().filter(|it| it.get("required") == Some(&json!(true))) {
+        check::equal("attached", feature.get("attached"), Some(&json!(true)))
+            .with_context(|| feature.to_string())?;
+    }
+    // The agent beside it still refuses.
+    check::refused(&guest::run("cat", &["/srv/secret/plan.txt"])?)?;
+    check::that(world.daemons.agent_lives(), "the agent ended")
+}
+
+fn status(world: &mut World) -> Result<()> {
+    let status = world.daemons.status()?;
+    let expected = [
+        ("/agent/policy/name", json!("scenarios")),
+        ("/agent/collector/connected", json!(true)),
+        ("/agent/pid", json!(world.daemons.agent_pid())),
+        ("/agent_error", Value::Null),
+        ("/collector_error", Value::Null),
+    ];
+    for (name, value) in expected {
+        check::equal(name, status.pointer(name).unwrap_or(&Value::Null), &value)?;
+    }
+    let boot = records::text(&status, "/agent/boot");
+    check::equal("length of the boot's id", boot.len(), 32)?;
+    let socket = world.daemons.path("agent.sock");
+    let collector = world.daemons.collector_address();
+    let socket = socket.to_string_lossy();
+    let text =
+        guest::run("sekimori", &["status", "--socket", &socket, "--collector", &collector])?;
+    check::ok(&text)?;
+    check::that(text.text().contains("scenarios"), format!("status says {:?}", text.text()))
+}
+
+struct Watch {
+    log: PathBuf,
+    _program: guest::Background,
+}
+
+impl Watch {
+    fn start(world: &World, name: &str, more: &[&str]) -> Result<Self> {
+        let log = PathBuf::from(format!("/run/sekimori-watch-{name}.log"));
+        let mut command = Command::new("sekimori");
+        command.args(["watch", "--json", "--kind", "exec"]).args(more);
+        command.args(["--collector", &world.daemons.collector_address()]);
+        let program = guest::Background::start(command, &log)?;
+        Ok(Self { log, _program: program })
+    }
+
+    /// What was shown until a launch with this argument was.
+    fn until(&self, argument: &str) -> Result<Vec<Value>> {
+        let mut shown = Vec::new();
+        guest::until(argument, limits::RECORD_TIMEOUT, || {
+            shown = self.shown()?;
+            Ok(shown.iter().any(|it| records::text(it, "/process/argv/1") == argument))
+        })
+        .with_context(|| format!("watch showed {} records", shown.len()))?;
+        Ok(shown)
+    }
+
+    fn shown(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&self.log)?;
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
+fn watch(world: &mut World) -> Result<()> {
+    check::ok(&guest::run("/bin/true", &["watch-marker-1"])?)?;
+    let first = Watch::start(world, "first", &["--from-start"])?;
+    let mut shown = first.until("watch-marker-1")?;
+    check::ok(&guest::run("/bin/true", &["watch-marker-2"])?)?;
+    shown.extend(first.until("watch-marker-2")?.into_iter().skip(shown.len()));
+    drop(first);
+    let cursor = shown.iter().filter_map(records::cursor).max().context("no cursor")?;
+    check::ok(&guest::run("/bin/true", &["watch-marker-3"])?)?;
+    let second = Watch::start(world, "second", &["--cursor", &cursor.to_string()])?;
+    let rest = second.until("watch-marker-3")?;
+    let repeated = rest.iter().filter_map(records::cursor).filter(|it| *it <= cursor).count();
+    check::equal("records shown again", repeated, 0)?;
+    for number in 1..=3 {
+        let marker = format!("watch-marker-{number}");
+        let of = |it: &&Value| records::text(it, "/process/argv/1") == marker;
+        let times = shown.iter().chain(&rest).filter(of).count();
+        check::equal(&marker, times, 1)?;
+    }
+    Ok(())
+}
+
+fn search(world: &mut World) -> Result<()> {
+    check::that(Path::new("/bin/true").exists(), "no /bin/true")?;
+    let script = "setpriv --reuid 65534 --regid 65534 --clear-groups /bin/true search-marker";
+    check::ok(&guest::bash(script, &[])?)?;
+    let argv = ("/process/argv/1", json!("search-marker"));
+    let record = world.records.expect("exec", &[argv, ("/process/uid", json!(65534))])?;
+    let cursor = records::cursor(&record);
+    for (filters, expected) in [
+        (vec!["--user", "nobody", "--kind", "exec"], true),
+        (vec!["--user", "daemon", "--kind", "exec"], false),
+        (vec!["--text", "bin/true"], true),
+        (vec!["--kind", "exit,exec", "--host", "sekimori-guest"], true),
+        (vec!["--host", "another-host"], false),
+        (vec!["--verdict", "denied"], false),
+        (vec!["--until", "2001-01-01"], false),
+    ] {
+        let found = world.records.search(&filters)?;
+        let there = found.iter().any(|it| records::cursor(it) == cursor);
+        check::equal(&format!("found by {}", filters.join(" ")), there, expected)?;
+    }
+    let two = world.records.everything().search(&["--limit", "2"])?;
+    check::equal("records with --limit 2", two.len(), 2)
+}
