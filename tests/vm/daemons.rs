@@ -40,7 +40,11 @@ impl Daemons {
     pub fn prepare(directory: &Path) -> Result<Self> {
         let _ = std::fs::remove_dir_all(directory);
         std::fs::create_dir_all(directory)?;
-        let daemons = Self { directory: directory.into(), collector: None, agent: None };
+        let daemons = Self {
+            directory: directory.into(),
+            collector: None,
+            agent: None,
+        };
         let state = daemons.path("collector");
         let state = state.to_string_lossy();
         let certificates = daemons.path("tls");
@@ -62,7 +66,10 @@ impl Daemons {
     /// The options of an ordinary agent.
     #[must_use]
     pub fn ordinary(&self) -> AgentOptions {
-        AgentOptions { spool: String::new(), certificates: self.path("tls") }
+        AgentOptions {
+            spool: String::new(),
+            certificates: self.path("tls"),
+        }
     }
 
     /// The collector's address for commands.
@@ -81,12 +88,18 @@ impl Daemons {
         }
         let mut command = Command::new("sekimori-collector");
         command.arg("run").arg("--dir").arg(self.path("collector"));
-        command.args(["--listen", ADDRESS]).arg("--socket").arg(self.path("collector.sock"));
+        command
+            .args(["--listen", ADDRESS])
+            .arg("--socket")
+            .arg(self.path("collector.sock"));
         self.collector = Some(self.spawn(command, "collector.log")?);
         guest::until("the collector answers", START_TIMEOUT, || {
             let log = self.log("collector.log");
             alive("the collector", self.collector.as_mut(), &log)?;
-            Ok(self.status()?.get("collector").is_some_and(|it| !it.is_null()))
+            Ok(self
+                .status()?
+                .get("collector")
+                .is_some_and(|it| !it.is_null()))
         })
     }
 
@@ -132,9 +145,17 @@ impl Daemons {
     }
 
     fn spawn(&self, mut command: Command, log: &str) -> Result<Child> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path(log))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().with_context(|| format!("cannot start {command:?}"))
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path(log))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        command
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))
     }
 
     /// Writes the policy that the next start or reload takes.
@@ -151,7 +172,10 @@ impl Daemons {
     /// When the command cannot be run.
     pub fn reload(&self) -> Result<guest::Output> {
         let socket = self.path("agent.sock");
-        guest::run("sekimori", &["policy", "reload", "--socket", &socket.to_string_lossy()])
+        guest::run(
+            "sekimori",
+            &["policy", "reload", "--socket", &socket.to_string_lossy()],
+        )
     }
 
     /// What `sekimori status --json` says.
@@ -182,8 +206,10 @@ impl Daemons {
     pub fn settle(&self) -> Result<()> {
         guest::until("the spool is delivered", RECORD_TIMEOUT, || {
             let status = self.status()?;
-            Ok(status.pointer("/agent/collector/connected") == Some(&true.into())
-                && status.pointer("/agent/spool/unacknowledged_bytes") == Some(&0.into()))
+            Ok(
+                status.pointer("/agent/collector/connected") == Some(&true.into())
+                    && status.pointer("/agent/spool/unacknowledged_bytes") == Some(&0.into()),
+            )
         })
     }
 
@@ -270,5 +296,7 @@ fn end(child: Option<Child>, signal: Signal) -> Result<i32> {
         let _ = child.wait();
     }
     ended?;
-    Ok(status.map_or(-1, |it| it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0))))
+    Ok(status.map_or(-1, |it| {
+        it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0))
+    }))
 }

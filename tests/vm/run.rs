@@ -37,7 +37,13 @@ impl World {
         let ordinary = daemons.ordinary();
         daemons.start_agent(&ordinary)?;
         let records = Records::of(daemons.collector_address());
-        Ok(Self { daemons, records, older, changed_policy: false, special_agent: false })
+        Ok(Self {
+            daemons,
+            records,
+            older,
+            changed_policy: false,
+            special_agent: false,
+        })
     }
 
     /// Puts another policy in force until the scenario ends.
@@ -103,7 +109,10 @@ impl World {
 pub fn chosen(names: &[String]) -> Vec<Scenario> {
     let wanted =
         |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
-    scenario::all().into_iter().filter(|scenario| wanted(&scenario.name)).collect()
+    scenario::all()
+        .into_iter()
+        .filter(|scenario| wanted(&scenario.name))
+        .collect()
 }
 
 /// Runs scenarios; prints one line each and the sums.
@@ -122,7 +131,10 @@ pub fn scenarios(names: &[String]) -> ExitCode {
                 match world.run(scenario) {
                     Ok(()) => {
                         passed += 1;
-                        println!("scenario: PASS {name} ({:.1} s)", started.elapsed().as_secs_f32());
+                        println!(
+                            "scenario: PASS {name} ({:.1} s)",
+                            started.elapsed().as_secs_f32()
+                        );
                     }
                     Err(error) => {
                         failed += 1;
@@ -132,7 +144,10 @@ pub fn scenarios(names: &[String]) -> ExitCode {
                 }
             }
             if failed > 0 {
-                eprintln!("--- the end of the agent's log\n{}", world.daemons.log("agent.log"));
+                eprintln!(
+                    "--- the end of the agent's log\n{}",
+                    world.daemons.log("agent.log")
+                );
             }
         }
         Err(error) => {

@@ -32,7 +32,10 @@ fn burst(world: &mut World) -> Result<()> {
     let filters = ["--kind", "file.open", "--text", "/tmp/burst"];
     let found = world.records.search(&filters)?;
     let pid = json!(output.pid);
-    let stored = found.iter().filter(|it| it.pointer("/process/pid") == Some(&pid)).count() as u64;
+    let stored = found
+        .iter()
+        .filter(|it| it.pointer("/process/pid") == Some(&pid))
+        .count() as u64;
     let lost: u64 = world
         .records
         .all("loss", &[("/loss/kind", json!("file.open"))])?

@@ -52,10 +52,29 @@ fn curl(world: &mut World) -> Result<()> {
         ("/verdict", json!("allowed")),
     ];
     world.records.expect("net.connect", &connect)?;
-    uploaded(world, "write", "127.0.0.1", 18_001, &[("/process/comm", json!("curl"))])?;
-    let close = uploaded(world, "close", "127.0.0.1", 18_001, &[("/bytes", json!(received))])?;
-    check::that(records::number(&close, "/bytes_in") > 50, "the answer was not counted")?;
-    check::equal("program", records::text(&close, "/process/exe"), "/usr/bin/curl")
+    uploaded(
+        world,
+        "write",
+        "127.0.0.1",
+        18_001,
+        &[("/process/comm", json!("curl"))],
+    )?;
+    let close = uploaded(
+        world,
+        "close",
+        "127.0.0.1",
+        18_001,
+        &[("/bytes", json!(received))],
+    )?;
+    check::that(
+        records::number(&close, "/bytes_in") > 50,
+        "the answer was not counted",
+    )?;
+    check::equal(
+        "program",
+        records::text(&close, "/process/exe"),
+        "/usr/bin/curl",
+    )
 }
 
 fn exact(world: &mut World) -> Result<()> {
@@ -70,7 +89,13 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 71_025)?;
-    uploaded(world, "close", "127.0.0.1", 18_002, &[("/bytes", json!(71_025))])?;
+    uploaded(
+        world,
+        "close",
+        "127.0.0.1",
+        18_002,
+        &[("/bytes", json!(71_025))],
+    )?;
     Ok(())
 }
 
@@ -145,7 +170,13 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 150_001)?;
-    uploaded(world, "close", "127.0.0.1", 18_005, &[("/bytes", json!(150_001))])?;
+    uploaded(
+        world,
+        "close",
+        "127.0.0.1",
+        18_005,
+        &[("/bytes", json!(150_001))],
+    )?;
     Ok(())
 }
 
@@ -160,6 +191,12 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 321)?;
-    uploaded(world, "close", "127.0.0.1", 18_006, &[("/bytes", json!(321))])?;
+    uploaded(
+        world,
+        "close",
+        "127.0.0.1",
+        18_006,
+        &[("/bytes", json!(321))],
+    )?;
     Ok(())
 }
