@@ -94,6 +94,17 @@ pub fn user_programs(repository: &Path, release: bool) -> Result<()> {
     Ok(())
 }
 
+/// Builds the same programs together with the unit tests. Both in one go get the same features of
+/// their dependencies; one after the other, most dependencies would be compiled twice.
+///
+/// # Errors
+/// When a crate or a test does not compile.
+pub fn user_programs_and_tests(repository: &Path) -> Result<()> {
+    println!("build  agent, collector, scenarios, unit tests");
+    process::run(cargo(repository).args(["build", "--bins", "--tests"]))
+        .context("the programs or their unit tests did not build")
+}
+
 /// Where cargo leaves the programs, relative to the repository.
 #[must_use]
 pub fn profile_dir(release: bool) -> &'static str {

@@ -17,7 +17,7 @@ pub const SCENARIOS: &str = "sekimori-scenarios";
 /// The sticks that the scenarios find plugged.
 const STICKS: [&str; 2] = ["64M:SEKI0001:vfat", "64M:SEKI0002:ext4"];
 /// All scenarios of one kernel, under the translator, on a busy machine.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(1500);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Which tests to run.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -67,13 +67,14 @@ pub fn run(options: &Options) -> Result<u8> {
         // What is missing shows up below as failures of what needs it.
         eprintln!("setup: {error:#}");
     }
-    let programs = build::kernel_programs(&repository);
+    let kernel_programs = build::kernel_programs(&repository);
+    let programs = programs(&repository, options);
     let mut rows = Vec::new();
     if options.scenario.is_none() {
         rows.push(row("unit tests", || unit_tests(&repository)));
     }
     if !options.unit_only {
-        let built = programs.and_then(|()| build::user_programs(&repository, false));
+        let built = kernel_programs.and(programs);
         let chosen =
             |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
         for series in matrix.kernel.iter().filter(chosen) {
@@ -82,12 +83,23 @@ pub fn run(options: &Options) -> Result<u8> {
                 Err(error) => (FAILED, format!("not built: {error:#}")),
             }));
         }
-    } else if let Err(error) = programs {
+    } else if let Err(error) = kernel_programs {
         rows.push(row("kernel programs", || {
             (FAILED, format!("not built: {error:#}"))
         }));
     }
     Ok(report(&rows))
+}
+
+/// Builds what the tests need; unit tests that do not build leave the scenarios a chance.
+fn programs(repository: &Path, options: &Options) -> Result<()> {
+    if options.scenario.is_none() && build::user_programs_and_tests(repository).is_ok() {
+        return Ok(());
+    }
+    if options.unit_only {
+        return Ok(());
+    }
+    build::user_programs(repository, false)
 }
 
 /// Something did not get far enough to count its own tests.
