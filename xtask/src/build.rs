@@ -51,23 +51,12 @@ pub fn kernel_programs(repository: &Path) -> Result<()> {
     println!("build  kernel programs ({BPF_TARGET})");
     let mut cargo = cargo(repository);
     cargo
-        .args([
-            "build",
-            "-p",
-            "sekimori-ebpf",
-            "--profile",
-            "bpf",
-            "-Z",
-            "build-std=core",
-        ])
+        .args(["build", "-p", "sekimori-ebpf", "--profile", "bpf", "-Z", "build-std=core"])
         .args(["--target", BPF_TARGET, "--target-dir", BPF_TARGET_DIR])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", BPF_FLAGS);
     process::run(&mut cargo).context("the kernel programs did not build")?;
-    let object = repository
-        .join(BPF_TARGET_DIR)
-        .join(BPF_TARGET)
-        .join("bpf/sekimori");
+    let object = repository.join(BPF_TARGET_DIR).join(BPF_TARGET).join("bpf/sekimori");
     let size = std::fs::metadata(&object)
         .with_context(|| format!("cargo built no {}", object.display()))?
         .len();
@@ -108,11 +97,7 @@ pub fn user_programs_and_tests(repository: &Path) -> Result<()> {
 /// Where cargo leaves the programs, relative to the repository.
 #[must_use]
 pub fn profile_dir(release: bool) -> &'static str {
-    if release {
-        "target/release"
-    } else {
-        "target/debug"
-    }
+    if release { "target/release" } else { "target/debug" }
 }
 
 /// A cargo that does not inherit what the `cargo xtask` around us was started with.

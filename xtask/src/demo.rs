@@ -16,10 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// When a step before the demonstration fails.
 pub fn run() -> Result<u8> {
     let kernel = Matrix::read()?.default;
-    setup::run(&setup::Options {
-        refresh: false,
-        kernel: vec![kernel.clone()],
-    })?;
+    setup::run(&setup::Options { refresh: false, kernel: vec![kernel.clone()] })?;
     build::run(build::Options::default())?;
     println!("boot   linux {kernel} in a VM");
     let outcome = vm::boot(&Request {

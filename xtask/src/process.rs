@@ -13,10 +13,7 @@ pub fn repository() -> Result<PathBuf> {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = crate_dir.parent().context("xtask lies in no directory")?;
     if !root.join("Cargo.toml").is_file() {
-        bail!(
-            "{} is no longer the repository: run this through `cargo xtask`",
-            root.display()
-        );
+        bail!("{} is no longer the repository: run this through `cargo xtask`", root.display());
     }
     Ok(root.to_path_buf())
 }
@@ -37,9 +34,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// When it cannot be started or does not end with success.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", line(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", line(command));
     }
@@ -57,12 +52,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("cannot start {}", line(command)))?;
     if !result.status.success() {
         let why = String::from_utf8_lossy(&result.stderr);
-        bail!(
-            "{} ended with {}: {}",
-            line(command),
-            result.status,
-            why.trim()
-        );
+        bail!("{} ended with {}: {}", line(command), result.status, why.trim());
     }
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
@@ -71,10 +61,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 #[must_use]
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether we may install packages.

@@ -28,6 +28,10 @@ pub struct Options {
     /// No VM
     #[arg(long)]
     pub unit_only: bool,
+    /// Kernels that run at the same time; each guest has two processors [default: half of the
+    /// machine's processors]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
     /// Only scenarios with this in their name, and no unit tests
     #[arg(long, value_name = "NAME", conflicts_with = "unit_only")]
     pub scenario: Option<String>,
@@ -59,10 +63,7 @@ pub fn run(options: &Options) -> Result<u8> {
     for name in &options.kernel {
         matrix.series(Some(name))?;
     }
-    let wanted = setup::Options {
-        refresh: false,
-        kernel: options.kernel.clone(),
-    };
+    let wanted = setup::Options { refresh: false, kernel: options.kernel.clone() };
     if let Err(error) = setup::run(&wanted) {
         // What is missing shows up below as failures of what needs it.
         eprintln!("setup: {error:#}");
@@ -75,20 +76,36 @@ pub fn run(options: &Options) -> Result<u8> {
     }
     if !options.unit_only {
         let built = kernel_programs.and(programs);
-        let chosen =
-            |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
-        for series in matrix.kernel.iter().filter(chosen) {
-            rows.push(row(&format!("linux {}", series.series), || match &built {
-                Ok(()) => scenarios(series, options.scenario.as_deref()),
-                Err(error) => (FAILED, format!("not built: {error:#}")),
-            }));
-        }
+        rows.extend(on_every_kernel(&matrix, options, &built));
     } else if let Err(error) = kernel_programs {
-        rows.push(row("kernel programs", || {
-            (FAILED, format!("not built: {error:#}"))
-        }));
+        rows.push(row("kernel programs", || (FAILED, format!("not built: {error:#}"))));
     }
     Ok(report(&rows))
+}
+
+/// Boots the chosen kernels, a few at a time.
+fn on_every_kernel(matrix: &Matrix, options: &Options, built: &Result<()>) -> Vec<Row> {
+    let chosen =
+        |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
+    let chosen: Vec<_> = matrix.kernel.iter().filter(chosen).collect();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.unwrap_or(processors / 2).max(1);
+    let one = |series: &Series| {
+        row(&format!("linux {}", series.series), || match built {
+            Ok(()) => scenarios(series, options.scenario.as_deref()),
+            Err(error) => (FAILED, format!("not built: {error:#}")),
+        })
+    };
+    let mut rows = Vec::new();
+    for some in chosen.chunks(jobs) {
+        std::thread::scope(|scope| {
+            let guests: Vec<_> = some.iter().map(|series| scope.spawn(|| one(series))).collect();
+            rows.extend(guests.into_iter().map(|guest| {
+                guest.join().unwrap_or_else(|_| row("linux", || (FAILED, "crashed".to_owned())))
+            }));
+        });
+    }
+    rows
 }
 
 /// Builds what the tests need; unit tests that do not build leave the scenarios a chance.
@@ -103,37 +120,20 @@ fn programs(repository: &Path, options: &Options) -> Result<()> {
 }
 
 /// Something did not get far enough to count its own tests.
-const FAILED: Count = Count {
-    passed: 0,
-    failed: 1,
-};
+const FAILED: Count = Count { passed: 0, failed: 1 };
 
 fn row(name: &str, tests: impl FnOnce() -> (Count, String)) -> Row {
     let started = Instant::now();
     let (count, note) = tests();
-    Row {
-        name: name.to_owned(),
-        count,
-        took: started.elapsed(),
-        note,
-    }
+    Row { name: name.to_owned(), count, took: started.elapsed(), note }
 }
 
 fn report(rows: &[Row]) -> u8 {
     let mut sum = Count::default();
     println!("\n{:<16} {:>6} {:>6} {:>7}", "", "passed", "failed", "time");
-    for Row {
-        name,
-        count,
-        took,
-        note,
-    } in rows
-    {
+    for Row { name, count, took, note } in rows {
         let (passed, failed) = (count.passed, count.failed);
-        let line = format!(
-            "{name:<16} {passed:>6} {failed:>6} {:>5} s  {note}",
-            took.as_secs()
-        );
+        let line = format!("{name:<16} {passed:>6} {failed:>6} {:>5} s  {note}", took.as_secs());
         println!("{}", line.trim_end());
         sum.passed += passed;
         sum.failed += failed;
@@ -173,10 +173,7 @@ fn nextest(repository: &Path) -> Result<Option<Count>> {
 /// Reads `Summary [ 1.2s] 5 tests run: 3 passed, 2 failed, 0 skipped`. What did not pass failed,
 /// whatever nextest calls it.
 fn unit_summary(line: &str) -> Option<Count> {
-    let (_, rest) = line
-        .trim_start()
-        .strip_prefix("Summary [")?
-        .split_once(']')?;
+    let (_, rest) = line.trim_start().strip_prefix("Summary [")?.split_once(']')?;
     let (run, results) = rest.split_once(" run: ")?;
     let run = run.split_whitespace().next()?;
     // `3/5` when the run was cut short: the others did not pass either.
@@ -187,10 +184,7 @@ fn unit_summary(line: &str) -> Option<Count> {
         .find(|pair| matches!(pair, [_, word] if word.starts_with("passed")))
         .and_then(|pair| pair.first()?.parse().ok())
         .unwrap_or(0);
-    Some(Count {
-        passed,
-        failed: run.saturating_sub(passed),
-    })
+    Some(Count { passed, failed: run.saturating_sub(passed) })
 }
 
 /// One boot of one kernel.
@@ -216,10 +210,7 @@ fn scenarios(series: &Series, filter: Option<&str>) -> (Count, String) {
     match outcome {
         Ok(outcome) => {
             count = at_least_one_failure(count, outcome.status == 0 && count.passed > 0);
-            (
-                count,
-                format!("{}, booted in {} s", kernel.release, outcome.boot.as_secs()),
-            )
+            (count, format!("{}, booted in {} s", kernel.release, outcome.boot.as_secs()))
         }
         Err(error) => {
             count.failed += 1;
@@ -238,11 +229,7 @@ pub fn sticks() -> Result<Vec<Stick>> {
 
 /// A run that says it failed has a failure, even when it counted none.
 fn at_least_one_failure(count: Count, success: bool) -> Count {
-    let failed = if success {
-        count.failed
-    } else {
-        count.failed.max(1)
-    };
+    let failed = if success { count.failed } else { count.failed.max(1) };
     Count { failed, ..count }
 }
 
@@ -252,10 +239,7 @@ fn scenario_counts(lines: &Mutex<Vec<String>>) -> Count {
         return FAILED;
     };
     let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
-    Count {
-        passed: count("scenario: PASS"),
-        failed: count("scenario: FAIL"),
-    }
+    Count { passed: count("scenario: PASS"), failed: count("scenario: FAIL") }
 }
 
 #[cfg(test)]
@@ -267,22 +251,13 @@ mod tests {
     #[test]
     fn summaries_are_read() {
         let cases = [
-            (
-                "     Summary [   0.1s] 12 tests run: 12 passed, 3 skipped",
-                Some((12, 0)),
-            ),
+            ("     Summary [   0.1s] 12 tests run: 12 passed, 3 skipped", Some((12, 0))),
             (
                 "     Summary [ 61.2s] 5 tests run: 3 passed (1 slow), 2 failed, 0 skipped",
                 Some((3, 2)),
             ),
-            (
-                "     Summary [   1s] 3/9 tests run: 2 passed, 1 timed out, 0 skipped",
-                Some((2, 7)),
-            ),
-            (
-                "     Summary [   1s] 1 test run: 0 passed, 1 failed, 0 skipped",
-                Some((0, 1)),
-            ),
+            ("     Summary [   1s] 3/9 tests run: 2 passed, 1 timed out, 0 skipped", Some((2, 7))),
+            ("     Summary [   1s] 1 test run: 0 passed, 1 failed, 0 skipped", Some((0, 1))),
             ("        PASS [   0.004s] xtask", None),
         ];
         for (line, expected) in cases {
@@ -293,34 +268,15 @@ mod tests {
 
     #[test]
     fn scenarios_are_counted_from_their_lines() {
-        let lines = [
-            "scenario: PASS a",
-            "x scenario: PASS no",
-            "scenario: FAIL b: why",
-        ];
+        let lines = ["scenario: PASS a", "x scenario: PASS no", "scenario: FAIL b: why"];
         let lines = Mutex::new(lines.map(str::to_owned).to_vec());
-        assert_eq!(
-            scenario_counts(&lines),
-            Count {
-                passed: 1,
-                failed: 1
-            }
-        );
+        assert_eq!(scenario_counts(&lines), Count { passed: 1, failed: 1 });
     }
 
     #[test]
     fn a_failing_status_without_failures_is_one() {
-        let count = Count {
-            passed: 4,
-            failed: 0,
-        };
+        let count = Count { passed: 4, failed: 0 };
         assert_eq!(at_least_one_failure(count, true), count);
-        assert_eq!(
-            at_least_one_failure(count, false),
-            Count {
-                passed: 4,
-                failed: 1
-            }
-        );
+        assert_eq!(at_least_one_failure(count, false), Count { passed: 4, failed: 1 });
     }
 }

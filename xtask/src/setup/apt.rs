@@ -10,12 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::{cache, process};
 
 /// Suites that are looked at first.
-const SUITES: [&str; 4] = [
-    "bookworm",
-    "bookworm-updates",
-    "bookworm-backports",
-    "trixie-backports",
-];
+const SUITES: [&str; 4] =
+    ["bookworm", "bookworm-updates", "bookworm-backports", "trixie-backports"];
 /// Suites on the security mirror.
 const SECURITY_SUITES: [&str; 1] = ["bookworm-security"];
 /// Suites that are big and only looked at when the others have no answer.
@@ -38,9 +34,7 @@ impl PrivateApt {
         if process::find_program("apt-get").is_none() {
             bail!("this machine has no apt-get: kernels are taken from a Debian mirror");
         }
-        let apt = Self {
-            root: cache::directory()?.join("apt"),
-        };
+        let apt = Self { root: cache::directory()?.join("apt") };
         for directory in ["lists/partial", "archives/partial", "unpacked", "none"] {
             cache::make(&apt.root.join(directory))?;
         }
@@ -66,18 +60,12 @@ impl PrivateApt {
     /// # Errors
     /// When apt fails.
     pub fn find(&self, package: &str, accept: impl Fn(&str) -> bool) -> Result<Option<String>> {
-        let found = self
-            .versions(package)?
-            .into_iter()
-            .find(|version| accept(version));
+        let found = self.versions(package)?.into_iter().find(|version| accept(version));
         if found.is_some() || self.root.join("updated-further").is_file() {
             return Ok(found);
         }
         self.update(true)?;
-        Ok(self
-            .versions(package)?
-            .into_iter()
-            .find(|version| accept(version)))
+        Ok(self.versions(package)?.into_iter().find(|version| accept(version)))
     }
 
     /// Names of the packages that this package version depends on.
@@ -96,10 +84,7 @@ impl PrivateApt {
     /// # Errors
     /// When the download, its signature or the unpacking fails.
     pub fn unpack(&self, package: &str, version: &str) -> Result<PathBuf> {
-        let target = self
-            .root
-            .join("unpacked")
-            .join(format!("{package}_{version}"));
+        let target = self.root.join("unpacked").join(format!("{package}_{version}"));
         self.unpack_into(package, version, &target)?;
         Ok(target)
     }
@@ -119,10 +104,7 @@ impl PrivateApt {
         cache::make(&downloads)?;
         cache::make(target)?;
         let mut download = self.command("apt-get");
-        download
-            .current_dir(&downloads)
-            .arg("download")
-            .arg(format!("{package}={version}"));
+        download.current_dir(&downloads).arg("download").arg(format!("{package}={version}"));
         process::output(&mut download)?;
         let archive = std::fs::read_dir(&downloads)?
             .filter_map(Result::ok)
@@ -166,24 +148,11 @@ impl PrivateApt {
             ("Dir::Cache", "."),
             ("Dir::Cache::archives", "archives"),
         ] {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", self.root.join(value).display()));
+            command.arg("-o").arg(format!("{option}={}", self.root.join(value).display()));
         }
         // Downloads are written below the user's cache, which the `_apt` user cannot enter.
-        command.args([
-            "-o",
-            "APT::Sandbox::User=root",
-            "-o",
-            "APT::Architecture=amd64",
-        ]);
-        command.args([
-            "-o",
-            "APT::Architectures=amd64",
-            "-o",
-            "Acquire::Languages=none",
-            "-qq",
-        ]);
+        command.args(["-o", "APT::Sandbox::User=root", "-o", "APT::Architecture=amd64"]);
+        command.args(["-o", "APT::Architectures=amd64", "-o", "Acquire::Languages=none", "-qq"]);
         command
     }
 }
@@ -199,8 +168,7 @@ impl Mirror {
     fn of_this_machine(private_root: &Path) -> Result<Self> {
         let mut ask = Command::new("apt-get");
         let lists = private_root.join("none");
-        ask.arg("-o")
-            .arg(format!("Dir::State::Lists={}", lists.display()));
+        ask.arg("-o").arg(format!("Dir::State::Lists={}", lists.display()));
         ask.args(["-o", "Debug::NoLocking=true", "--print-uris", "update"]);
         let printed = process::output(&mut ask)?;
         Self::from_uris(&printed).context(
@@ -229,10 +197,7 @@ impl Mirror {
                 _ => {}
             }
         }
-        Some(Self {
-            main: main?,
-            security,
-        })
+        Some(Self { main: main?, security })
     }
 
     fn sources(&self, further: bool) -> String {
@@ -242,10 +207,7 @@ impl Mirror {
         } else {
             String::new()
         };
-        let main = SUITES
-            .iter()
-            .chain(further)
-            .map(|suite| (&self.main, suite));
+        let main = SUITES.iter().chain(further).map(|suite| (&self.main, suite));
         let security = self
             .security
             .iter()
@@ -270,18 +232,15 @@ fn versions_in(table: &str) -> Vec<String> {
 
 /// Names in a `Depends:` field with the version it asks for, or `version` when it asks for none.
 fn dependencies_in(record: &str, version: &str) -> Vec<(String, String)> {
-    let fields = record.lines().filter_map(|line| {
-        line.strip_prefix("Depends: ")
-            .or(line.strip_prefix("Pre-Depends: "))
-    });
+    let fields = record
+        .lines()
+        .filter_map(|line| line.strip_prefix("Depends: ").or(line.strip_prefix("Pre-Depends: ")));
     fields
         .flat_map(|field| field.split(','))
         .filter_map(|term| term.split('|').next())
         .map(|term| {
             let (name, bound) = term.trim().split_once(' ').unwrap_or((term.trim(), ""));
-            let exact = bound
-                .strip_prefix("(= ")
-                .map(|text| text.trim_end_matches(')'));
+            let exact = bound.strip_prefix("(= ").map(|text| text.trim_end_matches(')'));
             (name.to_owned(), exact.unwrap_or(version).to_owned())
         })
         .collect()
@@ -302,10 +261,7 @@ mod tests {
             security: Some("http://d.test/sec".into()),
         };
         assert_eq!(Mirror::from_uris(printed), Some(expected));
-        assert_eq!(
-            Mirror::from_uris("'http://a.test/dists/noble/InRelease' x 0"),
-            None
-        );
+        assert_eq!(Mirror::from_uris("'http://a.test/dists/noble/InRelease' x 0"), None);
     }
 
     #[test]

@@ -13,12 +13,8 @@ use crate::{cache, process};
 /// How deep a meta package may lie above the one with the image.
 const DEPENDENCY_DEPTH_MAX: usize = 6;
 /// Only these are followed: they hold the image and its modules, and no scripts or tools.
-const PACKAGE_PREFIXES: [&str; 4] = [
-    "linux-image-",
-    "linux-binary-",
-    "linux-modules-",
-    "linux-base-",
-];
+const PACKAGE_PREFIXES: [&str; 4] =
+    ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"];
 
 /// `tests/vm/kernels.toml`.
 #[derive(Debug, Deserialize)]
@@ -73,29 +69,17 @@ impl Matrix {
     /// When the matrix has no such series; the error lists those it has.
     pub fn series(&self, name: Option<&str>) -> Result<&Series> {
         let name = name.unwrap_or(&self.default);
-        self.kernel
-            .iter()
-            .find(|kernel| kernel.series == name)
-            .with_context(|| {
-                let known: Vec<_> = self
-                    .kernel
-                    .iter()
-                    .map(|kernel| kernel.series.as_str())
-                    .collect();
-                format!(
-                    "no kernel series {name} in tests/vm/kernels.toml: it has {}",
-                    known.join(", ")
-                )
-            })
+        self.kernel.iter().find(|kernel| kernel.series == name).with_context(|| {
+            let known: Vec<_> = self.kernel.iter().map(|kernel| kernel.series.as_str()).collect();
+            format!("no kernel series {name} in tests/vm/kernels.toml: it has {}", known.join(", "))
+        })
     }
 }
 
 impl Series {
     /// Whether a package version belongs to this series: 6.1 takes 6.1.192-2 and not 6.12.95-1.
     fn takes(&self, version: &str) -> bool {
-        version
-            .strip_prefix(&self.series)
-            .is_some_and(|rest| rest.starts_with(['.', '-', '~']))
+        version.strip_prefix(&self.series).is_some_and(|rest| rest.starts_with(['.', '-', '~']))
     }
 
     /// The kernel in the cache, without any network.
@@ -165,13 +149,7 @@ impl Series {
             let depmod = process::find_program("depmod").context("depmod is missing (kmod)")?;
             process::output(Command::new(depmod).arg("-b").arg(&base).arg(&release))?;
         }
-        Ok(Kernel {
-            series: self.series.clone(),
-            version,
-            release,
-            image,
-            modules,
-        })
+        Ok(Kernel { series: self.series.clone(), version, release, image, modules })
     }
 }
 
@@ -188,10 +166,7 @@ fn image_packages(
         for (name, version) in &layer {
             let dependencies = apt.dependencies(name, version)?;
             below.extend(dependencies.into_iter().filter(|(name, exact)| {
-                exact == version
-                    && PACKAGE_PREFIXES
-                        .iter()
-                        .any(|prefix| name.starts_with(prefix))
+                exact == version && PACKAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             }));
         }
         below.retain(|entry| !found.contains(entry));
@@ -229,10 +204,7 @@ mod tests {
 
     #[test]
     fn a_series_takes_its_own_versions_only() {
-        let series = |name: &str| Series {
-            series: name.into(),
-            package: String::new(),
-        };
+        let series = |name: &str| Series { series: name.into(), package: String::new() };
         assert!(series("6.1").takes("6.1.192-2"));
         assert!(!series("6.1").takes("6.12.95-1~bpo12+1"));
         assert!(series("7").takes("7.3.4-1~bpo13+1"));
@@ -244,15 +216,8 @@ mod tests {
         let matrix: Matrix =
             toml::from_str("default = \"1\"\n[[kernel]]\nseries = \"1\"\npackage = \"p\"\n")
                 .unwrap();
-        assert_eq!(
-            matrix.series(None).ok().map(|found| found.series.as_str()),
-            Some("1")
-        );
-        let refusal = matrix
-            .series(Some("2"))
-            .map(|_| ())
-            .unwrap_err()
-            .to_string();
+        assert_eq!(matrix.series(None).ok().map(|found| found.series.as_str()), Some("1"));
+        let refusal = matrix.series(Some("2")).map(|_| ()).unwrap_err().to_string();
         assert!(refusal.ends_with("it has 1"), "{refusal}");
     }
 }

@@ -30,10 +30,7 @@ impl Toolchain {
             .context("`rustc -Vv` names no release")?
             .to_owned();
         let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-        Ok(Self {
-            release,
-            sysroot: PathBuf::from(sysroot.trim()),
-        })
+        Ok(Self { release, sysroot: PathBuf::from(sysroot.trim()) })
     }
 
     fn source(&self) -> PathBuf {
@@ -78,19 +75,12 @@ pub fn ensure() -> Result<String> {
 }
 
 fn from_tarball(toolchain: &Toolchain) -> Result<()> {
-    let Some(tarball) = std::env::var_os(TARBALL_VARIABLE) else {
-        bail!("it is not set")
-    };
+    let Some(tarball) = std::env::var_os(TARBALL_VARIABLE) else { bail!("it is not set") };
     let target = toolchain.source();
     std::fs::create_dir_all(&target)
         .with_context(|| format!("cannot make {}", target.display()))?;
     process::output(
-        Command::new("tar")
-            .arg("--zstd")
-            .arg("-xf")
-            .arg(tarball)
-            .arg("-C")
-            .arg(&target),
+        Command::new("tar").arg("--zstd").arg("-xf").arg(tarball).arg("-C").arg(&target),
     )?;
     Ok(())
 }
@@ -106,11 +96,7 @@ fn from_package(toolchain: &Toolchain) -> Result<()> {
     let wanted = format!("{}+", toolchain.release);
     let versions = apt.versions("rust-src")?;
     let Some(version) = versions.iter().find(|version| version.starts_with(&wanted)) else {
-        bail!(
-            "the mirror has {}, not {}",
-            versions.join(", "),
-            toolchain.release
-        );
+        bail!("the mirror has {}, not {}", versions.join(", "), toolchain.release);
     };
     let unpacked = apt.unpack("rust-src", version)?;
     let library = unpacked.join(format!("usr/src/rustc-{}/library", toolchain.release));

@@ -56,17 +56,12 @@ pub fn ensure_packages() -> Result<usize> {
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive");
     if let Err(error) = process::output(&mut install) {
-        let update = updated
-            .err()
-            .map_or_else(String::new, |error| format!("\n{error:#}"));
+        let update = updated.err().map_or_else(String::new, |error| format!("\n{error:#}"));
         bail!("cannot install packages: {error:#}{update}\nrun as root\n  {by_hand}");
     }
     let still = missing_packages();
     if !still.is_empty() {
-        bail!(
-            "{} installed without the programs that were expected in it",
-            still.join(", ")
-        );
+        bail!("{} installed without the programs that were expected in it", still.join(", "));
     }
     Ok(PROGRAMS.len())
 }
@@ -107,28 +102,14 @@ pub fn ensure_crates(mut report: impl FnMut(&str, &str)) -> Result<()> {
             println!("get    {name} {version}");
             let mut cargo = Command::new("cargo");
             cargo
-                .args([
-                    "install",
-                    "--quiet",
-                    "--locked",
-                    name,
-                    "--version",
-                    version,
-                    "--force",
-                ])
+                .args(["install", "--quiet", "--locked", name, "--version", version, "--force"])
                 .env_remove("RUSTFLAGS")
                 .env_remove("CARGO_TARGET_DIR");
             if let Err(error) = process::output(&mut cargo) {
-                bail!(
-                    "cannot install {name}: {error:#}\nrun {}",
-                    process::line(&cargo)
-                );
+                bail!("cannot install {name}: {error:#}\nrun {}", process::line(&cargo));
             }
         }
-        report(
-            name,
-            installed.as_deref().filter(|_| fits).unwrap_or(version),
-        );
+        report(name, installed.as_deref().filter(|_| fits).unwrap_or(version));
     }
     Ok(())
 }
@@ -145,11 +126,7 @@ fn installed_version(name: &str) -> Option<String> {
         None => Command::new(name),
     };
     let said = process::output(ask.arg("--version")).ok()?;
-    said.lines()
-        .next()?
-        .split_whitespace()
-        .nth(1)
-        .map(str::to_owned)
+    said.lines().next()?.split_whitespace().nth(1).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -56,10 +56,7 @@ fn copy_bytes(mut stream: UnixStream, is_error: bool) -> std::io::Result<()> {
 fn copy_lines(stream: UnixStream, prefix: &str, lines: &Lines) {
     let mut reader = BufReader::new(stream);
     let mut bytes = Vec::new();
-    while reader
-        .read_until(b'\n', &mut bytes)
-        .is_ok_and(|length| length > 0)
-    {
+    while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
         let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         println!("{prefix}{line}");
         if let Ok(mut kept) = lines.lock()

@@ -57,14 +57,8 @@ impl FromStr for Stick {
         let (Some(size), Some(serial)) = (parts.next(), parts.next()) else {
             bail!("a stick is SIZE:SERIAL[:FS], such as 64M:SEKI0001:vfat");
         };
-        let file_system = parts
-            .next()
-            .map_or(Ok(FileSystem::default()), FileSystem::from_str)?;
-        Ok(Self {
-            serial: serial_number(serial)?,
-            size: size_bytes(size)?,
-            file_system,
-        })
+        let file_system = parts.next().map_or(Ok(FileSystem::default()), FileSystem::from_str)?;
+        Ok(Self { serial: serial_number(serial)?, size: size_bytes(size)?, file_system })
     }
 }
 
@@ -96,8 +90,7 @@ impl Stick {
         let path = Self::path(directory, &self.serial);
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        file.set_len(self.size)
-            .with_context(|| format!("cannot size {}", path.display()))?;
+        file.set_len(self.size).with_context(|| format!("cannot size {}", path.display()))?;
         let (program, options): (&str, &[&str]) = match self.file_system {
             FileSystem::Vfat => ("mkfs.vfat", &[]),
             FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
@@ -135,9 +128,7 @@ fn size_bytes(text: &str) -> Result<u64> {
     let number: u64 = digits
         .parse()
         .with_context(|| format!("{text} is no size: use a number with K, M or G"))?;
-    let size = number
-        .checked_mul(1 << shift)
-        .filter(|size| *size <= SIZE_MAX_BYTES);
+    let size = number.checked_mul(1 << shift).filter(|size| *size <= SIZE_MAX_BYTES);
     size.filter(|size| *size > 0)
         .with_context(|| format!("{text}: from 1 to {SIZE_MAX_BYTES} bytes"))
 }
@@ -147,20 +138,13 @@ mod tests {
     use super::{FileSystem, Stick};
 
     fn stick(serial: &str, size: u64, file_system: FileSystem) -> Stick {
-        Stick {
-            serial: serial.into(),
-            size,
-            file_system,
-        }
+        Stick { serial: serial.into(), size, file_system }
     }
 
     #[test]
     fn descriptions_are_read() {
         let cases = [
-            (
-                "64M:SEKI0001",
-                stick("SEKI0001", 64 << 20, FileSystem::Vfat),
-            ),
+            ("64M:SEKI0001", stick("SEKI0001", 64 << 20, FileSystem::Vfat)),
             ("1G:A-b_9:ext4", stick("A-b_9", 1 << 30, FileSystem::Ext4)),
             ("4096:x:exfat", stick("x", 4096, FileSystem::Exfat)),
         ];
@@ -171,17 +155,8 @@ mod tests {
 
     #[test]
     fn bad_descriptions_are_refused() {
-        for text in [
-            "",
-            "64M",
-            "64M:",
-            "0:x",
-            "M:x",
-            "64MM:x",
-            "1:a,b",
-            "1:a:ntfs",
-            "99999999G:x",
-        ] {
+        for text in ["", "64M", "64M:", "0:x", "M:x", "64MM:x", "1:a,b", "1:a:ntfs", "99999999G:x"]
+        {
             assert!(text.parse::<Stick>().is_err(), "{text}");
         }
     }

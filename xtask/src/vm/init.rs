@@ -35,37 +35,19 @@ pub fn write_share(
             .with_context(|| format!("cannot read {}", policy.display()))?;
         write_program(&bin.join("sekimori-before"), BEFORE)?;
     }
-    write_program(
-        &bin.join("sekimori-command"),
-        &command_script(&request.command),
-    )?;
-    let sticks: Vec<_> = request
-        .sticks
-        .iter()
-        .map(|stick| stick.serial.as_str())
-        .collect();
-    let mount = request
-        .mount
-        .as_ref()
-        .map(|path| path.to_string_lossy().into_owned());
+    write_program(&bin.join("sekimori-command"), &command_script(&request.command))?;
+    let sticks: Vec<_> = request.sticks.iter().map(|stick| stick.serial.as_str()).collect();
+    let mount = request.mount.as_ref().map(|path| path.to_string_lossy().into_owned());
     let settings = [
-        (
-            "PATH",
-            format!("{}:{SHARE}/bin:{SYSTEM_PATH}", programs.display()),
-        ),
+        ("PATH", format!("{}:{SHARE}/bin:{SYSTEM_PATH}", programs.display())),
         ("modules", kernel.modules.display().to_string()),
         ("guest_name", "sekimori-guest".to_owned()),
         ("sticks", sticks.join(" ")),
         ("mount_at", mount.unwrap_or_default()),
-        (
-            "interactive",
-            if request.interactive() { "yes" } else { "no" }.to_owned(),
-        ),
+        ("interactive", if request.interactive() { "yes" } else { "no" }.to_owned()),
     ];
-    let text: String = settings
-        .iter()
-        .map(|(name, value)| format!("{name}={}\n", quoted(value)))
-        .collect();
+    let text: String =
+        settings.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();
     std::fs::write(share.join("settings"), text)?;
     Ok(())
 }
@@ -83,11 +65,7 @@ pub fn write_program(path: &Path, text: &str) -> Result<()> {
 /// A script that becomes the command, or a shell when there is none.
 fn command_script(command: &[String]) -> String {
     let words: Vec<_> = command.iter().map(|word| quoted(word)).collect();
-    let line = if words.is_empty() {
-        "/bin/bash -i".to_owned()
-    } else {
-        words.join(" ")
-    };
+    let line = if words.is_empty() { "/bin/bash -i".to_owned() } else { words.join(" ") };
     format!("#!/bin/sh\nexec {line}\n")
 }
 
@@ -115,9 +93,6 @@ mod tests {
     #[test]
     fn no_command_means_a_shell() {
         assert_eq!(command_script(&[]), "#!/bin/sh\nexec /bin/bash -i\n");
-        assert_eq!(
-            command_script(&["a".into(), "b c".into()]),
-            "#!/bin/sh\nexec 'a' 'b c'\n"
-        );
+        assert_eq!(command_script(&["a".into(), "b c".into()]), "#!/bin/sh\nexec 'a' 'b c'\n");
     }
 }

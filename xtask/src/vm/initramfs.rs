@@ -35,9 +35,7 @@ const INIT: &str = include_str!("../../guest/init");
 /// When busybox or a module is missing, or cpio fails.
 pub fn build(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("initramfs");
-    for name in [
-        "bin", "modules", "proc", "sys", "dev", "lower", "cover", "new",
-    ] {
+    for name in ["bin", "modules", "proc", "sys", "dev", "lower", "cover", "new"] {
         cache::make(&tree.join(name))?;
     }
     let busybox =
@@ -91,11 +89,7 @@ impl Modules {
             (module_name(path) == canonical(name)).then_some((path, needs))
         });
         let Some((path, needs)) = entry else {
-            if self
-                .builtin
-                .lines()
-                .any(|path| module_name(path) == canonical(name))
-            {
+            if self.builtin.lines().any(|path| module_name(path) == canonical(name)) {
                 return Ok(());
             }
             bail!("kernel {} has no module {name}", self.release);
@@ -134,11 +128,7 @@ fn unpack(module: &Path, target: &Path) -> Result<String> {
             return Ok(name);
         }
     };
-    let result = Command::new(program)
-        .arg("-dcq")
-        .arg(module)
-        .stdin(Stdio::null())
-        .output()?;
+    let result = Command::new(program).arg("-dcq").arg(module).stdin(Stdio::null()).output()?;
     if !result.status.success() {
         bail!("{program} cannot decompress {}", module.display());
     }
@@ -167,10 +157,7 @@ fn archive(tree: &Path, image: &Path) -> Result<()> {
         .stdout(std::fs::File::create(image)?)
         .spawn()
         .context("cannot start cpio: run `cargo xtask setup`")?;
-    cpio.stdin
-        .take()
-        .context("cpio has no stdin")?
-        .write_all(names.as_bytes())?;
+    cpio.stdin.take().context("cpio has no stdin")?.write_all(names.as_bytes())?;
     if !cpio.wait()?.success() {
         bail!("cpio cannot write {}", image.display());
     }
@@ -194,25 +181,15 @@ mod tests {
         for name in ["x_one", "sd_mod", "four"] {
             assert!(modules.add(name, &mut loaded, &mut order).is_ok(), "{name}");
         }
-        assert_eq!(
-            order,
-            [
-                "c/three.ko.xz",
-                "b/two.ko.xz",
-                "a/x-one.ko.xz",
-                "d/four.ko.xz"
-            ]
-        );
+        assert_eq!(order, ["c/three.ko.xz", "b/two.ko.xz", "a/x-one.ko.xz", "d/four.ko.xz"]);
         assert!(modules.add("absent", &mut loaded, &mut order).is_err());
     }
 
     #[test]
     fn names_are_what_the_kernel_calls_them() {
-        for (path, name) in [
-            ("kernel/a/nls_iso8859-1.ko.zst", "nls_iso8859_1"),
-            ("9p.ko", "9p"),
-            ("x", "x"),
-        ] {
+        for (path, name) in
+            [("kernel/a/nls_iso8859-1.ko.zst", "nls_iso8859_1"), ("9p.ko", "9p"), ("x", "x")]
+        {
             assert_eq!(module_name(path), name);
         }
     }

@@ -136,9 +136,7 @@ pub fn run(options: Options) -> Result<u8> {
 /// # Errors
 /// When the guest does not come up, hangs, dies, or ends without a status.
 pub fn boot(request: &Request) -> Result<Outcome> {
-    let kernel = Matrix::read()?
-        .series(request.kernel.as_deref())?
-        .ensure(false)?;
+    let kernel = Matrix::read()?.series(request.kernel.as_deref())?.ensure(false)?;
     if request.accelerator == Accelerator::Kvm {
         match attempt(request, &kernel, Accelerator::Kvm) {
             Err(error) if error.is::<NotBooted>() => {
@@ -204,10 +202,7 @@ fn follow(machine: &qemu::Machine, request: &Request, share: &Path) -> Result<Ou
         if guest.ended()?.is_some() {
             break;
         }
-        if let Some(timeout) = request
-            .timeout
-            .filter(|timeout| started.elapsed() > *timeout)
-        {
+        if let Some(timeout) = request.timeout.filter(|timeout| started.elapsed() > *timeout) {
             bail!("the guest was ended after {} s", timeout.as_secs());
         }
         std::thread::sleep(POLL_INTERVAL);
@@ -216,10 +211,8 @@ fn follow(machine: &qemu::Machine, request: &Request, share: &Path) -> Result<Ou
     let _ = errors.join();
     let status = std::fs::read_to_string(share.join("status"))
         .context("the guest died before its command ended")?;
-    let status = status
-        .trim()
-        .parse()
-        .with_context(|| format!("the guest's status is {status:?}"))?;
+    let status =
+        status.trim().parse().with_context(|| format!("the guest's status is {status:?}"))?;
     Ok(Outcome { status, boot })
 }
 
@@ -259,10 +252,7 @@ fn keep_logs(machine: &qemu::Machine, share: &Path, show_tail: bool) -> Result<(
     for name in ["agent", "collector"] {
         let from = share.join(format!("{name}.log"));
         if from.is_file() {
-            std::fs::copy(
-                from,
-                kept.join(format!("{name}-{}.log", machine.kernel.series)),
-            )?;
+            std::fs::copy(from, kept.join(format!("{name}-{}.log", machine.kernel.series)))?;
         }
     }
     if show_tail {
@@ -282,9 +272,7 @@ fn run_directory() -> Result<tempfile::TempDir> {
     let parent = std::env::temp_dir();
     for entry in std::fs::read_dir(&parent)?.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else {
             continue;
         };

@@ -83,20 +83,10 @@ impl Machine<'_> {
         let [output, errors, control, qmp] = ["output", "errors", "control", "qmp"].map(listen);
         let log = std::fs::File::create(self.directory.join("qemu.log"))?;
         let mut command = self.command();
-        command.stdin(if self.interactive {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        });
-        command.stdout(if self.interactive {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        });
-        let mut child = command
-            .stderr(log)
-            .spawn()
-            .context("cannot start QEMU: run `cargo xtask setup`")?;
+        command.stdin(if self.interactive { Stdio::inherit() } else { Stdio::null() });
+        command.stdout(if self.interactive { Stdio::inherit() } else { Stdio::null() });
+        let mut child =
+            command.stderr(log).spawn().context("cannot start QEMU: run `cargo xtask setup`")?;
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let mut accept = |listener: Result<UnixListener>| match listener {
             Ok(listener) => self.accept(&listener, &mut child, deadline),
@@ -109,13 +99,7 @@ impl Machine<'_> {
             let why = sockets.into_iter().find_map(Result::err);
             return Err(why.unwrap_or_else(|| anyhow::anyhow!("QEMU did not connect")));
         };
-        Ok(Qemu {
-            child,
-            output,
-            errors,
-            control,
-            qmp,
-        })
+        Ok(Qemu { child, output, errors, control, qmp })
     }
 
     fn accept(
@@ -135,16 +119,10 @@ impl Machine<'_> {
             }
             if let Some(status) = child.try_wait()? {
                 let said = std::fs::read_to_string(self.directory.join("qemu.log"));
-                bail!(
-                    "QEMU ended with {status}: {}",
-                    said.unwrap_or_default().trim()
-                );
+                bail!("QEMU ended with {status}: {}", said.unwrap_or_default().trim());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "QEMU did not connect within {} s",
-                    CONNECT_TIMEOUT.as_secs()
-                );
+                bail!("QEMU did not connect within {} s", CONNECT_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -165,23 +143,8 @@ impl Machine<'_> {
             Accelerator::Kvm => ["kvm", "host"],
         };
         command
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args([
-                "-accel",
-                accelerator[0],
-                "-cpu",
-                accelerator[1],
-                "-smp",
-                "2",
-                "-m",
-                "2G",
-            ])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-accel", accelerator[0], "-cpu", accelerator[1], "-smp", "2", "-m", "2G"])
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")
@@ -192,23 +155,14 @@ impl Machine<'_> {
             .args(["-device", "virtio-serial-pci"]);
         for name in ["output", "errors", "control"] {
             let path = self.directory.join(name);
+            command.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
             command
-                .arg("-chardev")
-                .arg(format!("socket,id={name},path={}", path.display()));
-            command.args([
-                "-device",
-                &format!("virtserialport,chardev={name},name=sekimori.{name}"),
-            ]);
+                .args(["-device", &format!("virtserialport,chardev={name},name=sekimori.{name}")]);
         }
-        command
-            .arg("-qmp")
-            .arg(format!("unix:{}", self.directory.join("qmp").display()));
+        command.arg("-qmp").arg(format!("unix:{}", self.directory.join("qmp").display()));
         if self.interactive {
             command.args(["-chardev", "stdio,id=terminal,signal=off"]);
-            command.args([
-                "-device",
-                "virtconsole,chardev=terminal,name=sekimori.terminal",
-            ]);
+            command.args(["-device", "virtconsole,chardev=terminal,name=sekimori.terminal"]);
         }
         self.add_file_systems(&mut command);
         self.add_sticks(&mut command);
@@ -233,9 +187,7 @@ impl Machine<'_> {
         command.args(["-device", "qemu-xhci,id=usb,p2=15,p3=15"]);
         for Stick { serial, .. } in self.sticks {
             let image = Stick::path(self.directory, serial);
-            command
-                .arg("-blockdev")
-                .arg(qmp::blockdev(serial, &image).to_string());
+            command.arg("-blockdev").arg(qmp::blockdev(serial, &image).to_string());
             command.arg("-device").arg(format!(
                 "usb-storage,bus=usb.0,id={},drive={},serial={serial},removable=on",
                 qmp::device_id(serial),

@@ -103,12 +103,7 @@ impl Qmp {
 
     fn read(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if self
-            .reader
-            .read_line(&mut line)
-            .context("QEMU does not answer")?
-            == 0
-        {
+        if self.reader.read_line(&mut line).context("QEMU does not answer")? == 0 {
             bail!("QEMU closed its control socket");
         }
         serde_json::from_str(&line).with_context(|| format!("QEMU sent {line:?}"))
@@ -140,11 +135,9 @@ pub fn node_name(serial: &str) -> String {
     if serial.len() <= SERIAL_BYTES_MAX {
         return format!("drive-{serial}");
     }
-    let hash = serial
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+    let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
     format!("drive-{hash:016x}")
 }
 
@@ -182,19 +175,8 @@ mod tests {
         let refusal = session.plug("S", Path::new("/x")).unwrap_err().to_string();
         assert_eq!(refusal, "blockdev-add: no such file");
         let said = qemu.join().unwrap_or_default();
-        let commands: Vec<_> = said
-            .iter()
-            .filter_map(|line| line.split('"').nth(3))
-            .collect();
-        assert_eq!(
-            commands,
-            [
-                "qmp_capabilities",
-                "device_del",
-                "blockdev-del",
-                "blockdev-add"
-            ]
-        );
+        let commands: Vec<_> = said.iter().filter_map(|line| line.split('"').nth(3)).collect();
+        assert_eq!(commands, ["qmp_capabilities", "device_del", "blockdev-del", "blockdev-add"]);
     }
 
     #[test]
