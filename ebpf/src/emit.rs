@@ -74,11 +74,21 @@ impl Buffer {
         self.scratch
     }
 
+    /// A typed pointer as a mere number, which functions of their own can be given.
+    #[inline(always)]
+    pub fn number_of(self, address: *const u8) -> u64 {
+        // SAFETY: the buffer is ours.
+        unsafe {
+            let cell = &raw mut (*self.scratch).dentry;
+            cell.write_volatile(address as u64);
+            cell.read_volatile()
+        }
+    }
+
     /// The automaton's state of a path; `None` when the walk did not reach the root.
     #[inline(always)]
     pub fn state_of(self, policy: &Policy, place: Place) -> Option<u32> {
-        self.walk(place)
-            .then(|| path::path_state(self.index, policy.slot))
+        self.walk(place).then(|| path::path_state(self.index, policy.slot))
     }
 
     /// Walks a path; whether it reached the root.
@@ -107,10 +117,7 @@ impl Record {
         // SAFETY: the helper answers the current task, typed; the field belongs to our buffer.
         unsafe {
             let current = bpf_get_current_task_btf() as *const task_struct;
-            task::describe(
-                current.cast(),
-                &raw mut (*record.buffer.scratch).event.process,
-            );
+            task::describe(current.cast(), &raw mut (*record.buffer.scratch).event.process);
         }
         Some(record)
     }
@@ -218,9 +225,7 @@ impl Record {
         }
         // SAFETY: checked to end inside the text.
         let got = unsafe {
-            let to = (&raw mut (*self.buffer.scratch).text)
-                .cast::<u8>()
-                .add(used as usize);
+            let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
             bpf_probe_read_kernel_str(to.cast(), LIMIT, address.cast())
         };
         self.appended(used, got);
@@ -235,9 +240,7 @@ impl Record {
         }
         // SAFETY: checked to end inside the text.
         let failed = unsafe {
-            let to = (&raw mut (*self.buffer.scratch).text)
-                .cast::<u8>()
-                .add(used as usize);
+            let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
             bpf_probe_read_user(to.cast(), bytes as u32, address.cast())
         };
         if failed == 0 {
@@ -268,17 +271,8 @@ impl Record {
         if event.verdict == verdict::DENIED {
             count(event.kind, counter::DENIED);
         }
-        log_outcome(
-            event.kind as u32,
-            event.operation as u32,
-            event.verdict as u32,
-            event.rule,
-        );
-        if urgent {
-            self.output(&DENIALS)
-        } else {
-            self.output(&TELEMETRY)
-        }
+        log_outcome(event.kind as u32, event.operation as u32, event.verdict as u32, event.rule);
+        if urgent { self.output(&DENIALS) } else { self.output(&TELEMETRY) }
     }
 
     /// Gives the buffer back without a record.
@@ -317,14 +311,7 @@ impl Record {
                 0,
             )
         };
-        count(
-            kind,
-            if failed == 0 {
-                counter::EMITTED
-            } else {
-                counter::LOST_RING
-            },
-        );
+        count(kind, if failed == 0 { counter::EMITTED } else { counter::LOST_RING });
         self.buffer.release();
     }
 }

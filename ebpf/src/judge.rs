@@ -88,11 +88,7 @@ impl Policy {
     /// Asks the rules.
     #[inline(always)]
     pub fn judge(&self, kind: u8, set: u32, facts: &Facts) -> Outcome {
-        let set = if set != SET_NONE && self.owns(kind, set) {
-            set
-        } else {
-            SET_NONE
-        };
+        let set = if set != SET_NONE && self.owns(kind, set) { set } else { SET_NONE };
         let Some(buffer) = Buffer::acquire() else {
             return Outcome::default();
         };
@@ -106,23 +102,14 @@ impl Policy {
     /// What is known of the acting program and person.
     #[inline(always)]
     pub fn actor(&self) -> Facts {
-        Facts {
-            programs: self.current_programs(),
-            users: self.current_users(),
-            ..Facts::default()
-        }
+        Facts { programs: self.current_programs(), users: self.current_users(), ..Facts::default() }
     }
 
     #[inline(always)]
     fn current_users(&self) -> u64 {
         let uid = task::responsible_uid();
         // SAFETY: the value is read at once.
-        match unsafe {
-            USERS.get(UserKey {
-                slot: self.slot,
-                uid,
-            })
-        } {
+        match unsafe { USERS.get(UserKey { slot: self.slot, uid }) } {
             Some(mask) => *mask,
             None => 0,
         }
@@ -182,10 +169,7 @@ impl Policy {
         // SAFETY: the buffer is ours; both serials are 8-byte aligned there.
         let (key, ours) = unsafe {
             let key = &raw mut (*buffer.scratch()).device_key;
-            (
-                key,
-                (&raw mut (*key).serial).cast::<[u64; SERIAL_BYTES_MAX / 8]>(),
-            )
+            (key, (&raw mut (*key).serial).cast::<[u64; SERIAL_BYTES_MAX / 8]>())
         };
         let theirs = (&raw const device.serial).cast::<[u64; SERIAL_BYTES_MAX / 8]>();
         let mut mask = 0;
@@ -215,32 +199,21 @@ impl Policy {
     pub fn destination_groups(&self, peer: &Peer) -> u64 {
         let mut address = [0u8; 16];
         // SAFETY: both are 16 bytes.
-        unsafe {
-            (&raw mut address)
-                .cast::<[u64; 2]>()
-                .write_unaligned(peer.address)
-        };
+        unsafe { (&raw mut address).cast::<[u64; 2]>().write_unaligned(peer.address) };
         let key = Key::new(
             NETWORK_SLOT_BITS + 128,
-            NetworkKey {
-                slot: self.slot.to_be_bytes(),
-                address,
-            },
+            NetworkKey { slot: self.slot.to_be_bytes(), address },
         );
         let by_address = match NETWORKS.get(&key) {
             Some(mask) => *mask,
             None => return 0,
         };
         // SAFETY: the value is read at once.
-        let by_port = match unsafe {
-            PORTS.get(PortKey {
-                slot: self.slot,
-                port: peer.port as u32,
-            })
-        } {
-            Some(mask) => *mask,
-            None => 0,
-        };
+        let by_port =
+            match unsafe { PORTS.get(PortKey { slot: self.slot, port: peer.port as u32 }) } {
+                Some(mask) => *mask,
+                None => 0,
+            };
         by_address & (self.any_port | by_port)
     }
 }
@@ -255,11 +228,7 @@ pub extern "C" fn best_score(buffer: u32, slot: u32, kind_and_set: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
         return 0;
     };
-    let key = BucketKey {
-        slot,
-        kind: kind_and_set >> 24,
-        set: kind_and_set & 0xff_ffff,
-    };
+    let key = BucketKey { slot, kind: kind_and_set >> 24, set: kind_and_set & 0xff_ffff };
     // SAFETY: buckets of the slot in force are not changed; the buffer is the caller's.
     unsafe {
         let Some(bucket) = BUCKETS.get(key) else {

@@ -65,6 +65,8 @@ pub struct FileSum {
     pub bytes: u64,
     pub calls: u64,
     pub flags: u64,
+    /// The key: address of the file.
+    pub file: u64,
     /// Address of the inode: an entry left by an open that failed later does not fit another file.
     pub inode: u64,
     pub process: Process,
@@ -130,13 +132,7 @@ pub struct TaskStorage<T> {
 unsafe impl<T> Sync for TaskStorage<T> {}
 impl<T> TaskStorage<T> {
     const fn new() -> Self {
-        Self {
-            r#type: null(),
-            key: null(),
-            value: null(),
-            max_entries: null(),
-            map_flags: null(),
-        }
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
     }
 }
 

@@ -108,4 +108,6 @@ constants!(
     FILES_TABLE,
     TABLE_FILES,
     TABLE_SIZE,
+    // Not a field, but set the same way.
+    PROGRAM_LOGS,
 );

@@ -29,10 +29,7 @@ impl Place {
     #[inline(always)]
     pub fn of_path(path: *const u8) -> Self {
         let mount = pointer(path, &PATH_MNT).wrapping_sub(MOUNT_MNT.get());
-        Self {
-            mount,
-            dentry: pointer(path, &PATH_DENTRY),
-        }
+        Self { mount, dentry: pointer(path, &PATH_DENTRY) }
     }
 
     /// Of a `struct file` at any address.
@@ -44,10 +41,7 @@ impl Place {
     /// Of a dentry alone.
     #[inline(always)]
     pub fn of_dentry(dentry: *const u8) -> Self {
-        Self {
-            mount: null(),
-            dentry,
-        }
+        Self { mount: null(), dentry }
     }
 }
 
@@ -97,10 +91,7 @@ unsafe fn climb(scratch: *mut Scratch, start: u64) -> u64 {
                 if up == mount {
                     put(&raw mut (*scratch).state, COMPLETE);
                 } else {
-                    put(
-                        &raw mut (*scratch).dentry,
-                        pointer(mount, &MOUNT_POINT) as u64,
-                    );
+                    put(&raw mut (*scratch).dentry, pointer(mount, &MOUNT_POINT) as u64);
                     put(&raw mut (*scratch).mount, up as u64);
                 }
                 return 0;
@@ -158,10 +149,7 @@ pub extern "C" fn path_state(buffer: u32, slot: u32) -> u32 {
             let component = take((&raw const (*scratch).hashes).cast::<u64>().add(at));
             let state = take(&raw const (*scratch).state) as u32;
             if component != 0 && state != STATE_DEAD {
-                put(
-                    &raw mut (*scratch).state,
-                    next(slot, state, component) as u64,
-                );
+                put(&raw mut (*scratch).state, next(slot, state, component) as u64);
             }
         }
         take(&raw const (*scratch).state) as u32
@@ -186,18 +174,10 @@ unsafe fn put(cell: *mut u64, value: u64) {
 fn next(slot: u32, state: u32, component: u64) -> u32 {
     // SAFETY: the value is read at once.
     unsafe {
-        if let Some(to) = EDGES.get(Edge {
-            slot,
-            state,
-            component,
-        }) {
+        if let Some(to) = EDGES.get(Edge { slot, state, component }) {
             return *to;
         }
-        match EDGES.get(Edge {
-            slot,
-            state,
-            component: COMPONENT_ANY,
-        }) {
+        match EDGES.get(Edge { slot, state, component: COMPONENT_ANY }) {
             Some(to) => *to,
             None => STATE_DEAD,
         }

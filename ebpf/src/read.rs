@@ -46,9 +46,7 @@ pub unsafe fn copy<T>(from: *const T, to: *mut T) {
     for word in 0..size_of::<T>() / 8 {
         // SAFETY: by contract.
         unsafe {
-            to.cast::<u64>()
-                .add(word)
-                .write_volatile(from.cast::<u64>().add(word).read_volatile())
+            to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile())
         };
     }
 }

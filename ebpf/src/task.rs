@@ -39,26 +39,15 @@ pub unsafe fn describe(task: *const u8, to: *mut Process) {
         (*to).uid = typed(cred, &CRED_UID);
         (*to).gid = typed(cred, &CRED_GID);
         (*to).login_uid = login_uid(task);
-        (*to).session_id = if TASK_SESSION_ID.exists() {
-            typed(task, &TASK_SESSION_ID)
-        } else {
-            UNSET
-        };
+        (*to).session_id =
+            if TASK_SESSION_ID.exists() { typed(task, &TASK_SESSION_ID) } else { UNSET };
         (*to).cgroup_id = bpf_get_current_cgroup_id();
         let comm = task.add(TASK_COMM.get());
-        bpf_probe_read_kernel(
-            (&raw mut (*to).comm).cast(),
-            COMM_BYTES_MAX as u32,
-            comm.cast(),
-        );
+        bpf_probe_read_kernel((&raw mut (*to).comm).cast(), COMM_BYTES_MAX as u32, comm.cast());
         let tty = pointer(pointer(task, &TASK_SIGNAL), &SIGNAL_TTY);
         if !tty.is_null() {
             let name = tty.add(TTY_NAME.get());
-            bpf_probe_read_kernel(
-                (&raw mut (*to).tty).cast(),
-                TTY_BYTES_MAX as u32,
-                name.cast(),
-            );
+            bpf_probe_read_kernel((&raw mut (*to).tty).cast(), TTY_BYTES_MAX as u32, name.cast());
         }
         let mm: *const u8 = typed(task, &TASK_MM);
         if !mm.is_null() {

@@ -32,7 +32,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
     let cpus = aya::util::nr_cpus()
         .map_err(|(what, error)| KernelError::Other(format!("{what}: {error}")))?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX / SCRATCH_PER_CPU);
-    let log_level: u8 = if program_logs { u8::MAX } else { 0 };
+    let logs = u32::from(program_logs);
 
     tracing::debug!(cpus, "offsets resolved");
     let mut loader = EbpfLoader::new();
@@ -42,7 +42,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         // A constant that no program reads is not in the object.
         loader.override_global(constant, value, false);
     }
-    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+    loader.override_global("PROGRAM_LOGS", &logs, true);
     let ebpf = loader
         .load(OBJECT)
         .map_err(|error| KernelError::from_aya("loading the kernel programs", &error))?;

@@ -38,10 +38,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return ALLOWED;
     };
     count(kind::NET_CONNECT, counter::SEEN);
-    let facts = Facts {
-        destinations: policy.destination_groups(&peer),
-        ..policy.actor()
-    };
+    let facts = Facts { destinations: policy.destination_groups(&peer), ..policy.actor() };
     let upload = policy.judge(kind::NET_UPLOAD, SET_NONE, &facts);
     let connect = policy.judge(kind::NET_CONNECT, SET_NONE, &facts);
     // A peer that nothing may be sent to needs no connection.
@@ -53,11 +50,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     if let Some(mut record) = Record::begin(kind, operation::CONNECT) {
         peer.describe(&mut record);
         if !outcome.denies() {
-            let judged = if upload.action == 0 {
-                policy.generation
-            } else {
-                0
-            };
+            let judged = if upload.action == 0 { policy.generation } else { 0 };
             remember(&mut record, sk, peer, judged);
         }
         record.send(&policy, outcome);
@@ -108,19 +101,12 @@ impl Peer {
         let port = u16::from_be(probed_at(address.wrapping_add(2)));
         let address = match family {
             family::INET => mapped(probed_at(address.wrapping_add(4))),
-            family::INET6 => [
-                probed_at(address.wrapping_add(8)),
-                probed_at(address.wrapping_add(16)),
-            ],
+            family::INET6 => {
+                [probed_at(address.wrapping_add(8)), probed_at(address.wrapping_add(16))]
+            }
             _ => return None,
         };
-        Some(Self {
-            address,
-            port,
-            family,
-            protocol: protocol(sk),
-            reserved: 0,
-        })
+        Some(Self { address, port, family, protocol: protocol(sk), reserved: 0 })
     }
 
     /// Of a connected socket; `None` when it is not an IP socket.
@@ -136,13 +122,7 @@ impl Peer {
             _ => return None,
         };
         let port = u16::from_be(probed(sk, &SOCK_DPORT));
-        Some(Self {
-            address,
-            port,
-            family,
-            protocol: protocol(sk),
-            reserved: 0,
-        })
+        Some(Self { address, port, family, protocol: protocol(sk), reserved: 0 })
     }
 
     /// Writes down where bytes go.
@@ -150,11 +130,7 @@ impl Peer {
     pub fn describe(&self, record: &mut Record) {
         let event = record.event();
         // SAFETY: both are 16 bytes.
-        unsafe {
-            (&raw mut event.address)
-                .cast::<[u64; 2]>()
-                .write_unaligned(self.address)
-        };
+        unsafe { (&raw mut event.address).cast::<[u64; 2]>().write_unaligned(self.address) };
         event.port = self.port;
         event.family = self.family;
         event.protocol = self.protocol;

@@ -40,10 +40,7 @@ pub fn bprm_check(ctx: LsmContext) -> i32 {
         if !policy.judges(kind::EXEC, set) {
             return ALLOWED;
         }
-        let facts = Facts {
-            programs: policy.programs_of(set),
-            ..policy.actor()
-        };
+        let facts = Facts { programs: policy.programs_of(set), ..policy.actor() };
         let outcome = policy.judge(kind::EXEC, set, &facts);
         if outcome.action < action::DENY {
             keep(bprm, &policy, outcome);
@@ -92,10 +89,7 @@ fn kept(bprm: *const u8, policy: &Policy) -> Outcome {
         let fits = (*note).bprm == bprm as u64 && (*note).exec_generation == policy.generation;
         (*note).bprm = 0;
         if fits {
-            Outcome {
-                action: (*note).exec_action,
-                rule: (*note).exec_rule,
-            }
+            Outcome { action: (*note).exec_action, rule: (*note).exec_rule }
         } else {
             Outcome::default()
         }

@@ -98,10 +98,7 @@ fn refused_by_us() -> bool {
 fn could_match(policy: &Policy, name: *const u8) -> bool {
     let mut key = Key::new(
         PLACE_SLOT_BITS + PLACE_BYTES as u32 * 8,
-        PlaceKey {
-            slot: policy.slot.to_be_bytes(),
-            prefix: [0; PLACE_BYTES],
-        },
+        PlaceKey { slot: policy.slot.to_be_bytes(), prefix: [0; PLACE_BYTES] },
     );
     // SAFETY: the buffer is PLACE_BYTES bytes.
     unsafe {

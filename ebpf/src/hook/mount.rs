@@ -9,15 +9,21 @@ use sekimori_decide::{Facts, Outcome};
 
 use super::{ALLOWED, REFUSED};
 use crate::{
-    count::count, device, emit::Record, judge::Policy, maps::DEVICES, offset::*, read::probed,
+    count::count,
+    device::look_at_device,
+    emit::{Buffer, Record},
+    judge::Policy,
+    maps::DEVICES,
 };
 
 #[lsm(hook = "sb_kern_mount")]
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let sb: *const u8 = ctx.arg(0);
-    let dev: u32 = probed(sb, &SB_DEV);
-    // SAFETY: the hook's own argument.
-    unsafe { device::look(sb, dev) };
+    let Some(buffer) = Buffer::acquire() else {
+        return ALLOWED;
+    };
+    let dev = look_at_device(buffer.number_of(sb));
+    buffer.release();
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
@@ -31,10 +37,7 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     }
     count(kind::USB_MOUNT, counter::SEEN);
     let outcome = if policy.judges(kind::USB_MOUNT, SET_NONE) {
-        let facts = Facts {
-            devices: policy.device_groups(device),
-            ..policy.actor()
-        };
+        let facts = Facts { devices: policy.device_groups(device), ..policy.actor() };
         policy.judge(kind::USB_MOUNT, SET_NONE, &facts)
     } else {
         Outcome::default()

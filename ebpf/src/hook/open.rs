@@ -72,7 +72,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
     // SAFETY: typed loads from the hook's argument; `below` is given a superblock.
     unsafe {
         let inode: *const u8 = typed(file, &FILE_INODE);
-        let sb: *const u8 = typed(inode, &INODE_SB);
+        let sb = pointer(inode, &INODE_SB);
         let Some(device) = device::below(sb) else {
             return ALLOWED;
         };
@@ -100,10 +100,7 @@ pub fn judge_write(policy: &Policy, device: &Device, set: u32) -> Outcome {
     if !policy.judges(kind::USB_WRITE, set) {
         return Outcome::default();
     }
-    let facts = Facts {
-        devices: policy.device_groups(device),
-        ..policy.actor()
-    };
+    let facts = Facts { devices: policy.device_groups(device), ..policy.actor() };
     policy.judge(kind::USB_WRITE, set, &facts)
 }
 

@@ -26,11 +26,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let dentry: *const u8 = ctx.arg(1);
     let new_directory: *const u8 = ctx.arg(2);
     let new: *const u8 = ctx.arg(3);
-    check(
-        operation::RENAME,
-        place_in(directory, dentry),
-        place_in(new_directory, new),
-    )
+    check(operation::RENAME, place_in(directory, dentry), place_in(new_directory, new))
 }
 
 #[lsm(hook = "path_link")]
@@ -39,20 +35,13 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let new_directory: *const u8 = ctx.arg(1);
     let new: *const u8 = ctx.arg(2);
     // A link never crosses mounts: the old name is seen through the new one's.
-    check(
-        operation::LINK,
-        place_in(new_directory, old),
-        place_in(new_directory, new),
-    )
+    check(operation::LINK, place_in(new_directory, old), place_in(new_directory, new))
 }
 
 /// A dentry as seen through the mount of `directory`, a `struct path`.
 #[inline(always)]
 fn place_in(directory: *const u8, dentry: *const u8) -> Place {
-    Place {
-        dentry,
-        ..Place::of_path(directory)
-    }
+    Place { dentry, ..Place::of_path(directory) }
 }
 
 #[inline(always)]

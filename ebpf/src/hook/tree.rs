@@ -36,23 +36,14 @@ struct Change {
 impl Change {
     #[inline(always)]
     fn of(operation: u8, dentry: *const u8) -> Self {
-        Self {
-            operation,
-            dentry,
-            second: None,
-            target: None,
-            mode: 0,
-        }
+        Self { operation, dentry, second: None, target: None, mode: 0 }
     }
 }
 
 #[lsm(hook = "inode_create")]
 pub fn inode_create(ctx: LsmContext) -> i32 {
     let mode: u64 = ctx.arg(2);
-    let change = Change {
-        mode: mode as u16 as u32,
-        ..Change::of(operation::CREATE, ctx.arg(1))
-    };
+    let change = Change { mode: mode as u16 as u32, ..Change::of(operation::CREATE, ctx.arg(1)) };
     check(ctx.arg(0), &change)
 }
 
@@ -69,23 +60,14 @@ pub fn inode_mknod(ctx: LsmContext) -> i32 {
 #[lsm(hook = "inode_symlink")]
 pub fn inode_symlink(ctx: LsmContext) -> i32 {
     let target: *const u8 = ctx.arg(2);
-    let change = Change {
-        target: Some(target),
-        ..Change::of(operation::SYMLINK, ctx.arg(1))
-    };
+    let change = Change { target: Some(target), ..Change::of(operation::SYMLINK, ctx.arg(1)) };
     check(ctx.arg(0), &change)
 }
 
 #[lsm(hook = "inode_link")]
 pub fn inode_link(ctx: LsmContext) -> i32 {
     let new: *const u8 = ctx.arg(2);
-    check(
-        ctx.arg(1),
-        &Change {
-            second: Some(new),
-            ..Change::of(operation::LINK, ctx.arg(0))
-        },
-    )
+    check(ctx.arg(1), &Change { second: Some(new), ..Change::of(operation::LINK, ctx.arg(0)) })
 }
 
 #[lsm(hook = "inode_unlink")]
@@ -101,13 +83,7 @@ pub fn inode_rmdir(ctx: LsmContext) -> i32 {
 #[lsm(hook = "inode_rename")]
 pub fn inode_rename(ctx: LsmContext) -> i32 {
     let new: *const u8 = ctx.arg(3);
-    check(
-        ctx.arg(0),
-        &Change {
-            second: Some(new),
-            ..Change::of(operation::RENAME, ctx.arg(1))
-        },
-    )
+    check(ctx.arg(0), &Change { second: Some(new), ..Change::of(operation::RENAME, ctx.arg(1)) })
 }
 
 /// `inode_setattr(dentry, attributes)`, up to 6.9.
@@ -127,10 +103,7 @@ fn resized(dentry: *const u8, attributes: *const u8) -> i32 {
     if probed::<u32>(attributes, &IATTR_VALID) & ATTR_SIZE == 0 {
         return ALLOWED;
     }
-    check(
-        pointer(dentry, &DENTRY_INODE),
-        &Change::of(operation::TRUNCATE, dentry),
-    )
+    check(pointer(dentry, &DENTRY_INODE), &Change::of(operation::TRUNCATE, dentry))
 }
 
 /// `near` is any inode of the file system that changes.
@@ -139,8 +112,7 @@ fn check(near: *const u8, change: &Change) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
-    // SAFETY: the superblock of a live inode.
-    let Some(device) = (unsafe { device::below(pointer(near, &INODE_SB)) }) else {
+    let Some(device) = device::below(pointer(near, &INODE_SB)) else {
         return ALLOWED;
     };
     // SAFETY: map values live as long as the program runs.
@@ -168,10 +140,7 @@ fn check(near: *const u8, change: &Change) -> i32 {
 /// What is remembered of the file that changes; a new one carries nothing yet.
 #[inline(always)]
 fn known_set(policy: &Policy, change: &Change) -> u32 {
-    if matches!(
-        change.operation,
-        operation::UNLINK | operation::RENAME | operation::LINK
-    ) {
+    if matches!(change.operation, operation::UNLINK | operation::RENAME | operation::LINK) {
         // SAFETY: the dentry is the hook's argument, so the load is typed.
         unsafe {
             let inode: *const u8 = typed(change.dentry, &DENTRY_INODE);
