@@ -18,9 +18,13 @@ const DEVICE_DEPTH_MAX: u32 = 16;
 /// `idVendor` within `struct usb_device_descriptor` (USB 2.0, table 9-8); `idProduct` follows.
 const ID_VENDOR_AT: usize = 8;
 
-/// The device below a superblock, remembered by `s_dev`. `None` when the table is full.
+/// The device below a superblock, remembered by `s_dev`. `None` when there is no block
+/// device.
 #[inline(always)]
 pub fn below(sb: *const u8) -> Option<*const Device> {
+    if pointer(sb, &SB_BDEV).is_null() {
+        return None;
+    }
     let dev: u32 = probed(sb, &SB_DEV);
     if let Some(known) = DEVICES.get_ptr(dev) {
         return Some(known);

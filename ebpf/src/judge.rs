@@ -2,16 +2,17 @@
 
 use aya_ebpf::{helpers::bpf_get_current_task_btf, maps::lpm_trie::Key};
 use sekimori_abi::{
-    event::{Device, device_class},
+    event::{Device, counter, device_class},
     limits::{CANDIDATES_MAX, RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
     table::{
         BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, Head, NETWORK_SLOT_BITS, NetworkKey, PortKey,
-        SET_NONE, SET_UNKNOWN, UserKey,
+        SET_NONE, SET_UNKNOWN, UserKey, action,
     },
 };
 use sekimori_decide::{Facts, Outcome, outcome, score};
 
 use crate::{
+    count::count,
     emit::Buffer,
     maps::*,
     offset::*,
@@ -90,7 +91,9 @@ impl Policy {
     pub fn judge(&self, kind: u8, set: u32, facts: &Facts) -> Outcome {
         let set = if set != SET_NONE && self.owns(kind, set) { set } else { SET_NONE };
         let Some(buffer) = Buffer::acquire() else {
-            return Outcome::default();
+            // Nobody gains by crowding the buffers: what cannot be judged is refused.
+            count(kind, counter::LOST_SCRATCH);
+            return Outcome { action: action::DENY, rule: 0 };
         };
         // SAFETY: the buffer is ours.
         unsafe { (*buffer.scratch()).facts = *facts };

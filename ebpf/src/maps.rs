@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
     btf_maps::InodeStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use core::ptr::null;
 use sekimori_abi::{
@@ -54,9 +54,10 @@ pub static PLACES: LpmTrie<PlaceKey, u32> =
 #[btf_map]
 pub static LABELS: InodeStorage<u64> = InodeStorage::new();
 
-/// What is known of the device below a superblock, by `s_dev`.
+/// What is known of the block device below a superblock, by `s_dev`. What is forgotten is found
+/// again, so nobody gains by filling the table.
 #[map]
-pub static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
+pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// The sum over one open file on a removable device.
 #[repr(C)]

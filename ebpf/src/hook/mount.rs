@@ -19,9 +19,7 @@ use crate::{
 #[lsm(hook = "sb_kern_mount")]
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let sb: *const u8 = ctx.arg(0);
-    let Some(buffer) = Buffer::acquire() else {
-        return ALLOWED;
-    };
+    let Some(buffer) = Buffer::acquire() else { return REFUSED };
     let dev = look_at_device(buffer.number_of(sb));
     buffer.release();
     let Some(policy) = Policy::in_force() else {
