@@ -28,11 +28,7 @@ pub fn ok(output: &Output) -> Result<()> {
 pub fn fails_with(output: &Output, text: &str) -> Result<()> {
     let said = output.errors().contains(text) || output.text().contains(text);
     if output.status == 0 || !said {
-        bail!(
-            "`{}` should fail with {text:?}: {}",
-            output.command,
-            shown(output)
-        );
+        bail!("`{}` should fail with {text:?}: {}", output.command, shown(output));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +10,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::guest;
-use crate::limits::{RECORD_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
+use crate::limits::{START_TIMEOUT, STOP_TIMEOUT};
+use crate::records::{self, Records};
 
 /// The host's name in the collector.
 const HOST: &str = "sekimori-guest";
@@ -40,20 +42,13 @@ impl Daemons {
     pub fn prepare(directory: &Path) -> Result<Self> {
         let _ = std::fs::remove_dir_all(directory);
         std::fs::create_dir_all(directory)?;
-        let daemons = Self {
-            directory: directory.into(),
-            collector: None,
-            agent: None,
-        };
+        let daemons = Self { directory: directory.into(), collector: None, agent: None };
         let state = daemons.path("collector");
         let state = state.to_string_lossy();
         let certificates = daemons.path("tls");
         let certificates = certificates.to_string_lossy();
         succeed("sekimori-collector", &["init", "--dir", &state])?;
-        succeed(
-            "sekimori-collector",
-            &["enroll", HOST, "--dir", &state, "--out", &certificates],
-        )?;
+        succeed("sekimori-collector", &["enroll", HOST, "--dir", &state, "--out", &certificates])?;
         Ok(daemons)
     }
 
@@ -66,10 +61,7 @@ impl Daemons {
     /// The options of an ordinary agent.
     #[must_use]
     pub fn ordinary(&self) -> AgentOptions {
-        AgentOptions {
-            spool: String::new(),
-            certificates: self.path("tls"),
-        }
+        AgentOptions { spool: String::new(), certificates: self.path("tls") }
     }
 
     /// The collector's address for commands.
@@ -88,18 +80,12 @@ impl Daemons {
         }
         let mut command = Command::new("sekimori-collector");
         command.arg("run").arg("--dir").arg(self.path("collector"));
-        command
-            .args(["--listen", ADDRESS])
-            .arg("--socket")
-            .arg(self.path("collector.sock"));
+        command.args(["--listen", ADDRESS]).arg("--socket").arg(self.path("collector.sock"));
         self.collector = Some(self.spawn(command, "collector.log")?);
         guest::until("the collector answers", START_TIMEOUT, || {
             let log = self.log("collector.log");
             alive("the collector", self.collector.as_mut(), &log)?;
-            Ok(self
-                .status()?
-                .get("collector")
-                .is_some_and(|it| !it.is_null()))
+            Ok(self.status()?.get("collector").is_some_and(|it| !it.is_null()))
         })
     }
 
@@ -145,17 +131,9 @@ impl Daemons {
     }
 
     fn spawn(&self, mut command: Command, log: &str) -> Result<Child> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path(log))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path(log))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("cannot start {command:?}"))
     }
 
     /// Writes the policy that the next start or reload takes.
@@ -172,10 +150,7 @@ impl Daemons {
     /// When the command cannot be run.
     pub fn reload(&self) -> Result<guest::Output> {
         let socket = self.path("agent.sock");
-        guest::run(
-            "sekimori",
-            &["policy", "reload", "--socket", &socket.to_string_lossy()],
-        )
+        guest::run("sekimori", &["policy", "reload", "--socket", &socket.to_string_lossy()])
     }
 
     /// What `sekimori status --json` says.
@@ -199,17 +174,19 @@ impl Daemons {
             .with_context(|| format!("status printed {:?} {}", output.text(), output.errors()))
     }
 
-    /// Waits until everything that was recorded is stored.
+    /// Waits until everything that was recorded is stored: a launch that comes after it is.
+    /// (Bytes that wait are no measure, since asking makes records too.)
     ///
     /// # Errors
-    /// When the spool does not become empty.
-    pub fn settle(&self) -> Result<()> {
-        guest::until("the spool is delivered", RECORD_TIMEOUT, || {
-            let status = self.status()?;
-            Ok(
-                status.pointer("/agent/collector/connected") == Some(&true.into())
-                    && status.pointer("/agent/spool/unacknowledged_bytes") == Some(&0.into()),
-            )
+    /// When that launch is not stored in time.
+    pub fn settle(&self, records: &Records) -> Result<()> {
+        static TURN: AtomicU64 = AtomicU64::new(0);
+        let marker = format!("settle-marker-{}", TURN.fetch_add(1, Ordering::Relaxed));
+        guest::run("/bin/true", &[&marker])?;
+        let marked = |it: &Value| records::text(it, "/process/argv/1") == marker;
+        guest::until("records are delivered", START_TIMEOUT, || {
+            let newest = ["--kind", "exec", "--newest", "--limit", "40"];
+            Ok(records.search(&newest)?.iter().any(marked))
         })
     }
 
@@ -296,7 +273,5 @@ fn end(child: Option<Child>, signal: Signal) -> Result<i32> {
         let _ = child.wait();
     }
     ended?;
-    Ok(status.map_or(-1, |it| {
-        it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0))
-    }))
+    Ok(status.map_or(-1, |it| it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0))))
 }

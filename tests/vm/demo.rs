@@ -66,19 +66,13 @@ fn steps(show: &mut Show) -> Result<()> {
     daemons.start_collector()?;
     let ordinary = daemons.ordinary();
     daemons.start_agent(&ordinary)?;
-    for line in POLICY
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- id: "))
-    {
+    for line in POLICY.lines().filter_map(|line| line.trim().strip_prefix("- id: ")) {
         println!("   rule {line}");
     }
     let mut records = Records::of(daemons.collector_address());
     records.forget()?;
     show.result("collector and agent run", Ok(()));
-    let demo = Demo {
-        records,
-        address: daemons.collector_address(),
-    };
+    let demo = Demo { records, address: daemons.collector_address() };
 
     show.step("The company's USB memory is plugged, and a report is copied to it");
     guest::mount(USB_SERIAL, USB)?;
@@ -105,7 +99,7 @@ fn steps(show: &mut Show) -> Result<()> {
     show.result("nothing can be written to it", outcome);
 
     show.step("The collector is asked what happened");
-    daemons.settle()?;
+    daemons.settle(&demo.records)?;
     let outcome = demo.ask();
     show.result("it answers with exactly these events", outcome);
     Ok(())
@@ -159,15 +153,9 @@ impl Demo {
         let output = guest::run("script", &["-qec", &inside, "/dev/null"])?;
         indented(&output.text());
         check::that(!output.text().contains("name,salary"), "the file was read")?;
-        check::that(
-            output.text().contains(check::REFUSED),
-            "cat was not refused",
-        )?;
+        check::that(output.text().contains(check::REFUSED), "cat was not refused")?;
         for text in ["This file is confidential", "このファイルは機密です"] {
-            check::that(
-                output.text().contains(text),
-                format!("the terminal lacks {text:?}"),
-            )?;
+            check::that(output.text().contains(text), format!("the terminal lacks {text:?}"))?;
         }
         self.denied("file.open", "/file/path", SALARIES, "confidential-no-open")
     }
@@ -182,12 +170,7 @@ impl Demo {
         let output = typed(&upload("127.0.0.2"))?;
         check::that(output.status != 0, "curl succeeded")?;
         check::equal("bytes that arrived", sink.received()?, Vec::new())?;
-        self.denied(
-            "net.connect",
-            "/destination/ip",
-            "127.0.0.2",
-            "no-upload-there",
-        )
+        self.denied("net.connect", "/destination/ip", "127.0.0.2", "no-upload-there")
     }
 
     fn upload_allowed(&self) -> Result<()> {
@@ -202,10 +185,7 @@ impl Demo {
             ("/process/comm", json!("curl")),
         ];
         let record = self.records.expect("net.upload", &fields)?;
-        check::that(
-            received >= std::fs::metadata(REPORT)?.len(),
-            "bytes are missing",
-        )?;
+        check::that(received >= std::fs::metadata(REPORT)?.len(), "bytes are missing")?;
         say(&format!(
             "{} bytes to {}:{PORT} by {}",
             records::number(&record, "/bytes"),
@@ -218,21 +198,14 @@ impl Demo {
     fn unknown_stick(&self) -> Result<()> {
         check::refused(&typed(&format!("cp {REPORT} {UNKNOWN}/report.txt"))?)?;
         let listed = typed(&format!("ls {UNKNOWN}"))?;
-        check::that(
-            !listed.text().contains("report.txt"),
-            "the file is on the stick",
-        )?;
+        check::that(!listed.text().contains("report.txt"), "the file is on the stick")?;
         let path = format!("{UNKNOWN}/report.txt");
         self.denied("usb.write", "/file/path", &path, "usb-only-company")
     }
 
     /// The refusal is stored; says it in one line.
     fn denied(&self, kind: &str, field: &str, value: &str, rule: &str) -> Result<()> {
-        let fields = [
-            (field, json!(value)),
-            ("/verdict", json!("denied")),
-            ("/rule", json!(rule)),
-        ];
+        let fields = [(field, json!(value)), ("/verdict", json!("denied")), ("/rule", json!(rule))];
         let record = self.records.expect(kind, &fields)?;
         let who = records::text(&record, "/process/user");
         say(&format!("denied: {kind} {value} by {who} (rule {rule})"));
@@ -252,18 +225,11 @@ impl Demo {
             indented(&output.text());
         }
         let subject = |it: &Value| {
-            let place = [
-                records::text(it, "/file/path"),
-                records::text(it, "/destination/ip"),
-            ];
+            let place = [records::text(it, "/file/path"), records::text(it, "/destination/ip")];
             format!("{} {}", records::text(it, "/kind"), place.concat())
         };
-        let mut denied: Vec<_> = self
-            .records
-            .search(&["--verdict", "denied"])?
-            .iter()
-            .map(subject)
-            .collect();
+        let mut denied: Vec<_> =
+            self.records.search(&["--verdict", "denied"])?.iter().map(subject).collect();
         denied.sort();
         let expected = [
             format!("exec {TOOL}"),
@@ -273,16 +239,8 @@ impl Demo {
         ];
         check::equal("what was denied", denied.as_slice(), &expected)?;
         let written = self.operations("usb.write", "/mnt/usb")?;
-        check::equal(
-            "what was done on the stick",
-            written,
-            "create open write close".to_owned(),
-        )?;
-        check::equal(
-            "mounts",
-            self.operations("usb.mount", USB)?,
-            "mount".to_owned(),
-        )?;
+        check::equal("what was done on the stick", written, "create open write close".to_owned())?;
+        check::equal("mounts", self.operations("usb.mount", USB)?, "mount".to_owned())?;
         let sent = self.operations("net.upload", "127.0.0.3")?;
         check::equal("uploads", sent, "write close".to_owned())?;
         let losses = self.records.search(&["--kind", "loss"])?;
@@ -292,10 +250,7 @@ impl Demo {
 
     fn operations(&self, kind: &str, text: &str) -> Result<String> {
         let found = self.records.search(&["--kind", kind, "--text", text])?;
-        let words: Vec<_> = found
-            .iter()
-            .map(|it| records::text(it, "/operation"))
-            .collect();
+        let words: Vec<_> = found.iter().map(|it| records::text(it, "/operation")).collect();
         Ok(words.join(" "))
     }
 }
@@ -314,10 +269,7 @@ fn typed(command: &str) -> Result<guest::Output> {
 }
 
 fn indented(text: &str) {
-    let lines = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty());
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     for line in lines.take(limits::SHOWN_BYTES_MAX) {
         println!("     {line}");
     }

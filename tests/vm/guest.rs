@@ -83,15 +83,9 @@ pub fn run_command(mut command: Command) -> Result<Output> {
         .map(|word| shortened(&word.to_string_lossy()))
         .collect();
     let text = words.join(" ");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.env("LC_ALL", "C.UTF-8");
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {text}"))?;
+    let mut child = command.spawn().with_context(|| format!("cannot start {text}"))?;
     let pid = child.id();
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
@@ -102,24 +96,13 @@ pub fn run_command(mut command: Command) -> Result<Output> {
         }
         if started.elapsed() > PROGRAM_TIMEOUT {
             kill_group(&mut child);
-            bail!(
-                "`{text}` did not end within {} s",
-                PROGRAM_TIMEOUT.as_secs()
-            );
+            bail!("`{text}` did not end within {} s", PROGRAM_TIMEOUT.as_secs());
         }
         std::thread::sleep(POLL_INTERVAL / 5);
     };
-    let status = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     let (stdout, stderr) = (joined(stdout), joined(stderr));
-    Ok(Output {
-        command: text,
-        status,
-        stdout,
-        stderr,
-        pid,
-    })
+    Ok(Output { command: text, status, stdout, stderr, pid })
 }
 
 fn shortened(word: &str) -> String {
@@ -160,14 +143,8 @@ impl Background {
     /// When it cannot be started.
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let out = std::fs::File::create(log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0);
-        let child = command
-            .spawn()
-            .context("cannot start a program in the background")?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
+        let child = command.spawn().context("cannot start a program in the background")?;
         Ok(Self { child })
     }
 
@@ -182,9 +159,7 @@ impl Background {
             Ok(status.is_some())
         })?;
         let status = status.context("no status")?;
-        Ok(status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
     }
 }
 
@@ -245,11 +220,7 @@ pub fn mount(serial: &str, at: &str) -> Result<PathBuf> {
     let _ = run("umount", &[at])?;
     let mounted = run("mount", &[device.text().as_str(), at])?;
     if mounted.status != 0 {
-        bail!(
-            "cannot mount {serial} at {at}: {} {}",
-            device.errors(),
-            mounted.errors()
-        );
+        bail!("cannot mount {serial} at {at}: {} {}", device.errors(), mounted.errors());
     }
     Ok(device.text().into())
 }

@@ -25,11 +25,7 @@ impl Records {
     /// Of the collector at this address, all of them.
     #[must_use]
     pub fn of(address: String) -> Self {
-        Self {
-            address,
-            since: 0,
-            since_time: None,
-        }
+        Self { address, since: 0, since_time: None }
     }
 
     /// From here on only records that were stored later.
@@ -40,9 +36,7 @@ impl Records {
         (self.since, self.since_time) = (0, None);
         let newest = self.search(&["--newest", "--limit", "1"])?;
         self.since = newest.first().and_then(cursor).unwrap_or(0);
-        self.since_time = newest
-            .first()
-            .map(|record| text(record, "/time").to_owned());
+        self.since_time = newest.first().map(|record| text(record, "/time").to_owned());
         Ok(())
     }
 
@@ -67,19 +61,10 @@ impl Records {
         arguments.extend(filters);
         let output = guest::run("sekimori", &arguments)?;
         if output.status != 0 {
-            bail!(
-                "{} ended with {}: {}",
-                output.command,
-                output.status,
-                output.errors()
-            );
+            bail!("{} ended with {}: {}", output.command, output.status, output.errors());
         }
         let mut records = Vec::new();
-        for line in output
-            .stdout
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record: Value = serde_json::from_slice(line).context("search printed no JSON")?;
             if cursor(&record).is_none_or(|cursor| cursor > self.since) {
                 records.push(record);
@@ -105,11 +90,7 @@ impl Records {
                 return Ok(found);
             }
             if started.elapsed() > RECORD_TIMEOUT {
-                bail!(
-                    "not stored: {what} ({}); {}",
-                    filters.join(" "),
-                    shown(&found, &[])
-                );
+                bail!("not stored: {what} ({}); {}", filters.join(" "), shown(&found, &[]));
             }
             std::thread::sleep(SEARCH_INTERVAL);
         }
@@ -127,15 +108,9 @@ impl Records {
                 return Ok(found.swap_remove(index));
             }
             if started.elapsed() > RECORD_TIMEOUT {
-                let wanted: Vec<_> = fields
-                    .iter()
-                    .map(|(name, it)| format!("{name}={}", elided(it)))
-                    .collect();
-                bail!(
-                    "no {kind} record with {}; {}",
-                    wanted.join(" "),
-                    shown(&found, fields)
-                );
+                let wanted: Vec<_> =
+                    fields.iter().map(|(name, it)| format!("{name}={}", elided(it))).collect();
+                bail!("no {kind} record with {}; {}", wanted.join(" "), shown(&found, fields));
             }
             std::thread::sleep(SEARCH_INTERVAL);
         }
@@ -183,24 +158,13 @@ pub fn number(record: &Value, name: &str) -> u64 {
 fn shown(found: &[Value], fields: &[Field<'_>]) -> String {
     let mut ranked: Vec<_> = found
         .iter()
-        .map(|record| {
-            (
-                fields.iter().filter(|field| has(record, field)).count(),
-                record,
-            )
-        })
+        .map(|record| (fields.iter().filter(|field| has(record, field)).count(), record))
         .collect();
     ranked.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     let lines: Vec<_> = ranked
         .iter()
         .take(SHOWN_RECORDS_MAX)
-        .map(|(_, record)| {
-            elided(record)
-                .to_string()
-                .chars()
-                .take(1500)
-                .collect::<String>()
-        })
+        .map(|(_, record)| elided(record).to_string().chars().take(1500).collect::<String>())
         .collect();
     format!("of {} the nearest: {}", found.len(), lines.join(" || "))
 }

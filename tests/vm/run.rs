@@ -37,13 +37,7 @@ impl World {
         let ordinary = daemons.ordinary();
         daemons.start_agent(&ordinary)?;
         let records = Records::of(daemons.collector_address());
-        Ok(Self {
-            daemons,
-            records,
-            older,
-            changed_policy: false,
-            special_agent: false,
-        })
+        Ok(Self { daemons, records, older, changed_policy: false, special_agent: false })
     }
 
     /// Puts another policy in force until the scenario ends.
@@ -98,10 +92,7 @@ impl World {
         self.records.forget()?;
         let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(self)));
         outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the scenario itself panicked")))?;
-        crate::check::that(
-            self.daemons.agent_lives(),
-            "the agent ended during the scenario",
-        )
+        crate::check::that(self.daemons.agent_lives(), "the agent ended during the scenario")
     }
 }
 
@@ -109,10 +100,7 @@ impl World {
 pub fn chosen(names: &[String]) -> Vec<Scenario> {
     let wanted =
         |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
-    scenario::all()
-        .into_iter()
-        .filter(|scenario| wanted(&scenario.name))
-        .collect()
+    scenario::all().into_iter().filter(|scenario| wanted(&scenario.name)).collect()
 }
 
 /// Runs scenarios; prints one line each and the sums.
@@ -144,10 +132,7 @@ pub fn scenarios(names: &[String]) -> ExitCode {
                 }
             }
             if failed > 0 {
-                eprintln!(
-                    "--- the end of the agent's log\n{}",
-                    world.daemons.log("agent.log")
-                );
+                eprintln!("--- the end of the agent's log\n{}", world.daemons.log("agent.log"));
             }
         }
         Err(error) => {

@@ -27,14 +27,9 @@ impl Sink {
         let mut command = Command::new("python3");
         command.args(["-I", "-S", "-c", SCRIPT, kind, address, &port.to_string()]);
         let server = Background::start(command, &log)?;
-        let sink = Self {
-            log,
-            _server: server,
-        };
-        guest::until("a server listens", PROGRAM_TIMEOUT, || {
-            Ok(sink.lines()?.contains("ready"))
-        })
-        .with_context(|| format!("{kind} {address} {port}: {:?}", sink.lines()))?;
+        let sink = Self { log, _server: server };
+        guest::until("a server listens", PROGRAM_TIMEOUT, || Ok(sink.lines()?.contains("ready")))
+            .with_context(|| format!("{kind} {address} {port}: {:?}", sink.lines()))?;
         Ok(sink)
     }
 
@@ -57,9 +52,7 @@ impl Sink {
     /// # Errors
     /// When nothing comes.
     pub fn first(&self) -> Result<u64> {
-        guest::until("a server receives", PROGRAM_TIMEOUT, || {
-            Ok(!self.received()?.is_empty())
-        })?;
+        guest::until("a server receives", PROGRAM_TIMEOUT, || Ok(!self.received()?.is_empty()))?;
         self.received()?.first().copied().context("nothing came")
     }
 }

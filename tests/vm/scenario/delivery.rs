@@ -37,24 +37,18 @@ fn stored(world: &World, marker: &str) -> Result<HashMap<String, usize>> {
     let mut times = HashMap::new();
     for record in world.records.search(&["--kind", "exec"])? {
         if records::text(&record, "/process/argv/1") == marker {
-            *times
-                .entry(records::text(&record, "/process/argv/2").to_owned())
-                .or_default() += 1;
+            *times.entry(records::text(&record, "/process/argv/2").to_owned()).or_default() += 1;
         }
     }
     Ok(times)
 }
 
 fn each_once(world: &World, marker: &str, count: usize) -> Result<()> {
-    world.daemons.settle()?;
+    world.daemons.settle(&world.records)?;
     let times = stored(world, marker)?;
-    let missing: Vec<_> = (0..count)
-        .filter(|number| !times.contains_key(&number.to_string()))
-        .collect();
-    check::that(
-        missing.is_empty(),
-        format!("{marker}: not stored: {missing:?}"),
-    )?;
+    let missing: Vec<_> =
+        (0..count).filter(|number| !times.contains_key(&number.to_string())).collect();
+    check::that(missing.is_empty(), format!("{marker}: not stored: {missing:?}"))?;
     check::that(
         times.values().all(|times| *times == 1),
         format!("{marker}: stored more than once: {times:?}"),
@@ -65,10 +59,7 @@ fn each_once(world: &World, marker: &str, count: usize) -> Result<()> {
 fn numbered_without_gap(world: &World) -> Result<()> {
     let mut lanes: HashMap<(String, u64), HashSet<u64>> = HashMap::new();
     for record in world.records.everything().search(&[])? {
-        let lane = (
-            records::text(&record, "/boot").to_owned(),
-            records::number(&record, "/lane"),
-        );
+        let lane = (records::text(&record, "/boot").to_owned(), records::number(&record, "/lane"));
         let sequence = records::number(&record, "/seq");
         let fresh = lanes.entry(lane.clone()).or_default().insert(sequence);
         check::that(fresh, format!("{lane:?} has the number {sequence} twice"))?;
@@ -76,21 +67,13 @@ fn numbered_without_gap(world: &World) -> Result<()> {
     for (lane, numbers) in &lanes {
         let (first, last) = (numbers.iter().min(), numbers.iter().max());
         let (first, last) = (first.context("none")?, last.context("none")?);
-        check::equal(
-            &format!("numbers of {lane:?}"),
-            numbers.len() as u64,
-            last - first + 1,
-        )?;
+        check::equal(&format!("numbers of {lane:?}"), numbers.len() as u64, last - first + 1)?;
     }
     Ok(())
 }
 
 fn collector_stopped(world: &mut World) -> Result<()> {
-    check::equal(
-        "its exit code",
-        world.daemons.end_collector(Signal::SIGTERM)?,
-        0,
-    )?;
+    check::equal("its exit code", world.daemons.end_collector(Signal::SIGTERM)?, 0)?;
     traffic("marker-stopped", 40)?.wait()?;
     world.daemons.start_collector()?;
     each_once(world, "marker-stopped", 40)?;
@@ -100,11 +83,7 @@ fn collector_stopped(world: &mut World) -> Result<()> {
 fn collector_killed(world: &mut World) -> Result<()> {
     let mut traffic = traffic("marker-collector-killed", 150)?;
     std::thread::sleep(Duration::from_secs(2));
-    check::equal(
-        "its status",
-        world.daemons.end_collector(Signal::SIGKILL)?,
-        128 + 9,
-    )?;
+    check::equal("its status", world.daemons.end_collector(Signal::SIGKILL)?, 128 + 9)?;
     world.daemons.start_collector()?;
     check::equal("the traffic", traffic.wait()?, 0)?;
     each_once(world, "marker-collector-killed", 150)?;
@@ -114,11 +93,7 @@ fn collector_killed(world: &mut World) -> Result<()> {
 fn agent_killed(world: &mut World) -> Result<()> {
     let mut during = traffic("marker-agent-killed", 150)?;
     std::thread::sleep(Duration::from_secs(2));
-    check::equal(
-        "its status",
-        world.daemons.end_agent(Signal::SIGKILL)?,
-        128 + 9,
-    )?;
+    check::equal("its status", world.daemons.end_agent(Signal::SIGKILL)?, 128 + 9)?;
     let ordinary = world.daemons.ordinary();
     world.daemons.start_agent(&ordinary)?;
     during.wait()?;
@@ -126,38 +101,25 @@ fn agent_killed(world: &mut World) -> Result<()> {
     each_once(world, "marker-after-restart", 10)?;
     let times = stored(world, "marker-agent-killed")?;
     check::that(!times.is_empty(), "nothing from before the end is stored")?;
-    check::that(
-        times.values().all(|times| *times == 1),
-        format!("twice: {times:?}"),
-    )?;
+    check::that(times.values().all(|times| *times == 1), format!("twice: {times:?}"))?;
     world.records.wait("the gap", &["--kind", "agent"], |all| {
-        all.iter()
-            .any(|it| records::text(it, "/message").contains("did not stop in order"))
+        all.iter().any(|it| records::text(it, "/message").contains("did not stop in order"))
     })?;
     numbered_without_gap(world)
 }
 
 fn drains(world: &mut World) -> Result<()> {
     traffic("marker-drain", 30)?.wait()?;
-    check::equal(
-        "exit code after SIGTERM",
-        world.daemons.end_agent(Signal::SIGTERM)?,
-        0,
-    )?;
+    check::equal("exit code after SIGTERM", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
     let times = stored(world, "marker-drain")?;
     check::equal("stored launches", times.len(), 30)?;
-    world
-        .records
-        .wait("its farewell", &["--kind", "agent"], |all| {
-            all.iter()
-                .any(|it| records::text(it, "/message").contains("sekimori-agent stopped"))
-        })?;
+    world.records.wait("its farewell", &["--kind", "agent"], |all| {
+        all.iter().any(|it| records::text(it, "/message").contains("sekimori-agent stopped"))
+    })?;
     let ordinary = world.daemons.ordinary();
     world.daemons.start_agent(&ordinary)?;
     let gap = world.records.search(&["--kind", "agent"])?;
-    let told = gap
-        .iter()
-        .any(|it| records::text(it, "/message").contains("did not stop"));
+    let told = gap.iter().any(|it| records::text(it, "/message").contains("did not stop"));
     check::that(!told, "a start after an orderly stop tells of a gap")
 }
 
@@ -165,16 +127,10 @@ fn two_agents(world: &mut World) -> Result<()> {
     let config = std::fs::read_to_string(world.daemons.path("agent.yaml"))?;
     let path = world.daemons.path("second.yaml");
     guest::write(&path, config.replace("agent.sock", "second.sock"))?;
-    let output = guest::run(
-        "sekimori-agent",
-        &["run", "--config", &path.to_string_lossy()],
-    )?;
+    let output = guest::run("sekimori-agent", &["run", "--config", &path.to_string_lossy()])?;
     check::equal("exit code", output.status, 1)?;
     let said = output.errors();
-    check::that(
-        said.contains("spool"),
-        format!("the second agent said {said:?}"),
-    )?;
+    check::that(said.contains("spool"), format!("the second agent said {said:?}"))?;
     check::that(world.daemons.agent_lives(), "the first agent ended")
 }
 
@@ -204,13 +160,7 @@ for piece in pieces * 4:
 fn ask(directory: &Path, ca: &Path) -> Result<guest::Output> {
     let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
     let ca = ca.to_string_lossy().into_owned();
-    let mut arguments = vec![
-        "search",
-        "--collector",
-        "https://localhost:7443",
-        "--limit",
-        "1",
-    ];
+    let mut arguments = vec!["search", "--collector", "https://localhost:7443", "--limit", "1"];
     let (cert, key) = (file("cert.pem"), file("key.pem"));
     arguments.extend(["--ca", &ca, "--cert", &cert, "--key", &key]);
     guest::run("sekimori", &arguments)
@@ -218,10 +168,7 @@ fn ask(directory: &Path, ca: &Path) -> Result<guest::Output> {
 
 /// Certificates of an authority that our collector has never heard of.
 fn strangers_certificates(world: &World) -> Result<std::path::PathBuf> {
-    let (state, out) = (
-        world.daemons.path("stranger"),
-        world.daemons.path("stranger-tls"),
-    );
+    let (state, out) = (world.daemons.path("stranger"), world.daemons.path("stranger-tls"));
     if !out.exists() {
         let (dir, to) = (state.to_string_lossy(), out.to_string_lossy());
         check::ok(&guest::run("sekimori-collector", &["init", "--dir", &dir])?)?;
@@ -238,20 +185,9 @@ fn stranger(world: &mut World) -> Result<()> {
     // An agent may deliver, not read.
     let agent = ask(&world.daemons.path("tls"), &ca)?;
     check::that(agent.status != 0, "an agent's certificate may read")?;
-    let (state, out) = (
-        world.daemons.path("collector"),
-        world.daemons.path("reader"),
-    );
+    let (state, out) = (world.daemons.path("collector"), world.daemons.path("reader"));
     let (state, to) = (state.to_string_lossy(), out.to_string_lossy());
-    let enroll = [
-        "enroll",
-        "reader",
-        "--operator",
-        "--dir",
-        &state,
-        "--out",
-        &to,
-    ];
+    let enroll = ["enroll", "reader", "--operator", "--dir", &state, "--out", &to];
     check::ok(&guest::run("sekimori-collector", &enroll)?)?;
     check::ok(&ask(&out, &ca)?)
 }
@@ -274,11 +210,7 @@ fn wrong_certificate(world: &mut World) -> Result<()> {
         status.pointer("/agent/collector/connected"),
         Some(&Value::Bool(false)),
     )?;
-    check::equal(
-        "launches stored",
-        stored(world, "marker-wrong-certificate")?.len(),
-        0,
-    )?;
+    check::equal("launches stored", stored(world, "marker-wrong-certificate")?.len(), 0)?;
     world.daemons.end_agent(Signal::SIGTERM)?;
     let ordinary = world.daemons.ordinary();
     world.daemons.start_agent(&ordinary)?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Run;
 use crate::run::World;
-use crate::{check, guest, limits, records};
+use crate::{check, guest, records};
 use guest::USB;
 
 pub const ALL: &[(&str, Run)] = &[
@@ -41,37 +41,28 @@ os.rmdir(names[0])
     check::ok(&output)?;
     check::that(world.daemons.agent_lives(), "the agent ended")?;
     world.daemons.start_collector()?;
-    guest::until("the spool is delivered", limits::START_TIMEOUT, || {
-        let status = world.daemons.status()?;
-        Ok(
-            status.pointer("/agent/collector/connected") == Some(&json!(true))
-                && records::number(&status, "/agent/spool/unacknowledged_bytes") == 0,
-        )
-    })?;
+    world.daemons.settle(&world.records)?;
     let of_flood = |it: &&Value| it.pointer("/process/pid") == Some(&json!(output.pid));
     let kept = world.records.search(&["--kind", "usb.write"])?;
     let kept: Vec<_> = kept.iter().filter(of_flood).collect();
-    let losses = world
-        .records
-        .all("loss", &[("/loss/kind", json!("usb.write"))])?;
-    let lost: u64 = losses
-        .iter()
-        .map(|it| records::number(it, "/loss/count"))
-        .sum();
+    let wanted = |it: &&Value| it.pointer("/loss/kind") == Some(&json!("usb.write"));
+    let losses = world.records.wait("a loss", &["--kind", "loss"], |all| {
+        // Losses have a lane of their own: wait for all of them.
+        let lost: u64 = all.iter().filter(wanted).map(count).sum();
+        kept.len() as u64 + lost >= RENAMES + 2
+    })?;
+    let losses: Vec<_> = losses.iter().filter(wanted).collect();
+    let lost: u64 = losses.iter().copied().map(count).sum();
     check::that(lost > 0, "nothing was lost: the flood was too small")?;
     check::equal("kept and lost", kept.len() as u64 + lost, RENAMES + 2)?;
-    let reasons: Vec<_> = losses
-        .iter()
-        .map(|it| records::text(it, "/loss/reason"))
-        .collect();
-    check::that(
-        reasons.iter().any(|it| it.contains(reason)),
-        format!("reasons: {reasons:?}"),
-    )?;
-    let newest = kept
-        .iter()
-        .any(|it| records::text(it, "/operation") == "rmdir");
+    let reasons: Vec<_> = losses.iter().map(|it| records::text(it, "/loss/reason")).collect();
+    check::that(reasons.iter().any(|it| it.contains(reason)), format!("reasons: {reasons:?}"))?;
+    let newest = kept.iter().any(|it| records::text(it, "/operation") == "rmdir");
     check::that(newest, "the newest record was dropped, not the oldest")
+}
+
+fn count(loss: &Value) -> u64 {
+    records::number(loss, "/loss/count")
 }
 
 fn full_spool(world: &mut World) -> Result<()> {
@@ -88,10 +79,7 @@ fn full_disk(world: &mut World) -> Result<()> {
     let directory = world.daemons.path("small-disk");
     std::fs::create_dir_all(&directory)?;
     let place = directory.to_string_lossy().into_owned();
-    check::ok(&guest::run(
-        "mount",
-        &["-t", "tmpfs", "-o", "size=3m", "tmpfs", &place],
-    )?)?;
+    check::ok(&guest::run("mount", &["-t", "tmpfs", "-o", "size=3m", "tmpfs", &place])?)?;
     let spool = format!("  directory: {place}/spool\n  segment_bytes_max: 1048576\n");
     let outcome = flood(world, spool, "");
     world.daemons.end_agent(Signal::SIGTERM)?;
@@ -122,16 +110,10 @@ fn clock_step(world: &mut World) -> Result<()> {
     all.retain(|it| records::cursor(it) > Some(from));
     all.sort_by_key(records::cursor);
     for record in &all {
-        let lane = (
-            records::text(record, "/boot").to_owned(),
-            records::number(record, "/lane"),
-        );
+        let lane = (records::text(record, "/boot").to_owned(), records::number(record, "/lane"));
         let sequence = records::number(record, "/seq");
         let before = newest.insert(lane, sequence).unwrap_or(0);
-        check::that(
-            sequence > before,
-            format!("number {sequence} was stored after {before}"),
-        )?;
+        check::that(sequence > before, format!("number {sequence} was stored after {before}"))?;
     }
     Ok(())
 }

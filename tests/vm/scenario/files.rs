@@ -39,18 +39,12 @@ fn failed(world: &World, path: &str, errno: i32) -> Result<serde_json::Value> {
 }
 
 fn failed_opens(world: &mut World) -> Result<()> {
-    check::fails_with(
-        &guest::run("cat", &["/srv/watched/missing.txt"])?,
-        "No such file",
-    )?;
+    check::fails_with(&guest::run("cat", &["/srv/watched/missing.txt"])?, "No such file")?;
     failed(world, "/srv/watched/missing.txt", 2)?;
     let relative = guest::bash("cd /srv/watched && cat closed/../missing-too.txt", &[])?;
     check::fails_with(&relative, "No such file")?;
     failed(world, "/srv/watched/missing-too.txt", 2)?;
-    check::fails_with(
-        &guest::run("cat", &["/srv/secret/無い.txt"])?,
-        "No such file",
-    )?;
+    check::fails_with(&guest::run("cat", &["/srv/secret/無い.txt"])?, "No such file")?;
     failed(world, "/srv/secret/無い.txt", 2)?;
     Ok(())
 }
@@ -67,22 +61,12 @@ fn failed_as_nobody(world: &mut World) -> Result<()> {
 }
 
 fn failed_elsewhere(world: &mut World) -> Result<()> {
-    check::fails_with(
-        &guest::run("cat", &["/srv/watched-not/missing.txt"])?,
-        "No such file",
-    )?;
+    check::fails_with(&guest::run("cat", &["/srv/watched-not/missing.txt"])?, "No such file")?;
     // What comes later is stored later.
-    check::fails_with(
-        &guest::run("cat", &["/srv/watched/mark.txt"])?,
-        "No such file",
-    )?;
+    check::fails_with(&guest::run("cat", &["/srv/watched/mark.txt"])?, "No such file")?;
     failed(world, "/srv/watched/mark.txt", 2)?;
     let unwanted = [("/file/path", json!("/srv/watched-not/missing.txt"))];
-    check::equal(
-        "records of it",
-        world.records.all("file.open", &unwanted)?.len(),
-        0,
-    )
+    check::equal("records of it", world.records.all("file.open", &unwanted)?.len(), 0)
 }
 
 fn moved(world: &World, operation: &str, from: &str, to: &str) -> Result<()> {
@@ -101,33 +85,21 @@ fn moved(world: &World, operation: &str, from: &str, to: &str) -> Result<()> {
 fn rename_out(world: &mut World) -> Result<()> {
     let (from, to) = ("/srv/secret/move.txt", "/srv/outside/moved.txt");
     check::refused(&guest::run("mv", &[from, to])?)?;
-    check::that(
-        Path::new(from).exists() && !Path::new(to).exists(),
-        "the file was moved",
-    )?;
+    check::that(Path::new(from).exists() && !Path::new(to).exists(), "the file was moved")?;
     moved(world, "rename", from, to)
 }
 
 fn rename_parent(world: &mut World) -> Result<()> {
     let (from, to) = ("/srv/secret", "/srv/harmless");
     check::refused(&guest::run("mv", &["-T", from, to])?)?;
-    check::that(
-        Path::new(from).exists() && !Path::new(to).exists(),
-        "the directory was moved",
-    )?;
+    check::that(Path::new(from).exists() && !Path::new(to).exists(), "the directory was moved")?;
     moved(world, "rename", from, to)?;
     check::refused(&guest::run("mv", &["-T", "/srv", "/harmless"])?)?;
-    check::that(
-        !Path::new("/harmless").exists(),
-        "the directory above was moved",
-    )
+    check::that(!Path::new("/harmless").exists(), "the directory above was moved")
 }
 
 fn rename_inside(_: &mut World) -> Result<()> {
-    let (from, to) = (
-        "/srv/secret/inside.txt",
-        "/srv/secret/directory/still-inside.txt",
-    );
+    let (from, to) = ("/srv/secret/inside.txt", "/srv/secret/directory/still-inside.txt");
     check::ok(&guest::run("mv", &[from, to])?)?;
     check::refused(&guest::run("cat", &[to])?)
 }
@@ -144,10 +116,7 @@ fn link_out(world: &mut World) -> Result<()> {
 fn older_hard_link(_: &mut World) -> Result<()> {
     check::refused(&guest::run("cat", &["/srv/secret/linked.txt"])?)?;
     let output = guest::run("cat", &["/srv/outside/hardlink.txt"])?;
-    check::that(
-        !output.text().contains(SECRET),
-        "the other name gives the secret away",
-    )?;
+    check::that(!output.text().contains(SECRET), "the other name gives the secret away")?;
     check::refused(&output)
 }
 
@@ -158,11 +127,7 @@ fn long_name(world: &mut World) -> Result<()> {
 }
 
 fn strange_name(world: &mut World) -> Result<()> {
-    record_of(
-        world,
-        b"\xff\xfe-\xe7\x94 \\ \x01\n.txt",
-        "\\xff\\xfe-\\xe7\\x94 \\\\ \u{1}\n.txt",
-    )
+    record_of(world, b"\xff\xfe-\xe7\x94 \\ \x01\n.txt", "\\xff\\xfe-\\xe7\\x94 \\\\ \u{1}\n.txt")
 }
 
 fn record_of(world: &World, name: &[u8], shown: &str) -> Result<()> {

@@ -31,9 +31,7 @@ fn arguments(world: &mut World) -> Result<()> {
     check::ok(&guest::run_command(command)?)?;
     let mut argv = vec!["/usr/bin/printf"];
     argv.extend(given);
-    let record = world
-        .records
-        .expect("exec", &[("/process/argv", json!(argv))])?;
+    let record = world.records.expect("exec", &[("/process/argv", json!(argv))])?;
     let expected = [
         ("/verdict", json!("allowed")),
         ("/process/exe", json!("/usr/bin/printf")),
@@ -48,10 +46,7 @@ fn arguments(world: &mut World) -> Result<()> {
         check::equal(name, record.pointer(name).unwrap_or(&Value::Null), &value)?;
     }
     let parent = records::text(&record, "/process/parent/exe");
-    check::that(
-        parent.ends_with("/sekimori-scenarios"),
-        format!("parent exe is {parent:?}"),
-    )
+    check::that(parent.ends_with("/sekimori-scenarios"), format!("parent exe is {parent:?}"))
 }
 
 fn login_uid(world: &mut World) -> Result<()> {
@@ -86,13 +81,8 @@ fn long_arguments(world: &mut World) -> Result<()> {
     let kept: usize = record
         .pointer("/process/argv")
         .and_then(Value::as_array)
-        .map_or(0, |argv| {
-            argv.iter().filter_map(Value::as_str).map(str::len).sum()
-        });
-    check::that(
-        (1000..=4096).contains(&kept),
-        format!("{kept} bytes of 1 MB were kept"),
-    )
+        .map_or(0, |argv| argv.iter().filter_map(Value::as_str).map(str::len).sum());
+    check::that((1000..=4096).contains(&kept), format!("{kept} bytes of 1 MB were kept"))
 }
 
 fn forbidden(world: &mut World) -> Result<()> {
@@ -109,15 +99,8 @@ fn forbidden(world: &mut World) -> Result<()> {
     let record = world.records.expect("exec", &fields)?;
     let exe = records::text(&record, "/process/exe");
     check::that(exe.ends_with("bash"), format!("who tried was {exe:?}"))?;
-    let started = [
-        ("/verdict", json!("allowed")),
-        ("/file/path", json!("/opt/forbidden/tool")),
-    ];
-    check::equal(
-        "launches of it",
-        world.records.all("exec", &started)?.len(),
-        0,
-    )
+    let started = [("/verdict", json!("allowed")), ("/file/path", json!("/opt/forbidden/tool"))];
+    check::equal("launches of it", world.records.all("exec", &started)?.len(), 0)
 }
 
 fn script(world: &mut World) -> Result<()> {
@@ -156,20 +139,14 @@ fn older(world: &mut World) -> Result<()> {
     let exe = records::text(&record, "/process/exe");
     check::that(exe.ends_with("bash"), format!("its program is {exe:?}"))?;
     let parent = records::text(&record, "/process/parent/exe");
-    check::that(
-        parent.ends_with("/sekimori-scenarios"),
-        format!("its parent is {parent:?}"),
-    )
+    check::that(parent.ends_with("/sekimori-scenarios"), format!("its parent is {parent:?}"))
 }
 
 /// The code is as wait(2) gives it.
 fn exit_code(world: &mut World) -> Result<()> {
     let output = guest::bash("exit 37", &["marker-exit"])?;
     check::equal("its status", output.status, 37)?;
-    let fields = [
-        ("/process/pid", json!(output.pid)),
-        ("/exit_code", json!(37 << 8)),
-    ];
+    let fields = [("/process/pid", json!(output.pid)), ("/exit_code", json!(37 << 8))];
     world.records.expect("exit", &fields)?;
     Ok(())
 }
@@ -177,10 +154,7 @@ fn exit_code(world: &mut World) -> Result<()> {
 fn signal(world: &mut World) -> Result<()> {
     let output = guest::bash("kill -KILL $$", &[])?;
     check::equal("its status", output.status, 128 + 9)?;
-    let fields = [
-        ("/process/pid", json!(output.pid)),
-        ("/exit_code", json!(9)),
-    ];
+    let fields = [("/process/pid", json!(output.pid)), ("/exit_code", json!(9))];
     world.records.expect("exit", &fields)?;
     Ok(())
 }
@@ -191,10 +165,7 @@ fn alert(world: &mut World) -> Result<()> {
         ("/verdict", json!("alerted")),
         ("/rule", json!("noticed-launch")),
         ("/file/path", json!("/opt/noticed/tool")),
-        (
-            "/process/argv",
-            json!(["/opt/noticed/tool", "marker-noticed"]),
-        ),
+        ("/process/argv", json!(["/opt/noticed/tool", "marker-noticed"])),
     ];
     world.records.expect("exec", &fields)?;
     Ok(())

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::Run;
 use crate::run::World;
-use crate::{check, guest, limits, records};
+use crate::{check, guest, records};
 
-pub const ALL: &[(&str, Run)] = &[("burst-of-opens", burst)];
+pub const ALL: &[(&str, Run)] =
+    &[("burst-of-opens", burst), ("status-answers-during-a-flood", flood)];
 
 const OPENS: u64 = 20_000;
 
@@ -21,21 +22,14 @@ fn burst(world: &mut World) -> Result<()> {
         for _ in range(int(sys.argv[1])): os.close(os.open('/tmp/burst', os.O_RDONLY))";
     let output = guest::python(script, &[OPENS.to_string()])?;
     check::ok(&output)?;
-    let settled = guest::until("the burst is delivered", limits::START_TIMEOUT, || {
-        let status = world.daemons.status()?;
-        Ok(records::number(&status, "/agent/spool/unacknowledged_bytes") == 0)
-    });
-    settled?;
-    // Losses are counted once a second.
+    world.daemons.settle(&world.records)?;
+    // Losses are counted once a second and travel on a lane of their own.
     std::thread::sleep(std::time::Duration::from_secs(3));
-    world.daemons.settle()?;
+    world.daemons.settle(&world.records)?;
     let filters = ["--kind", "file.open", "--text", "/tmp/burst"];
     let found = world.records.search(&filters)?;
     let pid = json!(output.pid);
-    let stored = found
-        .iter()
-        .filter(|it| it.pointer("/process/pid") == Some(&pid))
-        .count() as u64;
+    let stored = found.iter().filter(|it| it.pointer("/process/pid") == Some(&pid)).count() as u64;
     let lost: u64 = world
         .records
         .all("loss", &[("/loss/kind", json!("file.open"))])?
@@ -43,4 +37,24 @@ fn burst(world: &mut World) -> Result<()> {
         .map(|it| records::number(it, "/loss/count"))
         .sum();
     check::equal("stored and lost opens", stored + lost, OPENS)
+}
+
+/// Whoever floods the agent with refusals does not keep the operator out.
+fn flood(world: &mut World) -> Result<()> {
+    let script = "import time\n\
+        end = time.monotonic() + 25\n\
+        while time.monotonic() < end:\n\
+        \x20 try: open('/srv/secret/plan.txt')\n\
+        \x20 except PermissionError: pass";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-I", "-S", "-c", script]);
+    let mut flood = guest::Background::start(command, std::path::Path::new("/run/flood.log"))?;
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    let status = world.daemons.status();
+    flood.wait()?;
+    let status = status?;
+    let name = records::text(&status, "/agent/policy/name");
+    let error = records::text(&status, "/agent_error");
+    check::that(name == "scenarios", format!("during the flood status said {error:?}"))?;
+    world.daemons.settle(&world.records)
 }

@@ -51,10 +51,7 @@ pub fn all() -> Vec<Scenario> {
         ("faults", faults::ALL),
     ];
     let named = |(theme, list): (&'static str, &'static [(&'static str, Run)])| {
-        list.iter().map(move |(name, run)| Scenario {
-            name: format!("{theme}.{name}"),
-            run: *run,
-        })
+        list.iter().map(move |(name, run)| Scenario { name: format!("{theme}.{name}"), run: *run })
     };
     themes.into_iter().flat_map(named).collect()
 }

@@ -52,29 +52,10 @@ fn curl(world: &mut World) -> Result<()> {
         ("/verdict", json!("allowed")),
     ];
     world.records.expect("net.connect", &connect)?;
-    uploaded(
-        world,
-        "write",
-        "127.0.0.1",
-        18_001,
-        &[("/process/comm", json!("curl"))],
-    )?;
-    let close = uploaded(
-        world,
-        "close",
-        "127.0.0.1",
-        18_001,
-        &[("/bytes", json!(received))],
-    )?;
-    check::that(
-        records::number(&close, "/bytes_in") > 50,
-        "the answer was not counted",
-    )?;
-    check::equal(
-        "program",
-        records::text(&close, "/process/exe"),
-        "/usr/bin/curl",
-    )
+    uploaded(world, "write", "127.0.0.1", 18_001, &[("/process/comm", json!("curl"))])?;
+    let close = uploaded(world, "close", "127.0.0.1", 18_001, &[("/bytes", json!(received))])?;
+    check::that(records::number(&close, "/bytes_in") > 50, "the answer was not counted")?;
+    check::equal("program", records::text(&close, "/process/exe"), "/usr/bin/curl")
 }
 
 fn exact(world: &mut World) -> Result<()> {
@@ -89,13 +70,7 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 71_025)?;
-    uploaded(
-        world,
-        "close",
-        "127.0.0.1",
-        18_002,
-        &[("/bytes", json!(71_025))],
-    )?;
+    uploaded(world, "close", "127.0.0.1", 18_002, &[("/bytes", json!(71_025))])?;
     Ok(())
 }
 
@@ -124,11 +99,8 @@ sender.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes of the first datagram", sink.first()?, 1234)?;
-    let sums = [
-        ("/bytes", json!(1300)),
-        ("/calls", json!(2)),
-        ("/destination/protocol", json!("udp")),
-    ];
+    let sums =
+        [("/bytes", json!(1300)), ("/calls", json!(2)), ("/destination/protocol", json!("udp"))];
     uploaded(world, "close", "127.0.0.1", 18_004, &sums)?;
     Ok(())
 }
@@ -170,13 +142,7 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 150_001)?;
-    uploaded(
-        world,
-        "close",
-        "127.0.0.1",
-        18_005,
-        &[("/bytes", json!(150_001))],
-    )?;
+    uploaded(world, "close", "127.0.0.1", 18_005, &[("/bytes", json!(150_001))])?;
     Ok(())
 }
 
@@ -191,12 +157,6 @@ peer.close()
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     check::equal("bytes that arrived", sink.first()?, 321)?;
-    uploaded(
-        world,
-        "close",
-        "127.0.0.1",
-        18_006,
-        &[("/bytes", json!(321))],
-    )?;
+    uploaded(world, "close", "127.0.0.1", 18_006, &[("/bytes", json!(321))])?;
     Ok(())
 }

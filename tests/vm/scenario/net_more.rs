@@ -55,13 +55,7 @@ fn address(world: &mut World) -> Result<()> {
     let curl = guest::run("curl", &["-sS", "http://127.0.0.2:18101/"])?;
     check::that(curl.status != 0, "curl connected")?;
     check::equal("connections", sink.received()?, Vec::new())?;
-    refused(
-        world,
-        "net.connect",
-        "no-connect-there",
-        "127.0.0.2",
-        18_101,
-    )?;
+    refused(world, "net.connect", "no-connect-there", "127.0.0.2", 18_101)?;
     Ok(())
 }
 
@@ -79,30 +73,15 @@ fn program(world: &mut World) -> Result<()> {
     let talker = guest::run("/opt/talkers/curl", &["-sS", url])?;
     check::that(talker.status != 0, "the forbidden program connected")?;
     check::equal("connections", sink.received()?, Vec::new())?;
-    refused(
-        world,
-        "net.connect",
-        "talkers-stay-home",
-        "127.0.0.3",
-        18_102,
-    )?;
+    refused(world, "net.connect", "talkers-stay-home", "127.0.0.3", 18_102)?;
     check::ok(&guest::run("curl", &["-sS", url])?)
 }
 
 fn mapped(world: &mut World) -> Result<()> {
     let sink = Sink::start("raw", "127.0.0.2", 18_103)?;
-    check::ok(&guest::python(
-        TRY,
-        &["::ffff:127.0.0.2", "18103", "stream"],
-    )?)?;
+    check::ok(&guest::python(TRY, &["::ffff:127.0.0.2", "18103", "stream"])?)?;
     check::equal("connections", sink.received()?, Vec::new())?;
-    refused(
-        world,
-        "net.connect",
-        "no-connect-there",
-        "127.0.0.2",
-        18_103,
-    )?;
+    refused(world, "net.connect", "no-connect-there", "127.0.0.2", 18_103)?;
     Ok(())
 }
 
@@ -115,17 +94,8 @@ fn ipv6(world: &mut World) -> Result<()> {
 fn datagram(world: &mut World) -> Result<()> {
     let sink = Sink::start("datagram", "127.0.0.2", 18_105)?;
     check::ok(&guest::python(TRY, &["127.0.0.2", "18105", "datagram"])?)?;
-    refused(
-        world,
-        "net.upload",
-        "no-datagram-there",
-        "127.0.0.2",
-        18_105,
-    )?;
-    check::ok(&guest::python(
-        TRY,
-        &["::ffff:127.0.0.2", "18105", "datagram"],
-    )?)?;
+    refused(world, "net.upload", "no-datagram-there", "127.0.0.2", 18_105)?;
+    check::ok(&guest::python(TRY, &["::ffff:127.0.0.2", "18105", "datagram"])?)?;
     check::equal("datagrams", sink.received()?, Vec::new())
 }
 
@@ -163,20 +133,15 @@ else:
     command.args(["-I", "-S", "-c", script]);
     let log = std::path::Path::new("/run/decoy.log");
     let mut sender = guest::Background::start(command, log)?;
-    guest::until(
-        "the sender is connected",
-        crate::limits::PROGRAM_TIMEOUT,
-        || Ok(std::path::Path::new("/run/decoy-connected").exists()),
-    )?;
+    guest::until("the sender is connected", crate::limits::PROGRAM_TIMEOUT, || {
+        Ok(std::path::Path::new("/run/decoy-connected").exists())
+    })?;
     let policy = World::usual_policy_and("").replace("127.0.0.4/32", "127.0.0.5/32");
     world.policy(&policy)?;
     guest::write("/run/decoy-go", "")?;
     let status = sender.wait()?;
     let said = std::fs::read_to_string(log)?;
-    check::that(
-        status == 0,
-        format!("the sender ended with {status}: {said}"),
-    )?;
+    check::that(status == 0, format!("the sender ended with {status}: {said}"))?;
     check::equal("bytes that arrived", sink.first()?, 6)?;
     refused(world, "net.upload", "no-upload-there", "127.0.0.5", 18_107)?;
     Ok(())

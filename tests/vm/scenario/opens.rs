@@ -44,23 +44,14 @@ fn every_program(world: &mut World) -> Result<()> {
         ("dd", "dd if=/srv/secret/plan.txt of=/tmp/leak-dd"),
         ("tar", "tar cf /tmp/leak.tar /srv/secret/plan.txt"),
         ("busybox", "busybox cat /srv/secret/plan.txt"),
-        (
-            "bash",
-            "read -r line </srv/secret/plan.txt; status=$?; echo $line; exit $status",
-        ),
+        ("bash", "read -r line </srv/secret/plan.txt; status=$?; echo $line; exit $status"),
         ("bash", "echo over >>/srv/secret/plan.txt"),
         ("curl", "curl -sS file:///srv/secret/plan.txt"),
     ];
     for (program, script) in programs {
         let output = guest::bash(script, &[])?;
-        check::that(
-            output.status != 0,
-            format!("`{script}` succeeded: {}", output.text()),
-        )?;
-        check::that(
-            !output.text().contains(SECRET),
-            format!("`{script}` read the secret"),
-        )?;
+        check::that(output.status != 0, format!("`{script}` succeeded: {}", output.text()))?;
+        check::that(!output.text().contains(SECRET), format!("`{script}` read the secret"))?;
         // curl says it in its own words.
         if program != "curl" {
             check::refused(&output)?;
@@ -69,10 +60,8 @@ fn every_program(world: &mut World) -> Result<()> {
     let leaked = guest::bash("cat /tmp/leak-* /tmp/leak.tar 2>/dev/null", &[])?;
     check::that(!leaked.text().contains(SECRET), "the secret is in a copy")?;
     let what = "a refusal for every program";
-    let found = world.records.wait(
-        what,
-        &["--kind", "file.open", "--verdict", "denied"],
-        |all| {
+    let found =
+        world.records.wait(what, &["--kind", "file.open", "--verdict", "denied"], |all| {
             programs.iter().all(|(program, _)| {
                 all.iter().any(|it| {
                     records::text(it, "/file/path") == PLAN
@@ -80,12 +69,8 @@ fn every_program(world: &mut World) -> Result<()> {
                         && records::text(it, "/rule") == "secret-no-open"
                 })
             })
-        },
-    )?;
-    check::that(
-        found.len() >= programs.len(),
-        format!("{} records", found.len()),
-    )
+        })?;
+    check::that(found.len() >= programs.len(), format!("{} records", found.len()))
 }
 
 fn python_opens(world: &mut World) -> Result<()> {
@@ -113,16 +98,9 @@ expect("openat2", openat2)
 "#;
     check::ok(&guest::python(script, &[PLAN])?)?;
     let what = "four refusals of python";
-    world.records.wait(
-        what,
-        &["--kind", "file.open", "--verdict", "denied"],
-        |all| {
-            all.iter()
-                .filter(|it| records::text(it, "/file/path") == PLAN)
-                .count()
-                >= 4
-        },
-    )?;
+    world.records.wait(what, &["--kind", "file.open", "--verdict", "denied"], |all| {
+        all.iter().filter(|it| records::text(it, "/file/path") == PLAN).count() >= 4
+    })?;
     Ok(())
 }
 
@@ -155,17 +133,10 @@ print(result)
 "#;
     let output = guest::python(script, &[PLAN])?;
     check::ok(&output)?;
-    check::equal(
-        "result of the open by io_uring",
-        output.text(),
-        "-1".to_owned(),
-    )?;
+    check::equal("result of the open by io_uring", output.text(), "-1".to_owned())?;
     denied(world, PLAN)?;
     let plain = guest::python(script, &["/srv/personal/a.txt"])?;
-    check::that(
-        plain.text().parse().is_ok_and(|fd: i32| fd > 0),
-        "io_uring opens nothing at all",
-    )
+    check::that(plain.text().parse().is_ok_and(|fd: i32| fd > 0), "io_uring opens nothing at all")
 }
 
 fn path_descriptor(world: &mut World) -> Result<()> {
@@ -187,16 +158,9 @@ refused("a relative path", lambda: os.open("secret/../secret/./plan.txt", os.O_R
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     let what = "three refusals";
-    world.records.wait(
-        what,
-        &["--kind", "file.open", "--verdict", "denied"],
-        |all| {
-            all.iter()
-                .filter(|it| records::text(it, "/file/path") == PLAN)
-                .count()
-                >= 3
-        },
-    )?;
+    world.records.wait(what, &["--kind", "file.open", "--verdict", "denied"], |all| {
+        all.iter().filter(|it| records::text(it, "/file/path") == PLAN).count() >= 3
+    })?;
     Ok(())
 }
 
@@ -204,10 +168,7 @@ fn other_names(world: &mut World) -> Result<()> {
     for (name, path) in [
         ("/srv/outside/symlink.txt", PLAN),
         ("/proc/self/root/srv/secret/plan.txt", PLAN),
-        (
-            "/proc/self/cwd/srv/secret/directory/inner.txt",
-            "/srv/secret/directory/inner.txt",
-        ),
+        ("/proc/self/cwd/srv/secret/directory/inner.txt", "/srv/secret/directory/inner.txt"),
     ] {
         check::refused(&guest::bash("cd /; cat \"$1\"", &[name])?)?;
         denied(world, path)?;
@@ -277,11 +238,8 @@ fn watched(world: &mut World) -> Result<()> {
 }
 
 fn rule_gives(world: &World, path: &str, rule: &str, verdict: &str) -> Result<()> {
-    let fields = [
-        ("/file/path", json!(path)),
-        ("/rule", json!(rule)),
-        ("/verdict", json!(verdict)),
-    ];
+    let fields =
+        [("/file/path", json!(path)), ("/rule", json!(rule)), ("/verdict", json!(verdict))];
     world.records.expect("file.open", &fields)?;
     Ok(())
 }

@@ -22,15 +22,9 @@ fn doctor(world: &mut World) -> Result<()> {
     check::ok(&output)?;
     let report: Value = serde_json::from_slice(&output.stdout)?;
     check::equal("ok", report.get("ok"), Some(&json!(true)))?;
-    let features = report
-        .get("features")
-        .and_then(Value::as_array)
-        .context("no features")?;
+    let features = report.get("features").and_then(Value::as_array).context("no features")?;
     check::that(features.len() > 20, format!("{} features", features.len()))?;
-    for feature in features
-        .iter()
-        .filter(|it| it.get("required") == Some(&json!(true)))
-    {
+    for feature in features.iter().filter(|it| it.get("required") == Some(&json!(true))) {
         check::equal("attached", feature.get("attached"), Some(&json!(true)))
             .with_context(|| feature.to_string())?;
     }
@@ -56,15 +50,9 @@ fn status(world: &mut World) -> Result<()> {
     let socket = world.daemons.path("agent.sock");
     let collector = world.daemons.collector_address();
     let socket = socket.to_string_lossy();
-    let text = guest::run(
-        "sekimori",
-        &["status", "--socket", &socket, "--collector", &collector],
-    )?;
+    let text = guest::run("sekimori", &["status", "--socket", &socket, "--collector", &collector])?;
     check::ok(&text)?;
-    check::that(
-        text.text().contains("scenarios"),
-        format!("status says {:?}", text.text()),
-    )
+    check::that(text.text().contains("scenarios"), format!("status says {:?}", text.text()))
 }
 
 struct Watch {
@@ -76,15 +64,10 @@ impl Watch {
     fn start(world: &World, name: &str, more: &[&str]) -> Result<Self> {
         let log = PathBuf::from(format!("/run/sekimori-watch-{name}.log"));
         let mut command = Command::new("sekimori");
-        command
-            .args(["watch", "--json", "--kind", "exec"])
-            .args(more);
+        command.args(["watch", "--json", "--kind", "exec"]).args(more);
         command.args(["--collector", &world.daemons.collector_address()]);
         let program = guest::Background::start(command, &log)?;
-        Ok(Self {
-            log,
-            _program: program,
-        })
+        Ok(Self { log, _program: program })
     }
 
     /// What was shown until a launch with this argument was.
@@ -92,9 +75,7 @@ impl Watch {
         let mut shown = Vec::new();
         guest::until(argument, limits::RECORD_TIMEOUT, || {
             shown = self.shown()?;
-            Ok(shown
-                .iter()
-                .any(|it| records::text(it, "/process/argv/1") == argument))
+            Ok(shown.iter().any(|it| records::text(it, "/process/argv/1") == argument))
         })
         .with_context(|| format!("watch showed {} records", shown.len()))?;
         Ok(shown)
@@ -104,10 +85,7 @@ impl Watch {
         let text = std::fs::read_to_string(&self.log)?;
         // The last line may be half written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| Ok(serde_json::from_str(line)?))
-            .collect()
+        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 }
 
@@ -118,19 +96,11 @@ fn watch(world: &mut World) -> Result<()> {
     check::ok(&guest::run("/bin/true", &["watch-marker-2"])?)?;
     shown.extend(first.until("watch-marker-2")?.into_iter().skip(shown.len()));
     drop(first);
-    let cursor = shown
-        .iter()
-        .filter_map(records::cursor)
-        .max()
-        .context("no cursor")?;
+    let cursor = shown.iter().filter_map(records::cursor).max().context("no cursor")?;
     check::ok(&guest::run("/bin/true", &["watch-marker-3"])?)?;
     let second = Watch::start(world, "second", &["--cursor", &cursor.to_string()])?;
     let rest = second.until("watch-marker-3")?;
-    let repeated = rest
-        .iter()
-        .filter_map(records::cursor)
-        .filter(|it| *it <= cursor)
-        .count();
+    let repeated = rest.iter().filter_map(records::cursor).filter(|it| *it <= cursor).count();
     check::equal("records shown again", repeated, 0)?;
     for number in 1..=3 {
         let marker = format!("watch-marker-{number}");
@@ -146,18 +116,13 @@ fn search(world: &mut World) -> Result<()> {
     let script = "setpriv --reuid 65534 --regid 65534 --clear-groups /bin/true search-marker";
     check::ok(&guest::bash(script, &[])?)?;
     let argv = ("/process/argv/1", json!("search-marker"));
-    let record = world
-        .records
-        .expect("exec", &[argv, ("/process/uid", json!(65534))])?;
+    let record = world.records.expect("exec", &[argv, ("/process/uid", json!(65534))])?;
     let cursor = records::cursor(&record);
     for (filters, expected) in [
         (vec!["--user", "nobody", "--kind", "exec"], true),
         (vec!["--user", "daemon", "--kind", "exec"], false),
         (vec!["--text", "bin/true"], true),
-        (
-            vec!["--kind", "exit,exec", "--host", "sekimori-guest"],
-            true,
-        ),
+        (vec!["--kind", "exit,exec", "--host", "sekimori-guest"], true),
         (vec!["--host", "another-host"], false),
         (vec!["--verdict", "denied"], false),
         (vec!["--until", "2001-01-01"], false),

@@ -38,37 +38,24 @@ fn lint(_: &mut World) -> Result<()> {
     let place = format!("/tmp/bad.yaml:{line}:{column}:");
     check::that(all.contains(&place), format!("{place} is not in {all:?}"))?;
     guest::write("/tmp/good.yaml", World::usual_policy_and(""))?;
-    check::ok(&guest::run(
-        "sekimori",
-        &["policy", "lint", "/tmp/good.yaml"],
-    )?)
+    check::ok(&guest::run("sekimori", &["policy", "lint", "/tmp/good.yaml"])?)
 }
 
 fn bad_reload(world: &mut World) -> Result<()> {
     world.policy_was_changed();
-    world
-        .daemons
-        .write_policy("apiVersion: sekimori/v1\nkind: Policy\nrules: [x]\n")?;
+    world.daemons.write_policy("apiVersion: sekimori/v1\nkind: Policy\nrules: [x]\n")?;
     let output = world.daemons.reload()?;
-    check::that(
-        output.status != 0,
-        format!("the bad policy was taken: {}", output.text()),
-    )?;
+    check::that(output.status != 0, format!("the bad policy was taken: {}", output.text()))?;
     check::refused(&guest::run("cat", &[PLAN])?)?;
-    world
-        .records
-        .wait("an agent record", &["--kind", "agent"], |all| {
-            all.iter().any(|it| {
-                let message = records::text(it, "/message");
-                message.contains("refused") && message.contains("scenarios stays in force")
-            })
-        })?;
+    world.records.wait("an agent record", &["--kind", "agent"], |all| {
+        all.iter().any(|it| {
+            let message = records::text(it, "/message");
+            message.contains("refused") && message.contains("scenarios stays in force")
+        })
+    })?;
     let status = world.daemons.status()?;
     let reason = records::text(&status, "/agent/policy/refused");
-    check::that(
-        !reason.is_empty(),
-        "status does not say that the policy was refused",
-    )
+    check::that(!reason.is_empty(), "status does not say that the policy was refused")
 }
 
 fn good_reload(world: &mut World) -> Result<()> {
@@ -102,25 +89,20 @@ fn reload_by_signal(world: &World, name: &str) -> Result<()> {
 }
 
 fn atomic(world: &mut World) -> Result<()> {
-    let (stop, log) = (
-        Path::new("/run/reload-stop"),
-        Path::new("/run/reload-loop.log"),
-    );
+    let (stop, log) = (Path::new("/run/reload-stop"), Path::new("/run/reload-loop.log"));
     let _ = std::fs::remove_file(stop);
     let mut command = Command::new("bash");
-    let script = "tries=0; leaks=0; while [ ! -e /run/reload-stop ]; do tries=$((tries + 1)); \
+    // A small pause: this is about the swap, not about a flood.
+    let script = "mkfifo /run/reload-pause; exec 3<>/run/reload-pause; rm /run/reload-pause; \
+        tries=0; leaks=0; while [ ! -e /run/reload-stop ]; do tries=$((tries + 1)); \
         if read -r line </srv/secret/plan.txt; then leaks=$((leaks + 1)); fi 2>/dev/null; \
-        if [ -n \"$line\" ]; then leaks=$((leaks + 1)); line=; fi; done; \
+        if [ -n \"$line\" ]; then leaks=$((leaks + 1)); line=; fi; read -r -t 0.03 -u 3; done; \
         echo \"tries=$tries leaks=$leaks\"";
     command.args(["-c", script]);
     let mut attempts = guest::Background::start(command, log)?;
     let more = "  - { id: more, on: file.open, when: { label: watched }, action: alert }\n";
     for turn in 0..50 {
-        world.policy(&World::usual_policy_and(if turn % 2 == 0 {
-            more
-        } else {
-            ""
-        }))?;
+        world.policy(&World::usual_policy_and(if turn % 2 == 0 { more } else { "" }))?;
     }
     guest::write(stop, "")?;
     attempts.wait()?;
@@ -131,10 +113,7 @@ fn atomic(world: &mut World) -> Result<()> {
         .and_then(|rest| rest.split(' ').next())
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("the loop said {said:?}"))?;
-    check::that(
-        said.ends_with(" leaks=0"),
-        format!("the secret was read: {said}"),
-    )?;
+    check::that(said.ends_with(" leaks=0"), format!("the secret was read: {said}"))?;
     check::that(tries > 50, format!("only {tries} tries during 50 reloads"))
 }
 
@@ -145,9 +124,7 @@ fn ten_thousand(world: &mut World) -> Result<()> {
     let (head, tail) = policy.split_once("\ndevices:").context("no devices")?;
     let mut text = head.replace("name: scenarios }", "name: large }");
     for number in 0..labels {
-        text.push_str(&format!(
-            "\n  - {{ name: l{number}, paths: [/srv/many/{number}/**] }}"
-        ));
+        text.push_str(&format!("\n  - {{ name: l{number}, paths: [/srv/many/{number}/**] }}"));
     }
     text.push_str("\n\ndevices:");
     text.push_str(tail);
@@ -162,11 +139,7 @@ fn ten_thousand(world: &mut World) -> Result<()> {
     world.daemons.write_policy(&text)?;
     reload_by_signal(world, "large")?;
     let status = world.daemons.status()?;
-    check::equal(
-        "rules",
-        records::number(&status, "/agent/policy/rules"),
-        COUNT as u64,
-    )?;
+    check::equal("rules", records::number(&status, "/agent/policy/rules"), COUNT as u64)?;
     check::refused(&guest::run("cat", &["/srv/many/9000/a.txt"])?)?;
     check::refused(&guest::run("cat", &[PLAN])?)?;
     check::ok(&guest::run("cat", &["/srv/many/none/a.txt"])?)

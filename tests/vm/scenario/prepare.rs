@@ -62,13 +62,7 @@ pub fn prepare() -> Result<Older> {
 }
 
 fn secrets() -> Result<()> {
-    for name in [
-        "plan.txt",
-        "linked.txt",
-        "move.txt",
-        "inside.txt",
-        "directory/inner.txt",
-    ] {
+    for name in ["plan.txt", "linked.txt", "move.txt", "inside.txt", "directory/inner.txt"] {
         guest::write(format!("/srv/secret/{name}"), SECRET)?;
     }
     guest::write("/srv/secret-parent-free/x.txt", PLAIN)?;
@@ -88,10 +82,7 @@ fn other_files() -> Result<()> {
     }
     guest::write("/srv/watched/older.txt", PLAIN)?;
     guest::write("/srv/watched/closed/x.txt", PLAIN)?;
-    std::fs::set_permissions(
-        "/srv/watched/closed",
-        std::fs::Permissions::from_mode(0o700),
-    )?;
+    std::fs::set_permissions("/srv/watched/closed", std::fs::Permissions::from_mode(0o700))?;
     Ok(())
 }
 
@@ -110,10 +101,7 @@ fn programs() -> Result<()> {
     }
     let scripts = [
         ("/opt/forbidden/script.sh", "#!/bin/sh\necho ran\n"),
-        (
-            "/srv/outside/asks-for-forbidden.sh",
-            "#!/opt/forbidden/tool\n",
-        ),
+        ("/srv/outside/asks-for-forbidden.sh", "#!/opt/forbidden/tool\n"),
     ];
     for (path, text) in scripts {
         guest::write(path, text)?;
@@ -135,11 +123,9 @@ fn older() -> Result<Older> {
     let program = Background::start(shell, Path::new("/run/sekimori-older-program.log"))?;
     let writer = Background::start(python, Path::new("/run/sekimori-older-writer.log"))?;
     let open = format!("{USB}/late.bin");
-    guest::until(
-        "the older writer has its file open",
-        crate::limits::PROGRAM_TIMEOUT,
-        || Ok(Path::new(&open).exists()),
-    )?;
+    guest::until("the older writer has its file open", crate::limits::PROGRAM_TIMEOUT, || {
+        Ok(Path::new(&open).exists())
+    })?;
     Ok(Older { program, writer })
 }
 

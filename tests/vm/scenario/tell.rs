@@ -6,10 +6,8 @@ use super::Run;
 use crate::run::World;
 use crate::{check, guest, records};
 
-pub const ALL: &[(&str, Run)] = &[
-    ("the-terminal-says-why", terminal),
-    ("a-flood-is-told-a-few-times", flood),
-];
+pub const ALL: &[(&str, Run)] =
+    &[("the-terminal-says-why", terminal), ("a-flood-is-told-a-few-times", flood)];
 
 /// Runs a script on a terminal of its own that stays open for a while, and gives back what the
 /// person saw.
@@ -27,18 +25,12 @@ fn terminal(world: &mut World) -> Result<()> {
         "rule secret-no-open",
         "/srv/secret/plan.txt",
     ] {
-        check::that(
-            seen.contains(text),
-            format!("the terminal lacks {text:?}: {seen:?}"),
-        )?;
+        check::that(seen.contains(text), format!("the terminal lacks {text:?}: {seen:?}"))?;
     }
     let filters = ["--kind", "file.open", "--verdict", "denied"];
-    world
-        .records
-        .wait("a refusal with its terminal", &filters, |all| {
-            all.iter()
-                .any(|it| records::text(it, "/process/tty").starts_with("pts/"))
-        })?;
+    world.records.wait("a refusal with its terminal", &filters, |all| {
+        all.iter().any(|it| records::text(it, "/process/tty").starts_with("pts/"))
+    })?;
     Ok(())
 }
 
@@ -47,17 +39,11 @@ fn flood(world: &mut World) -> Result<()> {
     let script = "for i in {1..200}; do read -r line </srv/secret/plan.txt; done";
     let seen = seen(&format!("bash -c '{script}' 2>/dev/null"))?;
     let told = seen.matches("Sekimori: This file is secret.").count();
-    check::that(
-        (1..50).contains(&told),
-        format!("told {told} times of 200 refusals"),
-    )?;
+    check::that((1..50).contains(&told), format!("told {told} times of 200 refusals"))?;
     let suppressed = suppressed(world)? - before;
     check::equal("told and not told", told as u64 + suppressed, 200)
 }
 
 fn suppressed(world: &World) -> Result<u64> {
-    Ok(records::number(
-        &world.daemons.status()?,
-        "/agent/told/suppressed",
-    ))
+    Ok(records::number(&world.daemons.status()?, "/agent/told/suppressed"))
 }

@@ -48,11 +48,7 @@ fn expect(
 fn late(world: &mut World) -> Result<()> {
     check::equal("the older writer's status", world.older.wake_writer()?, 0)?;
     let path = format!("{USB}/late.bin");
-    let sums = [
-        ("/bytes", json!(5000)),
-        ("/late", json!(true)),
-        ("/calls", json!(1)),
-    ];
+    let sums = [("/bytes", json!(5000)), ("/late", json!(true)), ("/calls", json!(1))];
     expect(world, "close", &path, &sums)?;
     Ok(())
 }
@@ -82,23 +78,12 @@ fn copy(world: &mut World) -> Result<()> {
     check::ok(&guest::bash(script, &[&to])?)?;
     let size = std::fs::metadata(&to)?.len();
     check::equal("size on the stick", size, 300_001)?;
-    let who = [
-        ("/process/user", json!("root")),
-        ("/process/exe", json!("/usr/bin/cp")),
-    ];
+    let who = [("/process/user", json!("root")), ("/process/exe", json!("/usr/bin/cp"))];
     expect(world, "create", &to, &who)?;
     expect(world, "open", &to, &who)?;
     expect(world, "write", &to, &who)?;
-    let close = expect(
-        world,
-        "close",
-        &to,
-        &[("/bytes", json!(size)), who[0].clone()],
-    )?;
-    check::that(
-        records::number(&close, "/calls") >= 1,
-        "no call was counted",
-    )?;
+    let close = expect(world, "close", &to, &[("/bytes", json!(size)), who[0].clone()])?;
+    check::that(records::number(&close, "/calls") >= 1, "no call was counted")?;
     check::equal("who", records::text(&close, "/process/exe"), "/usr/bin/cp")
 }
 
@@ -123,12 +108,7 @@ fn dd_direct(world: &mut World) -> Result<()> {
     let of = format!("of={to}");
     let arguments = ["if=/dev/zero", &of, "bs=65536", "count=6", "oflag=direct"];
     check::ok(&guest::run("dd", &arguments)?)?;
-    expect(
-        world,
-        "close",
-        &to,
-        &[("/bytes", json!(6 * 65_536)), ("/calls", json!(6))],
-    )?;
+    expect(world, "close", &to, &[("/bytes", json!(6 * 65_536)), ("/calls", json!(6))])?;
     Ok(())
 }
 
@@ -138,11 +118,7 @@ fn append(world: &mut World) -> Result<()> {
     check::ok(&guest::bash("printf abcde >>\"$1\"", &[&to])?)?;
     let bash = ("/process/comm", json!("bash"));
     expect(world, "close", &to, &[("/bytes", json!(5)), bash])?;
-    check::equal(
-        "the content",
-        std::fs::read_to_string(&to)?,
-        "0123456789abcde".to_owned(),
-    )
+    check::equal("the content", std::fs::read_to_string(&to)?, "0123456789abcde".to_owned())
 }
 
 fn names(world: &mut World) -> Result<()> {
@@ -188,13 +164,7 @@ fn direct_on_ext4(world: &mut World) -> Result<()> {
     world.policy(&policy)?;
     let path = format!("{OTHER}/direct.bin");
     let direct = format!("of={path}");
-    let arguments = [
-        "if=/dev/zero",
-        &direct,
-        "bs=65536",
-        "count=4",
-        "oflag=direct",
-    ];
+    let arguments = ["if=/dev/zero", &direct, "bs=65536", "count=4", "oflag=direct"];
     let output = guest::run("dd", &arguments)?;
     std::fs::remove_file(&path).context("tidying up")?;
     check::ok(&output)?;
@@ -210,17 +180,9 @@ fn direct_on_ext4(world: &mut World) -> Result<()> {
 
 fn tar(world: &mut World) -> Result<()> {
     let to = format!("{USB}/archive.tar");
-    check::ok(&guest::run(
-        "tar",
-        &["cf", &to, "-C", "/srv", "personal", "observed"],
-    )?)?;
+    check::ok(&guest::run("tar", &["cf", &to, "-C", "/srv", "personal", "observed"])?)?;
     let size = std::fs::metadata(&to)?.len();
-    expect(
-        world,
-        "close",
-        &to,
-        &[("/bytes", json!(size)), ("/process/comm", json!("tar"))],
-    )?;
+    expect(world, "close", &to, &[("/bytes", json!(size)), ("/process/comm", json!("tar"))])?;
     Ok(())
 }
 
@@ -277,10 +239,7 @@ os.close(fd)
 }
 
 fn pulled_out(world: &mut World) -> Result<()> {
-    check::ok(&guest::run(
-        "sekimori-stick",
-        &["plug", "SEKI0003", "64M:vfat"],
-    )?)?;
+    check::ok(&guest::run("sekimori-stick", &["plug", "SEKI0003", "64M:vfat"])?)?;
     guest::mount("SEKI0003", "/mnt/pulled")?;
     let script = r#"
 import os, sys, time
@@ -303,11 +262,9 @@ except OSError:
     let mut command = std::process::Command::new("python3");
     command.args(["-I", "-S", "-c", script]);
     let mut writer = guest::Background::start(command, Path::new("/run/pulled.log"))?;
-    guest::until(
-        "the writer has begun",
-        crate::limits::PROGRAM_TIMEOUT,
-        || Ok(Path::new("/run/pulled-started").exists()),
-    )?;
+    guest::until("the writer has begun", crate::limits::PROGRAM_TIMEOUT, || {
+        Ok(Path::new("/run/pulled-started").exists())
+    })?;
     check::ok(&guest::run("sekimori-stick", &["unplug", "SEKI0003"])?)?;
     guest::write("/run/pulled-enough", "")?;
     writer.wait()?;
@@ -319,10 +276,7 @@ except OSError:
     let outcome = world.records.expect("usb.write", &fields);
     check::ok(&guest::run("umount", &["-l", "/mnt/pulled"])?)?;
     let close = outcome?;
-    check::that(
-        records::number(&close, "/bytes") >= 40_960,
-        "bytes before the end are missing",
-    )?;
+    check::that(records::number(&close, "/bytes") >= 40_960, "bytes before the end are missing")?;
     check::that(world.daemons.agent_lives(), "the agent ended")
 }
 
@@ -331,10 +285,7 @@ fn replugged(world: &mut World) -> Result<()> {
     let serials = ["SEKI0004", "SEKI0005"];
     let mut devices = Vec::new();
     for (serial, verdict) in serials.into_iter().zip(["allowed", "denied"]) {
-        check::ok(&guest::run(
-            "sekimori-stick",
-            &["plug", serial, "64M:vfat"],
-        )?)?;
+        check::ok(&guest::run("sekimori-stick", &["plug", serial, "64M:vfat"])?)?;
         devices.push(guest::mount(serial, "/mnt/replugged")?);
         let path = format!("/mnt/replugged/{serial}.txt");
         let output = guest::bash("echo x >\"$1\"", &[&path])?;
@@ -348,11 +299,7 @@ fn replugged(world: &mut World) -> Result<()> {
         check::ok(&guest::run("umount", &["/mnt/replugged"])?)?;
         check::ok(&guest::run("sekimori-stick", &["unplug", serial])?)?;
         outcome?;
-        if verdict == "denied" {
-            check::refused(&output)?
-        } else {
-            check::ok(&output)?
-        }
+        if verdict == "denied" { check::refused(&output)? } else { check::ok(&output)? }
     }
     check::equal("the second stick's device", devices.last(), devices.first())
 }

@@ -55,23 +55,11 @@ fn changes(world: &mut World) -> Result<()> {
     let there = format!("{OTHER}/there.txt");
     let cases = [
         ("mkdir", "mkdir \"$1/new\"", format!("{OTHER}/new")),
-        (
-            "rename",
-            "mv \"$1/there.txt\" \"$1/elsewhere.txt\"",
-            there.clone(),
-        ),
+        ("rename", "mv \"$1/there.txt\" \"$1/elsewhere.txt\"", there.clone()),
         ("unlink", "rm -f \"$1/there.txt\"", there.clone()),
         ("link", "ln \"$1/there.txt\" \"$1/link.txt\"", there.clone()),
-        (
-            "symlink",
-            "ln -s /etc/passwd \"$1/symlink\"",
-            format!("{OTHER}/symlink"),
-        ),
-        (
-            "rmdir",
-            "rmdir \"$1/directory\"",
-            format!("{OTHER}/directory"),
-        ),
+        ("symlink", "ln -s /etc/passwd \"$1/symlink\"", format!("{OTHER}/symlink")),
+        ("rmdir", "rmdir \"$1/directory\"", format!("{OTHER}/directory")),
         ("mknod", "mkfifo \"$1/fifo\"", format!("{OTHER}/fifo")),
     ];
     for (operation, script, path) in &cases {
@@ -81,11 +69,7 @@ fn changes(world: &mut World) -> Result<()> {
     let script = "import os, sys\nos.truncate(sys.argv[1], 0)";
     check::refused(&guest::python(script, &[&there])?)?;
     denied(world, "truncate", &there)?;
-    check::equal(
-        "the content",
-        std::fs::read_to_string(&there)?,
-        PLAIN.to_owned(),
-    )?;
+    check::equal("the content", std::fs::read_to_string(&there)?, PLAIN.to_owned())?;
     let left = guest::bash("cd \"$1\" && ls", &[OTHER])?.text();
     let expected = "directory\nlost+found\nthere-too.txt\nthere.txt";
     check::equal("what is on the stick", left, expected.to_owned())
