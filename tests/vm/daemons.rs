@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::guest;
-use crate::limits::{START_TIMEOUT, STOP_TIMEOUT};
+use crate::limits::{FLOOD_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::records::{self, Records};
 
 /// The host's name in the collector.
@@ -184,7 +184,7 @@ impl Daemons {
         let marker = format!("settle-marker-{}", TURN.fetch_add(1, Ordering::Relaxed));
         guest::run("/bin/true", &[&marker])?;
         let marked = |it: &Value| records::text(it, "/process/argv/1") == marker;
-        guest::until("records are delivered", START_TIMEOUT, || {
+        guest::until("records are delivered", FLOOD_TIMEOUT, || {
             let newest = ["--kind", "exec", "--newest", "--limit", "40"];
             Ok(records.search(&newest)?.iter().any(marked))
         })

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 /// A program that has not ended by then is killed, and the scenario fails.
-pub const PROGRAM_TIMEOUT: Duration = Duration::from_secs(90);
+pub const PROGRAM_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long a flood of records may take to be delivered.
+pub const FLOOD_TIMEOUT: Duration = Duration::from_secs(400);
 /// How long a record may take to be in the store.
 pub const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The agent's start: the kernel checks its programs.

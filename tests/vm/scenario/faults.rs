@@ -106,7 +106,7 @@ fn clock_step(world: &mut World) -> Result<()> {
         said?;
     }
     let mut newest = std::collections::HashMap::new();
-    let mut all = everything.search(&[])?;
+    let mut all = world.records.search(&[])?;
     all.retain(|it| records::cursor(it) > Some(from));
     all.sort_by_key(records::cursor);
     for record in &all {

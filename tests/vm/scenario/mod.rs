@@ -46,9 +46,9 @@ pub fn all() -> Vec<Scenario> {
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),
-        ("losses", losses::ALL),
         ("delivery", delivery::ALL),
         ("faults", faults::ALL),
+        ("losses", losses::ALL),
     ];
     let named = |(theme, list): (&'static str, &'static [(&'static str, Run)])| {
         list.iter().map(move |(name, run)| Scenario { name: format!("{theme}.{name}"), run: *run })
