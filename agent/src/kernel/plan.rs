@@ -76,6 +76,8 @@ const PLAN: &[Plan] = plan! {
         lost "bytes of direct writes to vfat and exfat";
     "iomap_write" Exit "iomap_file_buffered_write", "usb.write (bytes)",
         lost "bytes of buffered writes on iomap file systems";
+    "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
+        lost "bytes of direct writes to ext4";
     "file_close" Entry "__fput", "usb.write (close)";
     "socket_connect" Lsm "socket_connect", "net.connect";
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";

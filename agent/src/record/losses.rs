@@ -1,6 +1,8 @@
 //! Every loss in the kernel becomes a record: counters are compared each poll, and the numbers on
 //! the rings are a second witness.
 
+use std::collections::BTreeSet;
+
 use sekimori_abi::event::{counter, kind};
 use sekimori_proto::v1::{Event, Kind, Loss, Verdict};
 
@@ -12,6 +14,10 @@ use crate::limits::GAP_POLLS;
 pub type Table = [[u64; 8]; kind::COUNT];
 
 const RINGS: usize = 2;
+/// Missing numbers of a ring that are remembered.
+const MISSING_MAX: usize = 256;
+/// Missing numbers of a ring that a loss names.
+const NAMED_MAX: usize = 8;
 
 /// One loss to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub struct Losses {
     reported: Table,
     newest: [u64; RINGS],
     received: [u64; RINGS],
+    /// Numbers that were passed over and may still come, the first few of each ring.
+    missing: [BTreeSet<u64>; RINGS],
     /// Missing numbers that were recorded as a loss without a counter.
     unexplained: u64,
     gap_polls: u32,
@@ -72,6 +80,15 @@ impl Losses {
         if let (Some(newest), Some(received)) =
             (self.newest.get_mut(ring), self.received.get_mut(ring))
         {
+            if sequence != *newest + 1 {
+                tracing::debug!(ring, sequence, newest = *newest, "out of order");
+            }
+            let missing = self.missing.get_mut(ring);
+            if let Some(missing) = missing {
+                missing.remove(&sequence);
+                let room = MISSING_MAX.saturating_sub(missing.len());
+                missing.extend((*newest + 1..sequence).take(room));
+            }
             *newest = (*newest).max(sequence);
             *received += 1;
         }
@@ -131,7 +148,12 @@ impl Losses {
         }
         self.gap_polls = 0;
         self.unexplained += count;
-        let reason = "numbers are missing on the ring that no counter explains".to_owned();
+        let reason = format!(
+            "numbers are missing that no counter explains: telemetry {:?}, denials {:?}",
+            self.missing.first().into_iter().flatten().take(NAMED_MAX).collect::<Vec<_>>(),
+            self.missing.last().into_iter().flatten().take(NAMED_MAX).collect::<Vec<_>>(),
+        );
+        self.missing.iter_mut().for_each(BTreeSet::clear);
         Some(Lost { stage: "ring", kind: Kind::Unspecified, count, reason })
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     maps::{FILES, FileSum},
     offset::*,
     path::Place,
-    read::{copy, pointer},
+    read::{copy, pointer, probed},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
@@ -40,6 +40,20 @@ pub fn direct_write(ctx: FExitContext) -> i32 {
 pub fn iomap_write(ctx: FExitContext) -> i32 {
     let kiocb: *const u8 = ctx.arg(0);
     sum(kiocb, written(&ctx))
+}
+
+/// `IOMAP_DIO_WRITE` (fs/iomap/direct-io.c, the same from 4.18 to 7.3).
+const IOMAP_DIO_WRITE: u32 = 1 << 30;
+
+/// Direct writes of file systems on iomap, ext4 among them, however they were submitted.
+#[fentry(function = "iomap_dio_complete")]
+pub fn iomap_direct_write(ctx: FEntryContext) -> i32 {
+    let dio: *const u8 = ctx.arg(0);
+    let writes = DIO_FLAGS.exists() && probed::<u32>(dio, &DIO_FLAGS) & IOMAP_DIO_WRITE != 0;
+    if !writes || probed::<i32>(dio, &DIO_ERROR) != 0 {
+        return 0;
+    }
+    sum(pointer(dio, &DIO_KIOCB), probed(dio, &DIO_SIZE))
 }
 
 #[inline(always)]
