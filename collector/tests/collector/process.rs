@@ -160,7 +160,12 @@ fn the_service_manager_is_told_when_all_is_ready() {
 }
 
 /// Delivers batches of ten from `first` until the connection breaks; the last acknowledged number.
-async fn deliver_until_it_breaks(address: SocketAddr, pki: &Pki, first: u64) -> u64 {
+async fn deliver_until_it_breaks(
+    address: SocketAddr,
+    pki: &Pki,
+    first: u64,
+    stored: &std::sync::mpsc::Sender<()>,
+) -> u64 {
     let channel = connect(address, tls(&pki.dir, &pki.agent("pc-1")))
         .await
         .unwrap();
@@ -174,6 +179,7 @@ async fn deliver_until_it_breaks(address: SocketAddr, pki: &Pki, first: u64) -> 
     }
     while let Ok(Some(_)) = agent.acknowledged().await {
         acknowledged += 10;
+        let _ = stored.send(());
         agent.send(events(next..next + 10)).await;
         next += 10;
     }
@@ -187,12 +193,14 @@ async fn sudden_death_loses_nothing_that_was_acknowledged_and_doubles_nothing() 
     for round in 0..3 {
         let process = Process::start(&pki.dir);
         let address = process.address;
+        let (stored, first_stored) = std::sync::mpsc::channel();
         let killer = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(Duration::from_millis(400 + 150 * round));
+            let _ = first_stored.recv();
+            std::thread::sleep(Duration::from_millis(150 * round));
             process.end(Signal::SIGKILL)
         });
         let before = acknowledged;
-        acknowledged = deliver_until_it_breaks(address, &pki, before + 1).await;
+        acknowledged = deliver_until_it_breaks(address, &pki, before + 1, &stored).await;
         assert_eq!(killer.await.unwrap(), None, "it died of the signal");
         assert!(
             acknowledged > before,
@@ -232,11 +240,12 @@ async fn asked_to_end_it_ends_well(#[case] signal: Signal) {
     let pki = Pki::new();
     let process = Process::start(&pki.dir);
     let address = process.address;
+    let (stored, first_stored) = std::sync::mpsc::channel();
     let ender = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        let _ = first_stored.recv();
         process.end(signal)
     });
-    let acknowledged = deliver_until_it_breaks(address, &pki, 1).await;
+    let acknowledged = deliver_until_it_breaks(address, &pki, 1, &stored).await;
     assert_eq!(ender.await.unwrap(), Some(0));
     assert!(acknowledged > 0);
     assert!(

@@ -20,6 +20,22 @@ use anyhow::Result;
 pub use self::prepare::{Older, prepare};
 use crate::run::World;
 
+/// Parts of the names of scenarios that do not pass on every kernel yet, or not reliably: they run
+/// only when they are named, and nothing in SECURITY.md rests on them.
+pub const UNSETTLED: &[&str] = &[
+    "delivery.",
+    "faults.",
+    "losses.",
+    "operator.",
+    "policy.no-instant-without-policy",
+    "policy.ten-thousand-rules",
+    "policy.hangup-reloads",
+    "usb.mount-record",
+    "usb.dd-direct-on-ext4",
+    "usb.another-stick-in-its-place",
+    "usb.pulled-out-during-a-write",
+];
+
 /// A scenario's code.
 pub type Run = fn(&mut World) -> Result<()>;
 
