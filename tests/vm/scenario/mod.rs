@@ -63,6 +63,18 @@ pub const SETTLED: &[&str] = &[
     "opens.observe-mode-lets-pass",
     "opens.alert-rule",
     "opens.record-rule",
+    "opens.record-every-open",
+    "files.failed-opens-recorded",
+    "files.failed-opens-of-nobody",
+    "files.failed-opens-elsewhere-not-recorded",
+    "files.rename-out-refused",
+    "files.rename-of-parent-refused",
+    "files.rename-inside-allowed",
+    "files.link-out-refused",
+    "files.older-hard-link",
+    "files.name-of-255-bytes",
+    "files.name-that-is-not-utf-8",
+    "files.path-of-4000-bytes",
 ];
 
 /// A scenario's code.
