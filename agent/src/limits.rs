@@ -81,8 +81,9 @@ pub const GENERATIONS_KEPT_MAX: usize = 8;
 /// preempted program may still write the record.
 pub const GAP_POLLS: u32 = 5;
 
-/// Ring records that are decoded, put in order of time and recorded at one go.
-pub const DRAIN_RECORDS_MAX: usize = 1 << 14;
+/// Ring records that are decoded, put in order of time and recorded at one go: enough to bring a
+/// launch and what it did into order, little enough that control requests wait milliseconds.
+pub const DRAIN_RECORDS_MAX: usize = 1 << 11;
 /// Longest wait for ring records before the spool is looked after.
 pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two looks at the counters and the clock.

@@ -15,6 +15,7 @@ use core::ptr::from_ref;
 use sekimori_abi::{
     event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
     limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
+    table::STATE_DEAD,
 };
 use sekimori_decide::Outcome;
 
@@ -85,22 +86,26 @@ impl Buffer {
         }
     }
 
-    /// The automaton's state of a path; `None` when the walk did not reach the root.
+    /// The automaton's state of a path; `None` when the path is not known to its end.
     #[inline(always)]
     pub fn state_of(self, policy: &Policy, place: Place) -> Option<u32> {
-        self.walk(place).then(|| path::path_state(self.index, policy.slot))
+        match self.walk(place) {
+            path::COMPLETE => Some(path::path_state(self.index, policy.slot)),
+            path::FOREIGN => Some(STATE_DEAD),
+            _ => None,
+        }
     }
 
-    /// Walks a path; whether it reached the root.
+    /// Walks a path; answers how that ended.
     #[inline(always)]
-    fn walk(self, place: Place) -> bool {
+    fn walk(self, place: Place) -> u64 {
         // SAFETY: the buffer is ours. The verifier lets a typed pointer into memory, not into a
         // function's arguments.
         unsafe {
             (&raw mut (*self.scratch).mount).write_volatile(place.mount as u64);
             (&raw mut (*self.scratch).dentry).write_volatile(place.dentry as u64);
         }
-        path::walk_path(self.index) == path::COMPLETE
+        path::walk_path(self.index)
     }
 }
 
@@ -171,43 +176,41 @@ impl Record {
         unsafe { (&raw const (*self.buffer.scratch).used).read_volatile() }
     }
 
-    /// Appends a path; answers its length and whether it is all there.
+    /// Appends a path; answers its length and how the walk ended.
     #[inline(always)]
-    fn walk(&mut self, place: Place) -> (u16, bool) {
+    fn walk(&mut self, place: Place) -> (u16, u64) {
         let before = self.used();
-        let complete = self.buffer.walk(place);
+        let end = self.buffer.walk(place);
         // SAFETY: the buffer is ours until `send`.
         let cut = unsafe { (&raw const (*self.buffer.scratch).cut).read_volatile() };
-        ((self.used() - before) as u16, complete && cut == 0)
+        ((self.used() - before) as u16, if cut == 0 { end } else { path::INCOMPLETE })
     }
 
     /// Appends the first text: a path. Only when nothing was appended before.
     #[inline(always)]
     pub fn path(&mut self, place: Place) {
-        let (bytes, complete) = self.walk(place);
+        let (bytes, end) = self.walk(place);
         let event = self.event();
         event.text_bytes[0] = bytes;
-        if !complete {
-            event.flags |= flag::PATH_TRUNCATED;
-        }
-        if place.mount.is_null() {
-            event.flags |= flag::PATH_IN_FILE_SYSTEM;
+        match end {
+            path::INCOMPLETE => event.flags |= flag::PATH_TRUNCATED,
+            path::IN_FILE_SYSTEM => event.flags |= flag::PATH_IN_FILE_SYSTEM,
+            _ => {}
         }
     }
 
-    /// Appends the second text: another path. Answers whether it is all there.
+    /// Appends the second text: another path. Answers how the walk ended.
     #[inline(always)]
-    pub fn second_path(&mut self, place: Place) -> bool {
-        let (bytes, complete) = self.walk(place);
+    pub fn second_path(&mut self, place: Place) -> u64 {
+        let (bytes, end) = self.walk(place);
         let event = self.event();
         event.text_bytes[1] = bytes;
-        if !complete {
-            event.flags |= flag::SECOND_PATH_TRUNCATED;
+        match end {
+            path::INCOMPLETE => event.flags |= flag::SECOND_PATH_TRUNCATED,
+            path::IN_FILE_SYSTEM => event.flags |= flag::SECOND_PATH_IN_FILE_SYSTEM,
+            _ => {}
         }
-        if place.mount.is_null() {
-            event.flags |= flag::SECOND_PATH_IN_FILE_SYSTEM;
-        }
-        complete
+        end
     }
 
     /// The automaton's state of the path that was appended last.

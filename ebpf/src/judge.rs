@@ -16,7 +16,7 @@ use crate::{
     emit::Buffer,
     maps::*,
     offset::*,
-    path::{self, Place},
+    path::{self, Place, S_IFDIR, S_IFMT},
     read::{copy, typed},
     task,
 };
@@ -144,13 +144,15 @@ impl Policy {
         // SAFETY: typed loads.
         unsafe {
             let inode: *const u8 = typed(file, &FILE_INODE);
-            if let Some(set) = path::remembered(self, inode) {
+            if let Some(set) = path::remembered(self, inode)
+                && (set != SET_NONE || !has_other_names(inode))
+            {
                 return set;
             }
             let Some(buffer) = Buffer::acquire() else {
                 return SET_UNKNOWN;
             };
-            let set = match buffer.state_of(self, Place::of_file(file)) {
+            let set = match buffer.state_of(self, Place::of_opened(file, inode)) {
                 Some(state) => path::sets_of(self, state).0,
                 None => SET_UNKNOWN,
             };
@@ -218,6 +220,17 @@ impl Policy {
                 None => 0,
             };
         by_address & (self.any_port | by_port)
+    }
+}
+
+/// Whether a file has several names. Opened by one that carries no label, it may still carry one
+/// by another; a directory's further links are its own and its children's.
+#[inline(always)]
+unsafe fn has_other_names(inode: *const u8) -> bool {
+    // SAFETY: typed loads.
+    unsafe {
+        typed::<u32>(inode, &INODE_LINKS) > 1
+            && typed::<u16>(inode, &INODE_MODE) & S_IFMT != S_IFDIR
     }
 }
 

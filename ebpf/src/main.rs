@@ -12,6 +12,7 @@ mod count;
 mod device;
 mod emit;
 mod hook;
+mod host_mount;
 mod judge;
 mod log;
 mod maps;

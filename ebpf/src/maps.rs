@@ -50,9 +50,27 @@ pub static PORTS: HashMap<PortKey, u64> = HashMap::with_max_entries(PORTS_MAX, B
 pub static PLACES: LpmTrie<PlaceKey, u32> =
     LpmTrie::with_max_entries(PLACES_MAX, BPF_F_NO_PREALLOC);
 
-/// What is known of an inode: `generation << 32 | set`, written and read in one go.
+/// What is known of an inode: a stamp and a set, written and read in one go (`path::remember`).
 #[btf_map]
 pub static LABELS: InodeStorage<u64> = InodeStorage::new();
+
+/// Counts moves of directories that labels depend on.
+#[map]
+pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The mount through which a file system belongs to the host's tree.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct HostMount {
+    /// Its address.
+    pub mount: u64,
+    /// Address of its namespace, by which another mount at the same address is told apart.
+    pub namespace: u64,
+}
+/// Key: address of the superblock.
+#[map]
+pub static HOST_MOUNTS: LruHashMap<u64, HostMount> =
+    LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// What is known of the block device below a superblock, by `s_dev`. What is forgotten is found
 /// again, so nobody gains by filling the table.
@@ -150,6 +168,18 @@ pub struct Scratch {
     pub dentry: u64,
     pub mount: u64,
     pub state: u64,
+    /// Of the file system that the walk is in: where and through which mount it is left (0: not at
+    /// all), and how the walk ends there.
+    pub superblock: u64,
+    pub top: u64,
+    pub cross: u64,
+    pub end: u64,
+    /// 1 when the walk came through the host's root file system.
+    pub home: u64,
+    /// Of the search for a superblock's mount: its root, what comes next, what was found.
+    pub whole: u64,
+    pub next_mount: u64,
+    pub found: u64,
     /// Bytes of `text` in use.
     pub used: u64,
     /// 1 when a walk found no room for a name.

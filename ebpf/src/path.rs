@@ -1,5 +1,4 @@
-//! The host's own path of a file: dentries and mounts walked up to the root of the mount tree, so
-//! that a chroot, a container or another mount namespace does not change what a file is called.
+//! The host's own path of a file: dentries and mounts walked up to the host's root.
 
 use aya_ebpf::{bindings::inode, helpers::generated::bpf_probe_read_kernel_str};
 use core::ptr::null;
@@ -9,15 +8,17 @@ use sekimori_abi::{
 };
 
 use crate::{
+    atomic,
+    host_mount::{TOO_MANY, host_mount},
     judge::Policy,
-    maps::{EDGES, LABELS, SCRATCH, STATES, Scratch},
+    maps::{EDGES, EPOCH, LABELS, SCRATCH, STATES, Scratch},
     offset::*,
-    read::{pointer, probed_at},
+    read::{pointer, probed, probed_at},
 };
 use sekimori_abi::limits::STATES_MAX;
 
-/// Where a walk begins. `mount` is null for a dentry whose mount is not known: the walk then ends
-/// at its file system's root.
+/// Where a walk begins. `mount` is null for a dentry whose mount is not known; it matters only when
+/// no mount shows the whole file system.
 #[derive(Clone, Copy)]
 pub struct Place {
     pub mount: *const u8,
@@ -38,6 +39,24 @@ impl Place {
         Self::of_path(file.wrapping_add(FILE_PATH.get()))
     }
 
+    /// Of an open file and its inode. Up to 6.4 a file that overlayfs opened for itself carries
+    /// the path of the file above it (`open_with_fake_path`): the inode then tells its own name.
+    ///
+    /// # Safety
+    /// Both must be typed pointers.
+    #[inline(always)]
+    pub unsafe fn of_opened(file: *const u8, inode: *const u8) -> Self {
+        let place = Self::of_file(file);
+        if pointer(place.dentry, &DENTRY_INODE) == inode {
+            return place;
+        }
+        let alias = pointer(inode, &INODE_DENTRIES);
+        if alias.is_null() || !DENTRY_ALIAS.exists() {
+            return Self::of_dentry(null());
+        }
+        Self::of_dentry(alias.wrapping_sub(DENTRY_ALIAS.get()))
+    }
+
     /// Of a dentry alone.
     #[inline(always)]
     pub fn of_dentry(dentry: *const u8) -> Self {
@@ -45,16 +64,33 @@ impl Place {
     }
 }
 
-/// Result of `walk_path` when the root was not reached.
-pub const INCOMPLETE: u64 = 0;
-/// Result of `walk_path` when it was.
-pub const COMPLETE: u64 = 1;
+/// `S_IFMT` and `S_IFDIR` (include/uapi/linux/stat.h).
+pub const S_IFMT: u16 = 0o170_000;
+pub const S_IFDIR: u16 = 0o040_000;
 
-/// Walks to the root. Leaves the hash of each component in the buffer's `hashes` (leaf first, 0
-/// where a step found none) and appends the names to its `text`, leaf first, each NUL-terminated.
+/// How a walk ended. It reached no root: what is known of the path is not all of it.
+pub const INCOMPLETE: u64 = 0;
+/// It reached the host's root.
+pub const COMPLETE: u64 = 1;
+/// It reached the root of a file system that is mounted nowhere, or only in parts.
+pub const IN_FILE_SYSTEM: u64 = 2;
+/// It reached a root that is not the host's: of a mount tree that hangs nowhere in the host's, or of
+/// files that have no place at all. Nothing there carries a label, whatever it is called.
+pub const FOREIGN: u64 = 3;
+/// It goes on.
+const WALKING: u64 = 4;
+
+/// `SB_KERNMOUNT` (include/linux/fs.h): mounted by the kernel for itself, out of everybody's reach.
+const SB_KERNMOUNT: u64 = 1 << 22;
+
+/// Walks to the host's root. Leaves the hash of each component in the buffer's `hashes` (leaf
+/// first, 0 where a step found none) and appends the names to its `text`, leaf first, each
+/// NUL-terminated.
 ///
-/// The walk begins at the buffer's `mount` and `dentry`. A function of its own, with numbers for
-/// arguments: the verifier looks at it once per program.
+/// The walk begins at the buffer's `mount` and `dentry`. It leaves each file system through the
+/// mount that puts it into the host's tree, whichever the file was reached by, so that a bind mount,
+/// a chroot, a container or another namespace does not change what a file is called. Functions of
+/// their own, with numbers for arguments: the verifier looks at each once per program.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn walk_path(buffer: u32) -> u64 {
@@ -63,43 +99,78 @@ pub extern "C" fn walk_path(buffer: u32) -> u64 {
     };
     // SAFETY: the buffer is the caller's.
     unsafe {
-        put(&raw mut (*scratch).state, INCOMPLETE);
+        put(&raw mut (*scratch).state, WALKING);
         put(&raw mut (*scratch).cut, 0);
+        put(&raw mut (*scratch).home, 0);
         let start = take(&raw const (*scratch).used);
+        enter_file_system(buffer);
         for step in 0..PATH_DEPTH_MAX {
             let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
-            put(hash, climb(scratch, start));
+            put(hash, climb(buffer, start));
         }
-        take(&raw const (*scratch).state)
+        let end = take(&raw const (*scratch).state);
+        if end == WALKING { INCOMPLETE } else { end }
     }
 }
 
+/// Finds out where the walk leaves the file system of the buffer's `dentry`: at which dentry (`top`),
+/// and through which mount (`cross`, 0 when the walk ends there).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enter_file_system(buffer: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
+    // SAFETY: the buffer is the caller's.
+    unsafe {
+        let dentry = take(&raw const (*scratch).dentry) as *const u8;
+        let superblock = pointer(dentry, &DENTRY_SB);
+        put(&raw mut (*scratch).superblock, superblock as u64);
+        let whole = host_mount(buffer);
+        let is_root = probed::<u32>(superblock, &SB_DEV) as usize == ROOT_DEVICE.get();
+        let own = take(&raw const (*scratch).mount);
+        if whole == TOO_MANY {
+            put(&raw mut (*scratch).state, INCOMPLETE);
+        } else if whole != 0 {
+            put(&raw mut (*scratch).top, pointer(superblock, &SB_ROOT) as u64);
+            put(&raw mut (*scratch).cross, if is_root { 0 } else { whole });
+            put(&raw mut (*scratch).end, COMPLETE);
+        } else if own != 0 {
+            let root = pointer((own as *const u8).wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
+            put(&raw mut (*scratch).top, root as u64);
+            put(&raw mut (*scratch).cross, own);
+            if is_root {
+                put(&raw mut (*scratch).home, 1);
+            }
+        } else {
+            put(&raw mut (*scratch).top, pointer(superblock, &SB_ROOT) as u64);
+            put(&raw mut (*scratch).cross, 0);
+            put(&raw mut (*scratch).end, IN_FILE_SYSTEM);
+        }
+    }
+    0
+}
+
 /// One step towards the root; answers the hash of the component passed, 0 when none was.
-#[inline(always)]
-unsafe fn climb(scratch: *mut Scratch, start: u64) -> u64 {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn climb(buffer: u32, start: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
     // SAFETY: the buffer is the caller's, `name` is NAME_BYTES_MAX bytes, `used` is checked.
     unsafe {
-        if take(&raw const (*scratch).state) == COMPLETE {
+        if take(&raw const (*scratch).state) != WALKING {
             return 0;
         }
         let dentry = take(&raw const (*scratch).dentry) as *const u8;
-        let mount = take(&raw const (*scratch).mount) as *const u8;
-        if !mount.is_null() {
-            let root = pointer(mount.wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
-            if dentry == root {
-                let up = pointer(mount, &MOUNT_PARENT);
-                if up == mount {
-                    put(&raw mut (*scratch).state, COMPLETE);
-                } else {
-                    put(&raw mut (*scratch).dentry, pointer(mount, &MOUNT_POINT) as u64);
-                    put(&raw mut (*scratch).mount, up as u64);
-                }
-                return 0;
-            }
+        if dentry as u64 == take(&raw const (*scratch).top) {
+            leave_file_system(buffer, scratch);
+            return 0;
         }
         let parent = pointer(dentry, &DENTRY_PARENT);
         if parent == dentry {
-            put(&raw mut (*scratch).state, COMPLETE);
+            put(&raw mut (*scratch).state, placeless(dentry));
             return 0;
         }
         put(&raw mut (*scratch).dentry, parent as u64);
@@ -113,6 +184,35 @@ unsafe fn climb(scratch: *mut Scratch, start: u64) -> u64 {
         append_name(scratch, start);
         sekimori_decide::path::words_hash(&*words.cast())
     }
+}
+
+/// Goes on in the file system above, or ends the walk.
+#[inline(always)]
+unsafe fn leave_file_system(buffer: u32, scratch: *mut Scratch) {
+    // SAFETY: the caller's.
+    unsafe {
+        let cross = take(&raw const (*scratch).cross) as *const u8;
+        if cross.is_null() {
+            put(&raw mut (*scratch).state, take(&raw const (*scratch).end));
+            return;
+        }
+        let up = pointer(cross, &MOUNT_PARENT);
+        if up == cross {
+            let home = take(&raw const (*scratch).home) != 0;
+            put(&raw mut (*scratch).state, if home { COMPLETE } else { FOREIGN });
+            return;
+        }
+        put(&raw mut (*scratch).dentry, pointer(cross, &MOUNT_POINT) as u64);
+        put(&raw mut (*scratch).mount, up as u64);
+        enter_file_system(buffer);
+    }
+}
+
+/// How a walk ends at a dentry that hangs below no other and is not the file system's root.
+#[inline(always)]
+fn placeless(dentry: *const u8) -> u64 {
+    let flags: u64 = probed(pointer(dentry, &DENTRY_SB), &SB_FLAGS);
+    if flags & SB_KERNMOUNT != 0 { FOREIGN } else { INCOMPLETE }
 }
 
 /// Appends `name` to `text` while there is room for it.
@@ -145,27 +245,43 @@ pub extern "C" fn path_state(buffer: u32, slot: u32) -> u32 {
     unsafe {
         put(&raw mut (*scratch).state, STATE_ROOT as u64);
         for step in 0..PATH_DEPTH_MAX {
-            let at = PATH_DEPTH_MAX - 1 - step;
-            let component = take((&raw const (*scratch).hashes).cast::<u64>().add(at));
-            let state = take(&raw const (*scratch).state) as u32;
-            if component != 0 && state != STATE_DEAD {
-                put(&raw mut (*scratch).state, next(slot, state, component) as u64);
-            }
+            advance(buffer, slot, PATH_DEPTH_MAX - 1 - step);
         }
         take(&raw const (*scratch).state) as u32
     }
 }
 
+/// Takes the automaton over the component at `at`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn advance(buffer: u32, slot: u32, at: usize) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
+    if at >= PATH_DEPTH_MAX {
+        return 0;
+    }
+    // SAFETY: the buffer is the caller's; `at` is checked.
+    unsafe {
+        let component = take((&raw const (*scratch).hashes).cast::<u64>().add(at));
+        let state = take(&raw const (*scratch).state) as u32;
+        if component != 0 && state != STATE_DEAD {
+            put(&raw mut (*scratch).state, next(slot, state, component) as u64);
+        }
+    }
+    0
+}
+
 /// Reads loop state from the buffer.
 #[inline(always)]
-unsafe fn take(cell: *const u64) -> u64 {
+pub unsafe fn take(cell: *const u64) -> u64 {
     // SAFETY: the caller's.
     unsafe { cell.read_volatile() }
 }
 
 /// Writes loop state to the buffer.
 #[inline(always)]
-unsafe fn put(cell: *mut u64, value: u64) {
+pub unsafe fn put(cell: *mut u64, value: u64) {
     // SAFETY: the caller's.
     unsafe { cell.write_volatile(value) }
 }
@@ -193,7 +309,22 @@ pub fn sets_of(policy: &Policy, state: u32) -> (u32, u32) {
     }
 }
 
-/// The set that is remembered for an inode under this policy.
+/// Bits of a remembered word: the set, and above it when it was true.
+const SET_BITS: u32 = 16;
+/// Bits of the tree's epoch in a stamp.
+const EPOCH_BITS: u32 = 24;
+
+/// What has to be the same for a remembered set to be still true: policy and tree.
+#[inline(always)]
+fn stamp(policy: &Policy) -> u64 {
+    let epoch = match EPOCH.get(0) {
+        Some(epoch) => *epoch & ((1 << EPOCH_BITS) - 1),
+        None => 0,
+    };
+    (policy.generation as u64) << EPOCH_BITS & ((1 << (64 - SET_BITS)) - 1) | epoch
+}
+
+/// The set that is remembered for an inode, if it is still true.
 ///
 /// # Safety
 /// `inode` must be a typed pointer.
@@ -206,7 +337,7 @@ pub unsafe fn remembered(policy: &Policy, inode: *const u8) -> Option<u32> {
     }
     // SAFETY: not null; a `u64` is read in one go.
     let word = unsafe { cell.read_volatile() };
-    (word >> 32 == policy.generation as u64).then_some(word as u32)
+    (word >> SET_BITS == stamp(policy)).then_some(word as u16 as u32)
 }
 
 /// Remembers an inode's set under this policy.
@@ -219,6 +350,29 @@ pub unsafe fn remember(policy: &Policy, inode: *const u8, set: u32) {
     let cell = unsafe { LABELS.get_or_insert_ptr_mut(inode as *mut inode, None) };
     if !cell.is_null() {
         // SAFETY: not null.
-        unsafe { cell.write_volatile((policy.generation as u64) << 32 | set as u64) };
+        unsafe { cell.write_volatile(stamp(policy) << SET_BITS | set as u64) };
+    }
+}
+
+/// Forgets an inode's set: it is found afresh at the next open.
+///
+/// # Safety
+/// `inode` must be a typed pointer.
+#[inline(always)]
+pub unsafe fn forget(inode: *const u8) {
+    // SAFETY: by contract.
+    let cell = unsafe { LABELS.get_ptr_mut(inode as *mut inode) };
+    if !cell.is_null() {
+        // SAFETY: not null. No stamp is 0: generations begin at 1.
+        unsafe { cell.write_volatile(0) };
+    }
+}
+
+/// Forgets the sets of all inodes: a directory that labels depend on gets another place.
+#[inline(always)]
+pub fn forget_all() {
+    if let Some(epoch) = EPOCH.get_ptr_mut(0) {
+        // SAFETY: map values are 8-byte aligned.
+        unsafe { atomic::fetch_add(epoch, 1) };
     }
 }

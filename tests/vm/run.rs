@@ -92,7 +92,9 @@ impl World {
         self.records.forget()?;
         let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(self)));
         outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the scenario itself panicked")))?;
-        crate::check::that(self.daemons.agent_lives(), "the agent ended during the scenario")
+        // Some scenarios end their own agent.
+        let lives = self.special_agent || self.daemons.agent_lives();
+        crate::check::that(lives, "the agent ended during the scenario")
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Options {
 const BPF_TARGET_DIR: &str = "target/bpf";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 const BPF_FLAGS: &str = "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
+/// What a guest finds on its PATH.
+pub const GUEST_PROGRAMS: [&str; 4] =
+    ["sekimori", "sekimori-agent", "sekimori-collector", "sekimori-scenarios"];
 const USER_CRATES: [&str; 3] = ["sekimori-agent", "sekimori-collector", "sekimori-tests"];
 
 /// Builds what `options` asks for.

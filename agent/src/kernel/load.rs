@@ -1,6 +1,9 @@
 //! Loading: offsets in, object loaded, nothing attached yet.
 
+use std::path::Path;
+
 use aya::{Btf, Ebpf, EbpfLoader};
+use procfs::process::Process;
 use sekimori_abi::limits::SCRATCH_PER_CPU;
 
 use super::{KernelError, OBJECT, offsets::Offsets};
@@ -33,6 +36,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         .map_err(|(what, error)| KernelError::Other(format!("{what}: {error}")))?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX / SCRATCH_PER_CPU);
     let logs = u32::from(program_logs);
+    let root_device = root_device()?;
 
     tracing::debug!(cpus, "offsets resolved");
     let mut loader = EbpfLoader::new();
@@ -42,12 +46,34 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         // A constant that no program reads is not in the object.
         loader.override_global(constant, value, false);
     }
+    loader.override_global("ROOT_DEVICE", &root_device, true);
     loader.override_global("PROGRAM_LOGS", &logs, true);
     let ebpf = loader
         .load(OBJECT)
         .map_err(|error| KernelError::from_aya("loading the kernel programs", &error))?;
     tracing::debug!("maps created");
     Ok(Loaded { ebpf, btf, setattr_takes_idmap: offsets.setattr_takes_idmap })
+}
+
+/// The kernel's number (`s_dev`) of the host's root file system.
+///
+/// # Errors
+/// When the mounts of the first process cannot be read.
+fn root_device() -> Result<u32, KernelError> {
+    /// Bits of a minor number within the kernel (`MINORBITS`, include/linux/kdev_t.h).
+    const MINOR_BITS: u32 = 20;
+    let mounts = Process::new(1).and_then(|first| first.mountinfo());
+    let mounts = mounts.map_err(|error| {
+        KernelError::Other(format!("the mounts of process 1 cannot be read: {error}"))
+    })?;
+    // What is mounted last on `/` hides the rest.
+    let root = mounts.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
+    let numbers = root.as_ref().and_then(|mount| mount.majmin.split_once(':'));
+    numbers
+        .and_then(|(major, minor)| {
+            Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
+        })
+        .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
 }
 
 /// Whether BPF programs may decide.

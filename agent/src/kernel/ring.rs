@@ -12,8 +12,6 @@ use super::KernelError;
 
 /// Records read from the telemetry ring before denials are looked at again.
 const PORTION: usize = 256;
-/// Records read in one call, so that the caller gets to write and to look at its timers.
-const DRAIN_MAX: usize = 8192;
 
 pub(super) struct Rings {
     telemetry: AsyncFd<Ring>,
@@ -48,10 +46,11 @@ impl Rings {
         }
     }
 
-    /// Gives each waiting record to `each`; answers how many there were.
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+    /// Gives each waiting record to `each`, `enough` of them and one portion of each ring at most;
+    /// answers how many there were.
+    pub(super) fn drain(&mut self, enough: usize, each: &mut dyn FnMut(&[u8])) -> usize {
         let mut total = 0;
-        while total < DRAIN_MAX {
+        while total < enough {
             let denials = portion(self.denials.get_mut(), each);
             let telemetry = portion(self.telemetry.get_mut(), each);
             total += denials + telemetry;

@@ -63,10 +63,10 @@ impl Sensor {
         self.rings.ready(patience).await
     }
 
-    /// Gives each waiting record to `each`, denials first; answers how many there were. A bounded
-    /// number per call.
-    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
-        self.rings.drain(each)
+    /// Gives each waiting record to `each`, denials first, until `enough` were given; answers how
+    /// many there were.
+    pub fn drain(&mut self, enough: usize, each: &mut dyn FnMut(&[u8])) -> usize {
+        self.rings.drain(enough, each)
     }
 
     /// Takes all programs off their hooks: nothing is judged or recorded from here on, and what the

@@ -29,7 +29,9 @@ use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
 use crate::kernel::{self, Sensor};
-use crate::limits::{CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT};
+use crate::limits::{
+    CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT,
+};
 use crate::ship::Shipper;
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
@@ -181,19 +183,13 @@ impl Agent {
         }
     }
 
-    /// Records what the rings hold. Answers whether there may be more at once.
+    /// Records what the rings hold, as much as can be done before somebody else must have a turn.
+    /// Answers whether there may be more at once.
     fn drain(&mut self) -> bool {
         let Self { sensor, pipeline, .. } = self;
-        loop {
-            if sensor.drain(&mut |record| pipeline.take(record)) == 0 {
-                pipeline.process();
-                return false;
-            }
-            if pipeline.is_full() {
-                pipeline.process();
-                return true;
-            }
-        }
+        let taken = sensor.drain(DRAIN_RECORDS_MAX, &mut |record| pipeline.take(record));
+        pipeline.process();
+        taken >= DRAIN_RECORDS_MAX
     }
 
     fn poll(&mut self) {

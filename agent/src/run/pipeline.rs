@@ -7,7 +7,6 @@ use sekimori_proto::v1::Event;
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
-use crate::limits::DRAIN_RECORDS_MAX;
 use crate::record::{LANE_ALERT, Losses, RuleBook, agent_event, event};
 use crate::spool::{Lane, SharedSpool};
 use crate::tell::{Tell, Told};
@@ -52,11 +51,6 @@ impl Pipeline {
                 self.losses.undecodable(error.to_string());
             }
         }
-    }
-
-    /// Enough was taken for one go.
-    pub const fn is_full(&self) -> bool {
-        self.batch.len() >= DRAIN_RECORDS_MAX
     }
 
     /// Turns what was taken into events, in order of time: the launch of a program is read from

@@ -2,6 +2,10 @@
 
 /// Path components the kernel walks before it gives up; the path then counts as unknown.
 pub const PATH_DEPTH_MAX: usize = 48;
+/// Mounts of one file system that are looked through in one step.
+pub const MOUNTS_PER_STEP: usize = 512;
+/// Such steps: more mounts than every namespace may hold (`fs.mount-max` is 100,000).
+pub const MOUNT_STEPS_MAX: usize = 512;
 /// Bytes of one path's text in a record behind which no further name is appended.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of one path component, terminator included (`NAME_MAX` is 255).

@@ -17,7 +17,7 @@ use crate::{
     judge::Policy,
     maps::PLACES,
     offset::*,
-    path::Place,
+    path::{self, Place},
     read::{pointer, probed, probed_at},
     task,
 };
@@ -55,8 +55,9 @@ pub fn failed_open(ctx: FExitContext) -> i32 {
         return 0;
     };
     if !absolute {
-        let complete = record.second_path(directory_of(nameidata));
-        if complete && record.last_state(&policy) == STATE_DEAD {
+        let end = record.second_path(directory_of(nameidata));
+        let dead = end == path::COMPLETE && record.last_state(&policy) == STATE_DEAD;
+        if dead || end == path::FOREIGN {
             return discard(record);
         }
     }

@@ -49,7 +49,8 @@ unsafe fn open_labelled(policy: &Policy, file: *const u8, set: u32) -> i32 {
     }
     if let Some(mut record) = Record::begin(kind::FILE_OPEN, operation::OPEN) {
         describe_file(&mut record, file);
-        record.path(Place::of_file(file));
+        // SAFETY: the hook's own argument.
+        record.path(unsafe { Place::of_opened(file, typed(file, &FILE_INODE)) });
         record.send(policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }
@@ -84,7 +85,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
         if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
             describe_file(&mut record, file);
             record.device(&*device);
-            record.path(Place::of_file(file));
+            record.path(Place::of_opened(file, inode));
             if !outcome.denies() {
                 begin_sum(&mut record, file, 0);
             }

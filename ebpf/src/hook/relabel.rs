@@ -12,13 +12,9 @@ use crate::{
     emit::{Buffer, Record},
     judge::Policy,
     offset::*,
-    path::{self, Place},
-    read::{pointer, probed},
+    path::{self, Place, S_IFDIR, S_IFMT},
+    read::{pointer, probed, typed},
 };
-
-/// `S_IFMT` and `S_IFDIR` (include/uapi/linux/stat.h).
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
 
 #[lsm(hook = "path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
@@ -49,9 +45,24 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
-    let inode = pointer(old.dentry, &DENTRY_INODE);
+    // SAFETY: the dentry is the hook's argument, so the load is typed.
+    let inode: *const u8 = unsafe { typed(old.dentry, &DENTRY_INODE) };
+    if inode.is_null() {
+        return ALLOWED;
+    }
     let mode = probed::<u16>(inode, &INODE_MODE);
-    let set = moved_set(&policy, old, new, mode & S_IFMT == S_IFDIR);
+    let directory = mode & S_IFMT == S_IFDIR;
+    let Some(set) = moved_set(&policy, old, new, directory) else {
+        return ALLOWED;
+    };
+    if operation == operation::RENAME {
+        if directory {
+            path::forget_all();
+        } else {
+            // SAFETY: typed, see above.
+            unsafe { path::forget(inode) };
+        }
+    }
     if set == SET_NONE || !policy.judges(kind::FILE_OPEN, set) {
         return ALLOWED;
     }
@@ -73,21 +84,21 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
 }
 
 /// Set of what the move would carry to a place where labels fall differently: the file's own, or
-/// for a directory everything that can lie below it.
+/// for a directory everything that can lie below it. `None` when labels fall the same there.
 #[inline(always)]
-fn moved_set(policy: &Policy, old: Place, new: Place, directory: bool) -> u32 {
+fn moved_set(policy: &Policy, old: Place, new: Place, directory: bool) -> Option<u32> {
     let Some(buffer) = Buffer::acquire() else {
-        return SET_UNKNOWN;
+        return Some(SET_UNKNOWN);
     };
     let from = buffer.state_of(policy, old);
     let to = buffer.state_of(policy, new);
     buffer.release();
     let (Some(from), Some(to)) = (from, to) else {
-        return SET_UNKNOWN;
+        return Some(SET_UNKNOWN);
     };
     if from == to {
-        return SET_NONE;
+        return None;
     }
     let (own, below) = path::sets_of(policy, from);
-    if directory { below } else { own }
+    Some(if directory { below } else { own })
 }

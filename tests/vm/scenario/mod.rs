@@ -9,6 +9,7 @@ mod net;
 mod net_more;
 mod opens;
 mod operator;
+mod places;
 mod policy;
 mod prepare;
 mod tell;
@@ -92,12 +93,13 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 13] = [
+    let themes: [(&str, &[(&str, Run)]); 14] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("launches", launches::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
+        ("places", places::ALL),
         ("net", net::ALL),
         ("net-more", net_more::ALL),
         ("tell", tell::ALL),

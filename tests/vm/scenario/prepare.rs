@@ -62,7 +62,13 @@ pub fn prepare() -> Result<Older> {
 }
 
 fn secrets() -> Result<()> {
-    for name in ["plan.txt", "linked.txt", "move.txt", "inside.txt", "directory/inner.txt"] {
+    let names =
+        ["plan.txt", "linked.txt", "linked-too.txt", "move.txt", "inside.txt", "directory/inner.txt"];
+    for name in names {
+        guest::write(format!("/srv/secret/{name}"), SECRET)?;
+    }
+    // One for each way to another name: what was opened once is known, and these must not be.
+    for name in super::places::NEVER_OPENED {
         guest::write(format!("/srv/secret/{name}"), SECRET)?;
     }
     guest::write("/srv/secret-parent-free/x.txt", PLAIN)?;
@@ -70,6 +76,7 @@ fn secrets() -> Result<()> {
     std::fs::create_dir_all("/srv/outside")?;
     symlink("/srv/secret/plan.txt", "/srv/outside/symlink.txt")?;
     std::fs::hard_link("/srv/secret/linked.txt", "/srv/outside/hardlink.txt")?;
+    std::fs::hard_link("/srv/secret/linked-too.txt", "/srv/outside/hardlink-too.txt")?;
     let deep = format!("/srv/secret/{}", "d/".repeat(60));
     guest::write(format!("{deep}deep.txt"), SECRET)?;
     let deep = format!("/srv/outside/{}", "d/".repeat(60));

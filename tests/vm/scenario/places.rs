@@ -1,0 +1,170 @@
+//! One file, other names: mounts, namespaces, other roots, and moves into a labelled place.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::Run;
+use super::prepare::SECRET;
+use crate::guest::{self, Background, Output};
+use crate::limits::PROGRAM_TIMEOUT;
+use crate::run::World;
+use crate::check;
+
+pub const ALL: &[(&str, Run)] = &[
+    ("bind-mount", bind_mount),
+    ("bind-mount-of-the-file", bind_mount_of_file),
+    ("mount-namespace-of-a-user", user_namespace),
+    ("chroot", other_root),
+    ("overlay-of-a-user", user_overlay),
+    ("forged-program-path", forged_program),
+    ("exempted-program-reads-through-bind-mount", exempted),
+    ("hard-link-opened-first", hard_link_first),
+    ("file-moved-in", file_moved_in),
+    ("directory-moved-in", directory_moved_in),
+    ("many-mounts", many_mounts),
+];
+
+/// Files in `/srv/secret`, one for each scenario.
+pub const NEVER_OPENED: [&str; 8] = [
+    "bind.txt", "file.txt", "user.txt", "root.txt", "overlay.txt", "forged.txt", "many.txt",
+    "exempted.txt",
+];
+/// Runs `$1` as nobody, who is root in a user namespace of his own and has mounts of his own.
+const IN_NAMESPACE: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups \
+                            unshare --user --map-root-user --mount bash -c \"$1\"";
+
+fn refused(output: &Output) -> Result<()> {
+    check::that(!output.text().contains(SECRET), "the secret was given away")?;
+    check::refused(output)
+}
+
+/// The record names the file by its own place.
+fn recorded(world: &World, path: &str) -> Result<()> {
+    let fields = [
+        ("/file/path", json!(path)),
+        ("/verdict", json!("denied")),
+        ("/rule", json!("secret-no-open")),
+        ("/truncated", json!(false)),
+    ];
+    world.records.expect("file.open", &fields)?;
+    Ok(())
+}
+
+fn bind_mount(world: &mut World) -> Result<()> {
+    let script = "mkdir -p /tmp/bound && mount --bind /srv/secret /tmp/bound && \
+                  { cat /tmp/bound/bind.txt; status=$?; umount /tmp/bound; exit $status; }";
+    refused(&guest::bash(script, &[])?)?;
+    recorded(world, "/srv/secret/bind.txt")
+}
+
+fn bind_mount_of_file(world: &mut World) -> Result<()> {
+    let script = "touch /tmp/bound.txt && mount --bind /srv/secret/file.txt /tmp/bound.txt && \
+                  { cat /tmp/bound.txt; status=$?; umount /tmp/bound.txt; exit $status; }";
+    refused(&guest::bash(script, &[])?)?;
+    recorded(world, "/srv/secret/file.txt")
+}
+
+fn user_namespace(world: &mut World) -> Result<()> {
+    let inner = "mount --bind /srv/secret /mnt && cat /mnt/user.txt";
+    refused(&guest::bash(IN_NAMESPACE, &[inner])?)?;
+    recorded(world, "/srv/secret/user.txt")?;
+    // What was looked at through the mount is known by its own name afterwards, too.
+    refused(&guest::run("cat", &["/srv/secret/user.txt"])?)
+}
+
+fn other_root(world: &mut World) -> Result<()> {
+    let script = "cp /run/sekimori-bin/busybox /srv/busybox && \
+                  chroot /srv /busybox cat /secret/root.txt";
+    refused(&guest::bash(script, &[])?)?;
+    recorded(world, "/srv/secret/root.txt")
+}
+
+fn user_overlay(world: &mut World) -> Result<()> {
+    let inner = "mount -t overlay -o lowerdir=/srv/secret:/srv/outside overlay /mnt && \
+                 cat /mnt/overlay.txt";
+    refused(&guest::bash(IN_NAMESPACE, &[inner])?)?;
+    recorded(world, "/srv/secret/overlay.txt")?;
+    refused(&guest::run("cat", &["/srv/secret/overlay.txt"])?)
+}
+
+/// `/opt/backup/**` may read secrets; a program that only seems to lie there may not.
+fn forged_program(world: &mut World) -> Result<()> {
+    let inner = "mount -t tmpfs tmpfs /mnt && mkdir -p /mnt/opt/backup /mnt/s /mnt/old && \
+                 cp /run/sekimori-bin/busybox /mnt/opt/backup/cat && \
+                 mount --bind /srv/secret /mnt/s && cd /mnt && pivot_root . old && \
+                 exec /opt/backup/cat /s/forged.txt";
+    refused(&guest::bash(IN_NAMESPACE, &[inner])?)?;
+    recorded(world, "/srv/secret/forged.txt")
+}
+
+fn exempted(_: &mut World) -> Result<()> {
+    let inner = "mount --bind /srv/secret /mnt && /opt/backup/cat /mnt/exempted.txt";
+    let output = guest::bash(IN_NAMESPACE, &[inner])?;
+    check::ok(&output)?;
+    check::equal("what it read", output.text(), SECRET.to_owned())
+}
+
+/// The file has two names since before the agent. First opened by the one that no label is on.
+fn hard_link_first(_: &mut World) -> Result<()> {
+    check::ok(&guest::run("cat", &["/srv/outside/hardlink-too.txt"])?)?;
+    refused(&guest::run("cat", &["/srv/secret/linked-too.txt"])?)?;
+    refused(&guest::run("cat", &["/srv/outside/hardlink-too.txt"])?)
+}
+
+fn file_moved_in(_: &mut World) -> Result<()> {
+    guest::write("/srv/outside/moves-in.txt", SECRET)?;
+    check::ok(&guest::run("cat", &["/srv/outside/moves-in.txt"])?)?;
+    let (from, to) = ("/srv/outside/moves-in.txt", "/srv/secret/moved-in.txt");
+    check::ok(&guest::run("mv", &[from, to])?)?;
+    refused(&guest::run("cat", &[to])?)
+}
+
+fn directory_moved_in(_: &mut World) -> Result<()> {
+    guest::write("/srv/outside/moves-in/内/a.txt", SECRET)?;
+    check::ok(&guest::run("cat", &["/srv/outside/moves-in/内/a.txt"])?)?;
+    let (from, to) = ("/srv/outside/moves-in", "/srv/secret/moved-in");
+    check::ok(&guest::run("mv", &[from, to])?)?;
+    refused(&guest::run("cat", &["/srv/secret/moved-in/内/a.txt"])?)
+}
+
+/// The host's own mount is found among thousands, by an agent that is younger than they are.
+fn many_mounts(world: &mut World) -> Result<()> {
+    let (ready, go) = ("/tmp/many-mounts-ready", "/tmp/many-mounts-go");
+    for path in [ready, go] {
+        let _ = std::fs::remove_file(path);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "python3", "-I", "-S", "-c", MANY_MOUNTS]);
+    command.args([ready, go]);
+    let log = Path::new("/run/sekimori-many-mounts.log");
+    let mut program = Background::start(command, log)?;
+    guest::until("the mounts are there", PROGRAM_TIMEOUT, || Ok(Path::new(ready).exists()))?;
+    world.special_agent();
+    world.daemons.end_agent(Signal::SIGTERM)?;
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    guest::write(go, "")?;
+    program.wait()?;
+    check::equal("what it got", std::fs::read_to_string(log)?.trim(), "refused")?;
+    recorded(world, "/srv/secret/many.txt")
+}
+
+const MANY_MOUNTS: &str = r#"
+import ctypes, os, sys, time
+mount = ctypes.CDLL(None, use_errno=True).mount
+# Each copies all that is there (MS_BIND | MS_REC), the copies before it included.
+for _ in range(8):
+    if mount(b"/", b"/mnt", None, 4096 | 16384, None) != 0:
+        sys.exit(os.strerror(ctypes.get_errno()))
+open(sys.argv[1], "w").close()
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.1)
+try:
+    print(open("/mnt/srv/secret/many.txt").read())
+except PermissionError:
+    print("refused")
+"#;
