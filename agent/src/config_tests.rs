@@ -23,8 +23,8 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.record, Record::default());
     let tls = Tls {
         ca: "/etc/sekimori/ca.pem".into(),
-        cert: "/etc/sekimori/agent.pem".into(),
-        key: "/etc/sekimori/agent.key".into(),
+        cert: "/etc/sekimori/cert.pem".into(),
+        key: "/etc/sekimori/key.pem".into(),
         server_name: None,
     };
     let address = Address::Https("https://collector.example:7443".into());

@@ -71,6 +71,10 @@ pub const USER_KEPT: Duration = Duration::from_secs(300);
 pub const MOUNT_TABLE_BYTES_MAX: u64 = 4 << 20;
 /// File systems whose mount points are remembered, unmounted ones included.
 pub const MOUNTS_KEPT_MAX: usize = 4096;
+/// Longest wait for the mount point of a file system that is being mounted.
+pub const MOUNT_PATIENCE: Duration = Duration::from_secs(2);
+/// File systems that wait for their mount point at one time.
+pub const MOUNTING_MAX: usize = 64;
 /// The wall clock is followed when it moved this far against the boot clock, ns.
 pub const CLOCK_DRIFT_NS: i64 = 1_000_000;
 /// A move this far is a step and is recorded, ns.

@@ -33,8 +33,11 @@ pub struct Operator {
 pub enum Peer {
     /// Certificate of an agent.
     Agent(Agent),
-    /// Certificate of an operator, or root or the collector's own user on the unix socket.
+    /// Certificate of an operator.
     Operator(Operator),
+    /// Root or the collector's own user on the unix socket. Root may also deliver this host's own
+    /// events: it could write the store itself.
+    Local(Operator, Option<Agent>),
 }
 
 /// A name that cannot be an agent's or operator's.
@@ -95,6 +98,15 @@ impl fmt::Display for Role {
     }
 }
 
+/// This host's name, as far as it is one; it names the events that root delivers on the unix socket.
+pub fn own_host() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| check_name(name).is_ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
 /// Refuses what is not 1 to 64 host-name characters: the name becomes a file name, a URI and the
 /// `host` of every event.
 ///
@@ -152,13 +164,15 @@ impl Peer {
     }
 
     /// Someone on the unix socket: an operator if it is root or runs as `own_uid`, else nobody.
-    pub fn from_local_uid(uid: u32, own_uid: u32) -> Option<Peer> {
-        let known = uid == 0 || uid == own_uid;
-        known.then(|| {
-            Peer::Operator(Operator {
-                name: format!("uid {uid}"),
-            })
-        })
+    /// Root is also the agent of `host`.
+    pub fn from_local_uid(uid: u32, own_uid: u32, host: &str) -> Option<Peer> {
+        let operator = Operator {
+            name: format!("uid {uid}"),
+        };
+        let agent = || Agent {
+            name: host.to_owned(),
+        };
+        (uid == 0 || uid == own_uid).then(|| Peer::Local(operator, (uid == 0).then(agent)))
     }
 
     fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
@@ -172,7 +186,9 @@ impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Agent(agent) => write!(formatter, "agent {}", agent.name),
-            Peer::Operator(operator) => write!(formatter, "operator {}", operator.name),
+            Peer::Operator(operator) | Peer::Local(operator, _) => {
+                write!(formatter, "operator {}", operator.name)
+            }
         }
     }
 }
@@ -184,8 +200,8 @@ impl Agent {
     /// `PERMISSION_DENIED` when it is someone else.
     pub fn of<T>(request: &Request<T>) -> Result<Agent, Status> {
         match Peer::of(request)? {
-            Peer::Agent(agent) => Ok(agent.clone()),
-            peer @ Peer::Operator(_) => Err(Status::permission_denied(format!(
+            Peer::Agent(agent) | Peer::Local(_, Some(agent)) => Ok(agent.clone()),
+            peer => Err(Status::permission_denied(format!(
                 "{peer} may not deliver events: only an agent's certificate may \
                  (`sekimori-collector enroll NAME`)"
             ))),
@@ -213,7 +229,7 @@ impl Operator {
     /// `PERMISSION_DENIED` when it is someone else.
     pub fn of<T>(request: &Request<T>) -> Result<Operator, Status> {
         match Peer::of(request)? {
-            Peer::Operator(operator) => Ok(operator.clone()),
+            Peer::Operator(operator) | Peer::Local(operator, _) => Ok(operator.clone()),
             peer @ Peer::Agent(_) => Err(Status::permission_denied(format!(
                 "{peer} may not read events: only an operator's certificate may \
                  (`sekimori-collector enroll NAME --operator`)"
@@ -291,9 +307,9 @@ mod tests {
 
     #[test]
     fn only_root_and_the_own_user_are_local_operators() {
-        assert!(Peer::from_local_uid(0, 990).is_some());
-        assert!(Peer::from_local_uid(990, 990).is_some());
-        assert_eq!(Peer::from_local_uid(1000, 990), None);
+        assert!(Peer::from_local_uid(0, 990, "h").is_some());
+        assert!(Peer::from_local_uid(990, 990, "h").is_some());
+        assert_eq!(Peer::from_local_uid(1000, 990, "h"), None);
     }
 
     #[test]
@@ -313,8 +329,13 @@ mod tests {
         );
         request
             .extensions_mut()
-            .insert(Peer::from_local_uid(0, 0).unwrap());
+            .insert(Peer::from_local_uid(0, 990, "h2").unwrap());
         assert_eq!(Operator::of(&request).unwrap().name(), "uid 0");
+        assert_eq!(Agent::of(&request).unwrap().name(), "h2");
+        request
+            .extensions_mut()
+            .insert(Peer::from_local_uid(990, 990, "h2").unwrap());
+        assert_eq!(Operator::of(&request).unwrap().name(), "uid 990");
         assert_eq!(
             Agent::of(&request).unwrap_err().code(),
             tonic::Code::PermissionDenied

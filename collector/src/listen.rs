@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::identity::{IdentityError, Peer};
+use crate::identity::{IdentityError, Peer, own_host};
 use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
 
 /// A connection whose peer is known.
@@ -99,6 +99,7 @@ impl Acceptor {
 
     /// Accepts on a unix socket; root and `own_uid` may enter.
     pub async fn unix(self, listener: UnixListener, own_uid: u32) {
+        let host = own_host();
         while let Some(place) = self.place().await {
             let stream = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -117,7 +118,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Some(peer) = Peer::from_local_uid(uid, own_uid) else {
+            let Some(peer) = Peer::from_local_uid(uid, own_uid, &host) else {
                 tracing::warn!(
                     uid,
                     "unix socket: only root and the collector's user may enter"

@@ -22,8 +22,8 @@ const ADDRESS: &str = "127.0.0.1:7443";
 pub struct AgentOptions {
     /// Bounds and place of the spool, lines of YAML below `spool:`.
     pub spool: String,
-    /// Directory with ca.pem, cert.pem and key.pem.
-    pub certificates: PathBuf,
+    /// Directory with ca.pem, cert.pem and key.pem; without one, the collector's unix socket.
+    pub certificates: Option<PathBuf>,
 }
 
 /// Both daemons, in one directory.
@@ -61,7 +61,7 @@ impl Daemons {
     /// The options of an ordinary agent.
     #[must_use]
     pub fn ordinary(&self) -> AgentOptions {
-        AgentOptions { spool: String::new(), certificates: self.path("tls") }
+        AgentOptions { spool: String::new(), certificates: Some(self.path("tls")) }
     }
 
     /// The collector's address for commands.
@@ -113,17 +113,24 @@ impl Daemons {
     /// # Errors
     /// When that fails.
     pub fn write_config(&self, options: &AgentOptions) -> Result<PathBuf> {
-        let tls = options.certificates.display();
         let directory = self.directory.display();
         let mut spool = options.spool.clone();
         if !spool.contains("directory:") {
             spool.push_str(&format!("  directory: {directory}/spool\n"));
         }
+        let collector = match &options.certificates {
+            Some(tls) => {
+                let tls = tls.display();
+                format!(
+                    "  address: https://localhost:7443\n  ca: {tls}/ca.pem\n  \
+                     cert: {tls}/cert.pem\n  key: {tls}/key.pem\n"
+                )
+            }
+            None => format!("  address: \"{}\"\n", self.collector_address()),
+        };
         let text = format!(
             "policy: {directory}/policy.yaml\nspool:\n{spool}\
-             collector:\n  address: https://localhost:7443\n  ca: {tls}/ca.pem\n  \
-             cert: {tls}/cert.pem\n  key: {tls}/key.pem\n\
-             control:\n  socket: {directory}/agent.sock\n"
+             collector:\n{collector}control:\n  socket: {directory}/agent.sock\n"
         );
         let path = self.path("agent.yaml");
         guest::write(&path, text)?;

@@ -1,6 +1,6 @@
 //! Where a file system is mounted, for records that know a path only within its file system.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
@@ -62,21 +62,21 @@ struct Mount {
 pub struct Mounts {
     locator: Box<dyn MountLocator>,
     by_device: HashMap<u32, Vec<Mount>>,
+    /// Devices of the table that was read last.
+    present: HashSet<u32>,
 }
 
 impl Mounts {
     /// With this source.
     #[must_use]
     pub fn new(locator: Box<dyn MountLocator>) -> Self {
-        Self { locator, by_device: HashMap::new() }
+        Self { locator, by_device: HashMap::new(), present: HashSet::new() }
     }
 
     /// The host's path of `path` within the file system on `dev` (the kernel's number,
     /// `major << 20 | minor`). `None` when that file system is mounted nowhere.
     pub fn locate(&mut self, dev: u32, path: &[u8]) -> Option<Vec<u8>> {
-        if let Some(table) = self.locator.changed() {
-            self.update(&table);
-        }
+        self.refresh();
         let mounts = self.by_device.get(&dev)?;
         mounts.iter().find_map(|mount| {
             let inside = below(path, &mount.root)?;
@@ -87,6 +87,18 @@ impl Mounts {
             host.extend_from_slice(inside);
             Some(host)
         })
+    }
+
+    /// Whether the file system on `dev` is mounted at this moment.
+    pub fn is_mounted(&mut self, dev: u32) -> bool {
+        self.refresh();
+        self.present.contains(&dev)
+    }
+
+    fn refresh(&mut self) {
+        if let Some(table) = self.locator.changed() {
+            self.update(&table);
+        }
     }
 
     fn update(&mut self, table: &[u8]) {
@@ -103,6 +115,7 @@ impl Mounts {
         if self.by_device.len() + read.len() > MOUNTS_KEPT_MAX {
             self.by_device.clear();
         }
+        self.present = read.keys().copied().collect();
         self.by_device.extend(read);
     }
 }

@@ -209,10 +209,11 @@ fn a_path_gets_its_mount_point(#[case] minor: u32, #[case] path: &[u8], #[case] 
 fn an_unmounted_stick_keeps_its_place_until_another_takes_the_number() {
     let gone = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_vec();
     let other = b"50 22 8:17 / /mnt/b rw - vfat /dev/sdb1 rw\n".to_vec();
-    let mut mounts = Mounts::new(Box::new(Tables([TABLE.to_vec(), gone, other].into())));
+    let mut mounts = Mounts::new(Box::new(Tables([TABLE.to_vec(), gone.clone(), gone, other].into())));
     let stick = 8 << 20 | 17;
     let first = mounts.locate(stick, b"/x");
     assert!(first.is_some());
+    assert!(!mounts.is_mounted(stick));
     assert_eq!(mounts.locate(stick, b"/x"), first);
     assert_eq!(mounts.locate(stick, b"/x").as_deref(), Some(b"/mnt/b/x".as_slice()));
 }

@@ -30,6 +30,7 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
     let verdict = verdict_of(from.verdict);
     let (process, arguments_truncated) = process(raw, enricher);
     let cut = flag::PATH_TRUNCATED | flag::SECOND_PATH_TRUNCATED;
+    let ended = (from.kind == kind::EXIT).then(|| wait_status(i32::from(from.exit_code)));
     let event = Event {
         time_ns: enricher.clock.utc_ns(from.time_ns),
         kind: kind_of(from.kind).into(),
@@ -43,7 +44,8 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
         destination: destination(raw),
         errno: errno(raw),
         truncated: from.flags & cut != 0 || paths.lost || arguments_truncated,
-        exit_code: (from.kind == kind::EXIT).then(|| i32::from(from.exit_code)),
+        exit_code: ended.and_then(|(code, signal)| (signal == 0).then_some(code)),
+        signal: ended.and_then(|(_, signal)| (signal != 0).then_some(signal)),
         late: raw.has(flag::LATE),
         lane: lane(verdict),
         file: file(raw, paths),
@@ -156,6 +158,11 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         open_flags: from.open_flags,
         unlinked: raw.has(flag::UNLINKED),
     })
+}
+
+/// Code and signal of a status as wait(2) gives it; the bit for a core dump is left out.
+const fn wait_status(status: i32) -> (i32, i32) {
+    (status >> 8 & 0xff, status & 0x7f)
 }
 
 /// Whether the record carries sums of bytes and calls.

@@ -187,8 +187,11 @@ fn an_exit_still_knows_who_ended() {
     let mut exit = made(kind::EXIT, operation::EXIT);
     exit.exit_code = 256;
     let event = record(exit, [b"", b"", b""], &mut enricher).unwrap();
-    assert_eq!((event.exit_code, event.kind()), (Some(256), Kind::Exit));
+    assert_eq!((event.exit_code, event.signal, event.kind()), (Some(1), None, Kind::Exit));
     assert_eq!(event.process.unwrap().exe, b"/usr/bin/cp");
+    exit.exit_code = 0x80 | 11;
+    let event = record(exit, [b"", b"", b""], &mut enricher).unwrap();
+    assert_eq!((event.exit_code, event.signal), (None, Some(11)));
 }
 
 #[rstest]

@@ -287,6 +287,7 @@ impl Agent {
         notify(&[sd_notify::NotifyState::Stopping]);
         self.sensor.detach();
         while self.drain() {}
+        self.pipeline.finish();
         self.poll();
         let reason = match &result {
             Ok(()) => "stopped".to_owned(),

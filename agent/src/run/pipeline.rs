@@ -1,12 +1,14 @@
 //! From ring bytes to spooled events. Knows nothing of the kernel: a test or a recorded file can
 //! feed it as well.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use sekimori_abi::event::{kind, verdict};
 use sekimori_proto::v1::Event;
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
+use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX};
 use crate::record::{LANE_ALERT, Losses, RuleBook, agent_event, event};
 use crate::spool::{Lane, SharedSpool};
 use crate::tell::{Tell, Told};
@@ -19,6 +21,8 @@ pub(super) struct Pipeline {
     tell: Tell,
     spool: SharedSpool,
     batch: Vec<Raw>,
+    /// Mounts whose mount point is not known yet, and when each was read.
+    mounting: Vec<(Instant, Raw)>,
     undecodable: u64,
 }
 
@@ -31,6 +35,7 @@ impl Pipeline {
             tell,
             spool,
             batch: Vec::new(),
+            mounting: Vec::new(),
             undecodable: 0,
         }
     }
@@ -57,21 +62,60 @@ impl Pipeline {
     /// another ring than its refusal, and must be known first.
     pub fn process(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
+        if batch.is_empty() && self.mounting.is_empty() {
             return;
         }
         batch.sort_by_key(|raw| raw.event.time_ns);
+        self.keep_mounts(MOUNT_PATIENCE);
         for raw in batch.drain(..) {
-            if let Some(event) = event(&raw, &mut self.enricher, &self.rules) {
-                self.keep(&event);
-                let fact = self.rules.fact(raw.event.generation, raw.event.rule);
-                if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
-                    self.tell.refused(&event, text, Instant::now());
+            if self.is_mounting(&raw) {
+                if self.mounting.len() == MOUNTING_MAX {
+                    self.keep_mounts(Duration::ZERO);
                 }
+                self.mounting.push((Instant::now(), raw));
+            } else {
+                self.record(&raw);
             }
         }
         self.batch = batch;
         self.flush();
+    }
+
+    /// Records everything that waits for something.
+    pub fn finish(&mut self) {
+        self.process();
+        self.keep_mounts(Duration::ZERO);
+        self.flush();
+    }
+
+    fn record(&mut self, raw: &Raw) {
+        let Some(event) = event(raw, &mut self.enricher, &self.rules) else {
+            return;
+        };
+        self.keep(&event);
+        let fact = self.rules.fact(raw.event.generation, raw.event.rule);
+        if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
+            self.tell.refused(&event, text, Instant::now());
+        }
+    }
+
+    /// A file system is judged before it gets its place in the tree; a moment later it has one.
+    fn is_mounting(&mut self, raw: &Raw) -> bool {
+        let from = &raw.event;
+        from.kind == kind::USB_MOUNT
+            && from.verdict != verdict::DENIED
+            && !self.enricher.mounts.is_mounted(from.device.dev)
+    }
+
+    /// Records the mounts that got their place, and those that waited for longer than `patience`.
+    fn keep_mounts(&mut self, patience: Duration) {
+        for (read, raw) in std::mem::take(&mut self.mounting) {
+            if read.elapsed() < patience && self.is_mounting(&raw) {
+                self.mounting.push((read, raw));
+            } else {
+                self.record(&raw);
+            }
+        }
     }
 
     /// Compares the kernel's counters and the clocks with what is known.

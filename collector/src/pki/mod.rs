@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::identity::{NameError, Role, check_name};
+use crate::identity::{NameError, Role, check_name, own_host};
 use files::{Mode, create_directory, read_text, write_new};
 use issue::Authority;
 
@@ -77,7 +77,7 @@ pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
             return Err(PkiError::Exists(path.clone()));
         }
     }
-    let authority = Authority::new(&host_name())?;
+    let authority = Authority::new(&own_host())?;
     let server = authority.issue_server(&server_names(names))?;
     create_directory(dir)?;
     let [ca_key_path, server_key_path, server_path, ca_path] = &files;
@@ -120,21 +120,13 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
     Ok(out)
 }
 
-fn host_name() -> String {
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    name.filter(|name| check_name(name).is_ok())
-        .unwrap_or_else(|| "localhost".to_owned())
-}
-
 fn server_names(more: &[String]) -> Vec<String> {
     let mut names = vec![
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ];
-    for name in std::iter::once(host_name()).chain(more.iter().cloned()) {
+    for name in std::iter::once(own_host()).chain(more.iter().cloned()) {
         if !names.contains(&name) {
             names.push(name);
         }

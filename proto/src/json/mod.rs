@@ -45,6 +45,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "operation", operation);
     extra(&mut object, "bytes_in", event.bytes_in);
     extra(&mut object, "exit_code", event.exit_code);
+    extra(&mut object, "signal", event.signal);
     extra(&mut object, "late", event.late.then_some(true));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "message", some_text(&event.message));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Run;
 use crate::run::World;
@@ -22,6 +22,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("garbage-on-the-port", garbage),
     ("strangers-certificate-refused", stranger),
     ("agent-with-wrong-certificate", wrong_certificate),
+    ("unix-socket-of-this-host", unix_socket),
 ];
 
 /// Launches `count` programs with the marker and a number as arguments, in the background.
@@ -196,7 +197,7 @@ fn stranger(world: &mut World) -> Result<()> {
 fn wrong_certificate(world: &mut World) -> Result<()> {
     check::equal("exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
     let mut options = world.daemons.ordinary();
-    options.certificates = strangers_certificates(world)?;
+    options.certificates = Some(strangers_certificates(world)?);
     world.daemons.start_agent(&options)?;
     world.special_agent();
     traffic("marker-wrong-certificate", 5)?.wait()?;
@@ -215,4 +216,17 @@ fn wrong_certificate(world: &mut World) -> Result<()> {
     let ordinary = world.daemons.ordinary();
     world.daemons.start_agent(&ordinary)?;
     each_once(world, "marker-wrong-certificate", 5)
+}
+
+/// On the collector's own host root needs no certificate: the kernel says who is on the socket.
+fn unix_socket(world: &mut World) -> Result<()> {
+    world.special_agent();
+    world.daemons.end_agent(Signal::SIGTERM)?;
+    let mut options = world.daemons.ordinary();
+    options.certificates = None;
+    world.daemons.start_agent(&options)?;
+    check::ok(&guest::run("/bin/true", &["marker-unix"])?)?;
+    let fields = [("/process/argv/1", json!("marker-unix")), ("/host", json!("sekimori-guest"))];
+    world.records.expect("exec", &fields)?;
+    Ok(())
 }

@@ -118,7 +118,10 @@ fn object(event: &Event, process: &Process) -> String {
         };
     }
     if event.kind() == Kind::Exit {
-        return exit(event.exit_code.unwrap_or(0));
+        return match (event.signal, event.exit_code) {
+            (Some(signal), _) => format!("signal {signal}"),
+            (None, code) => format!("exit {}", code.unwrap_or(0)),
+        };
     }
     let Some(file) = &event.file else { return String::new() };
     if event.kind() == Kind::Exec && event.verdict() != Verdict::Denied && !process.argv.is_empty()
@@ -150,13 +153,6 @@ fn command_line(argv: &[Vec<u8>]) -> String {
 }
 
 /// `wait` status in words.
-fn exit(status: i32) -> String {
-    match (status & 0x7f, status >> 8 & 0xff) {
-        (0, code) => format!("exit {code}"),
-        (signal, _) => format!("signal {signal}"),
-    }
-}
-
 fn details(event: &Event) -> Vec<String> {
     let mut details = Vec::new();
     if let Some(count) = event.bytes {

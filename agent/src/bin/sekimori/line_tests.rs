@@ -153,11 +153,3 @@ fn sizes_are_readable(#[case] count: u64, #[case] text: &str) {
     assert_eq!(bytes(count), text);
 }
 
-#[rstest]
-#[case(0, "exit 0")]
-#[case(256, "exit 1")]
-#[case(9, "signal 9")]
-#[case(139, "signal 11")]
-fn a_wait_status_is_read(#[case] status: i32, #[case] text: &str) {
-    assert_eq!(exit(status), text);
-}
