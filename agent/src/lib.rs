@@ -5,6 +5,7 @@
 //! module behind it works on plain bytes without privilege.
 #![deny(unsafe_code)]
 
+pub mod causes;
 pub mod config;
 pub mod control;
 pub mod decode;

@@ -110,6 +110,7 @@ constants!(
     SOCK_DADDR,
     SOCK_DPORT,
     SOCK_V6_DADDR,
+    SOCK_TYPE,
     SOCK_PROTOCOL,
     MSG_NAME,
     MSG_NAME_LENGTH,

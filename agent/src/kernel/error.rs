@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::causes::causes;
+
 /// Why the kernel side does not work. The text says what to do next.
 #[derive(Debug, Error)]
 pub enum KernelError {
@@ -19,11 +21,11 @@ pub enum KernelError {
 impl KernelError {
     /// An error of aya's while doing `what`.
     pub(crate) fn from_aya(what: &str, error: &dyn std::error::Error) -> Self {
-        let text = chain(error);
+        let text = shortened(error);
         let denied = text.contains("Operation not permitted") || text.contains("os error 13");
         if denied {
             Self::Permission(format!(
-                "{what}: {text}\n  run as root, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"
+                "{what}: {text}\n  run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
             ))
         } else {
             Self::Other(format!("{what}: {text}"))
@@ -31,24 +33,17 @@ impl KernelError {
     }
 }
 
-/// An error and all its causes, in one line each; a verifier's log keeps only its end.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error and all its causes; of a verifier's log only the end, which says why.
+pub(crate) fn shortened(error: &dyn std::error::Error) -> String {
     const LINES_MAX: usize = 24;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
+    let text = causes(error);
     let lines: Vec<&str> = text.lines().collect();
-    let skipped = lines.len().saturating_sub(LINES_MAX);
-    if skipped == 0 {
+    // Newer kernels explain themselves behind this line and end with figures.
+    let reason = lines.iter().position(|line| line.starts_with("Verification failed"));
+    let from = reason.unwrap_or_else(|| lines.len().saturating_sub(LINES_MAX));
+    if from == 0 {
         return text;
     }
-    let end = lines.get(skipped..).unwrap_or_default().join("\n");
-    format!("{}\n  … {skipped} lines …\n{end}", lines.first().unwrap_or(&""))
+    let kept = lines.iter().skip(from).take(LINES_MAX).copied().collect::<Vec<_>>().join("\n");
+    format!("{}\n  … {from} lines …\n{kept}", lines.first().unwrap_or(&""))
 }

@@ -4,7 +4,7 @@ use aya::{Btf, Ebpf, programs::Program};
 use aya_obj::btf::BtfKind;
 use serde::Serialize;
 
-use super::{KernelError, error::chain, load::Loaded};
+use super::{KernelError, error::shortened, load::Loaded};
 
 /// A program of ours on a hook of the kernel's.
 #[derive(Clone, Debug, Serialize)]
@@ -36,18 +36,40 @@ struct Plan {
     label: &'static str,
     /// What is lost without it; `None`: the agent does not run without it.
     lost: Option<&'static str>,
+    /// On which kernels there is anything to do for it.
+    needed: fn(&Loaded) -> bool,
+}
+
+/// From 6.10 on the hook's first parameter is an idmap; a program fits one of the two.
+const fn plain_setattr(loaded: &Loaded) -> bool {
+    !loaded.setattr_takes_idmap
+}
+
+const fn mapped_setattr(loaded: &Loaded) -> bool {
+    loaded.setattr_takes_idmap
+}
+
+/// Up to 6.4 sendfile has a way of its own to a socket; later it goes through sendmsg.
+fn with_sendpage(loaded: &Loaded) -> bool {
+    loaded.btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
 }
 
 macro_rules! plan {
-    ($($program:literal $kind:ident $hook:literal, $feature:literal $(, lost $lost:literal)?;)*) => {
+    ($(
+        $program:literal $kind:ident $hook:literal, $feature:literal
+        $(, lost $lost:literal)? $(, needed $needed:ident)?;
+    )*) => {
         &[$(Plan {
             program: $program,
             feature: $feature,
             hook: Hook::$kind($hook),
             label: concat!(stringify!($kind), " ", $hook),
             lost: plan!(@lost $($lost)?),
+            needed: plan!(@needed $($needed)?),
         }),*]
     };
+    (@needed) => { |_| true };
+    (@needed $needed:ident) => { $needed };
     (@lost) => { None };
     (@lost $lost:literal) => { Some($lost) };
 }
@@ -70,7 +92,8 @@ const PLAN: &[Plan] = plan! {
     "inode_unlink" Lsm "inode_unlink", "usb.write";
     "inode_rmdir" Lsm "inode_rmdir", "usb.write";
     "inode_rename" Lsm "inode_rename", "usb.write";
-    "inode_setattr" Lsm "inode_setattr", "usb.write";
+    "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr;
+    "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr;
     "buffered_write" Exit "generic_perform_write", "usb.write (bytes)";
     "direct_write" Exit "generic_file_direct_write", "usb.write (bytes)",
         lost "bytes of direct writes to vfat and exfat";
@@ -83,7 +106,8 @@ const PLAN: &[Plan] = plan! {
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";
     "inet_sendmsg" Exit "inet_sendmsg", "net.upload (bytes)";
     "inet6_sendmsg" Exit "inet6_sendmsg", "net.upload (bytes)", lost "bytes sent over IPv6";
-    "inet_sendpage" Exit "inet_sendpage", "net.upload (sendfile)", lost "bytes of sendfile";
+    "inet_sendpage" Exit "inet_sendpage", "net.upload (sendfile)", lost "bytes of sendfile",
+        needed with_sendpage;
     "udp_recvmsg" Exit "udp_recvmsg", "net.upload (bytes in)", lost "UDP bytes received";
     "udpv6_recvmsg" Exit "udpv6_recvmsg", "net.upload (bytes in)",
         lost "UDP bytes received over IPv6";
@@ -115,23 +139,15 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<Vec<Feature>, KernelError> {
 /// Loads and attaches what can be.
 pub(super) fn try_attach(loaded: &mut Loaded) -> Vec<Feature> {
     PLAN.iter()
-        .filter_map(|plan| is_needed(plan, &loaded.btf).then(|| attach_one(plan, loaded)))
+        .filter_map(|plan| (plan.needed)(loaded).then(|| attach_one(plan, loaded)))
         .collect()
 }
 
-/// Up to 6.4 sendfile has a way of its own to a socket; later it goes through sendmsg.
-fn is_needed(plan: &Plan, btf: &Btf) -> bool {
-    plan.program != "inet_sendpage"
-        || btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
-}
-
 fn attach_one(plan: &Plan, loaded: &mut Loaded) -> Feature {
-    let name = match plan.program {
-        "inode_setattr" if loaded.setattr_takes_idmap => "inode_setattr_mapped",
-        name => name,
-    };
-    let result = match loaded.ebpf.program_mut(name) {
-        Some(program) => put_in_place(program, plan.hook, &loaded.btf).map_err(|error| chain(&*error)),
+    let result = match loaded.ebpf.program_mut(plan.program) {
+        Some(program) => {
+            put_in_place(program, plan.hook, &loaded.btf).map_err(|error| shortened(&*error))
+        }
         None => Err("not among the programs this agent was built with".to_owned()),
     };
     tracing::debug!(hook = plan.label, ?result, "program");

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::causes::causes;
 use crate::config::{Address, Collector, Tls};
 use crate::limits;
 
@@ -78,20 +79,6 @@ impl From<Status> for ShipError {
             message,
         }
     }
-}
-
-/// An error and what caused it, without repetitions.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Connects.

@@ -111,6 +111,8 @@ pub mod device_class {
 /// Address families and protocols of [`Event::family`] and [`Event::protocol`] are the kernel's:
 /// `AF_INET` 2, `AF_INET6` 10, `AF_UNIX` 1; `IPPROTO_TCP` 6, `IPPROTO_UDP` 17.
 pub mod family {
+    /// None (`AF_UNSPEC`).
+    pub const UNSPECIFIED: u16 = 0;
     /// Local sockets; the third text is the path.
     pub const UNIX: u16 = 1;
     /// IPv4, held as an IPv4-mapped IPv6 address.

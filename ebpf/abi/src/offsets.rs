@@ -103,6 +103,7 @@ pub const FIELDS: &[Field] = &[
     field("SOCK_DADDR", "sock_common", "skc_daddr"),
     field("SOCK_DPORT", "sock_common", "skc_dport"),
     optional("SOCK_V6_DADDR", "sock_common", "skc_v6_daddr"),
+    field("SOCK_TYPE", "sock", "sk_type"),
     field("SOCK_PROTOCOL", "sock", "sk_protocol"),
     field("MSG_NAME", "msghdr", "msg_name"),
     field("MSG_NAME_LENGTH", "msghdr", "msg_namelen"),

@@ -34,6 +34,10 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         unix(&policy, address);
         return ALLOWED;
     }
+    // Without a family it takes a connection away.
+    if probed_at::<u16>(address) == family::UNSPECIFIED {
+        return ALLOWED;
+    }
     let Some(peer) = Peer::of_address(address, sk) else {
         return ALLOWED;
     };
@@ -97,7 +101,11 @@ impl Peer {
     /// Of a `struct sockaddr` in kernel memory; `None` when it is not an IP address.
     #[inline(always)]
     pub fn of_address(address: *const u8, sk: *const u8) -> Option<Self> {
-        let family = probed_at::<u16>(address);
+        let mut family = probed_at::<u16>(address);
+        // Datagrams over IPv4 take an address without a family for one of theirs (`udp_sendmsg`).
+        if family == family::UNSPECIFIED {
+            family = probed(sk, &SOCK_FAMILY);
+        }
         let port = u16::from_be(probed_at(address.wrapping_add(2)));
         let address = match family {
             family::INET => mapped(probed_at(address.wrapping_add(4))),

@@ -5,8 +5,9 @@ use aya_ebpf::{
     macros::{fentry, fexit, lsm},
     programs::{FEntryContext, FExitContext, LsmContext},
 };
+use core::ptr::null;
 use sekimori_abi::{
-    event::{counter, kind, operation},
+    event::{counter, family, kind, operation},
     table::SET_NONE,
 };
 use sekimori_decide::{Facts, Outcome};
@@ -18,11 +19,13 @@ use crate::{
     judge::Policy,
     maps::{Peer, SOCKETS},
     offset::*,
-    read::{copy, pointer, probed},
+    read::{copy, pointer, probed, probed_at},
 };
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
 const TCP_CLOSE: u8 = 7;
+/// `SOCK_STREAM` (include/linux/net.h).
+const STREAM: u16 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u16 = 6;
 
@@ -34,7 +37,9 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     let socket: *const u8 = ctx.arg(0);
     let message: *const u8 = ctx.arg(1);
     let sk = pointer(socket, &SOCKET_SK);
-    let Some(peer) = peer_of(sk, message) else {
+    let name = named_by(sk, message);
+    let peer = if name.is_null() { Peer::of_socket(sk) } else { Peer::of_address(name, sk) };
+    let Some(peer) = peer else {
         return ALLOWED;
     };
     count(kind::NET_UPLOAD, counter::SEEN);
@@ -52,9 +57,18 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         }
     }
     let facts = Facts { destinations: policy.destination_groups(&peer), ..policy.actor() };
-    let outcome = policy.judge(kind::NET_UPLOAD, SET_NONE, &facts);
+    let mut outcome = policy.judge(kind::NET_UPLOAD, SET_NONE, &facts);
+    let mut kind = kind::NET_UPLOAD;
+    // A message that names its own address does what a connect does.
+    if !name.is_null() && !outcome.denies() {
+        let connect = policy.judge(kind::NET_CONNECT, SET_NONE, &facts);
+        if connect.denies() {
+            kind = kind::NET_CONNECT;
+            outcome = connect;
+        }
+    }
     if outcome.denies() {
-        if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {
+        if let Some(mut record) = Record::begin(kind, operation::WRITE) {
             peer.describe(&mut record);
             record.send(&policy, outcome);
         }
@@ -81,13 +95,24 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     ALLOWED
 }
 
-/// Where a message goes. A connected TCP socket ignores the address in the message, and so do we.
+/// The address that a message names; null when it goes to the socket's peer. A connected stream
+/// ignores the address in the message, and so do we; so does IPv6 for one without a family
+/// (`udpv6_sendmsg`).
 #[inline(always)]
-fn peer_of(sk: *const u8, message: *const u8) -> Option<Peer> {
+fn named_by(sk: *const u8, message: *const u8) -> *const u8 {
     let name = pointer(message, &MSG_NAME);
-    let connected_tcp =
-        probed::<u16>(sk, &SOCK_PROTOCOL) == TCP && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE;
-    if name.is_null() || connected_tcp { Peer::of_socket(sk) } else { Peer::of_address(name, sk) }
+    if name.is_null() {
+        return null();
+    }
+    if probed::<u16>(sk, &SOCK_TYPE) == STREAM && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE {
+        return null();
+    }
+    if probed_at::<u16>(name) == family::UNSPECIFIED
+        && probed::<u16>(sk, &SOCK_FAMILY) == family::INET6
+    {
+        return null();
+    }
+    name
 }
 
 /// TCP, UDP and raw sockets over IPv4 (net/ipv4/af_inet.c).

@@ -21,63 +21,6 @@ use anyhow::Result;
 pub use self::prepare::{Older, prepare};
 use crate::run::World;
 
-/// Scenarios that have passed on every kernel of the matrix. `cargo xtask test` runs these; the
-/// others run when they are named, and nothing in SECURITY.md rests on them yet.
-pub const SETTLED: &[&str] = &[
-    "usb.file-open-before-the-agent",
-    "usb.cp",
-    "usb.dd-block-sizes",
-    "usb.dd-direct",
-    "usb.append",
-    "usb.names",
-    "usb.links-on-ext4",
-    "usb.dd-direct-on-ext4",
-    "usb.tar",
-    "usb.sendfile-and-copy-file-range",
-    "usb.mmap-is-seen-as-open-for-write",
-    "usb.pulled-out-during-a-write",
-    "usb.another-stick-in-its-place",
-    "usb-denied.copies-refused",
-    "usb-denied.changes-refused",
-    "usb-denied.reading-works",
-    "usb-denied.bind-mount-refused",
-    "usb-denied.mount-namespace-refused",
-    "launches.arguments-and-place",
-    "launches.login-uid-and-user",
-    "launches.long-arguments-are-flagged",
-    "launches.forbidden-program-refused",
-    "launches.forbidden-script-refused",
-    "launches.forbidden-interpreter-refused",
-    "launches.older-program-is-known",
-    "launches.exit-code",
-    "launches.ended-by-signal",
-    "launches.alert-rule",
-    "opens.refused-for-every-program",
-    "opens.refused-for-python-open-and-openat2",
-    "opens.refused-by-io-uring",
-    "opens.refused-through-path-descriptor",
-    "opens.refused-through-other-names",
-    "opens.refused-in-japanese-directory",
-    "opens.refused-below-the-walk",
-    "opens.exempted-program-reads",
-    "opens.user-condition-honours-login-uid",
-    "opens.observe-mode-lets-pass",
-    "opens.alert-rule",
-    "opens.record-rule",
-    "opens.record-every-open",
-    "files.failed-opens-recorded",
-    "files.failed-opens-of-nobody",
-    "files.failed-opens-elsewhere-not-recorded",
-    "files.rename-out-refused",
-    "files.rename-of-parent-refused",
-    "files.rename-inside-allowed",
-    "files.link-out-refused",
-    "files.older-hard-link",
-    "files.name-of-255-bytes",
-    "files.name-that-is-not-utf-8",
-    "files.path-of-4000-bytes",
-];
-
 /// A scenario's code.
 pub type Run = fn(&mut World) -> Result<()>;
 

@@ -15,6 +15,9 @@ pub const ALL: &[(&str, Run)] = &[
     ("refused-as-mapped-address", mapped),
     ("refused-on-ipv6", ipv6),
     ("refused-without-connect", datagram),
+    ("connect-rule-refuses-datagram", datagram_by_connect_rule),
+    ("connect-rule-refuses-fast-open", fast_open),
+    ("address-without-a-family", no_family),
     ("upload-rule-refuses-connection", upload),
     ("decoy-does-not-open-the-way", decoy),
 ];
@@ -29,6 +32,8 @@ peer = socket.socket(family, sort)
 try:
     if how == "datagram":
         peer.sendto(b"leak", (address, port))
+    elif how == "fast-open":
+        peer.sendto(b"leak", socket.MSG_FASTOPEN, (address, port))
     else:
         peer.connect((address, port))
         peer.sendall(b"leak")
@@ -96,6 +101,39 @@ fn datagram(world: &mut World) -> Result<()> {
     check::ok(&guest::python(TRY, &["127.0.0.2", "18105", "datagram"])?)?;
     refused(world, "net.upload", "no-datagram-there", "127.0.0.2", 18_105)?;
     check::ok(&guest::python(TRY, &["::ffff:127.0.0.2", "18105", "datagram"])?)?;
+    check::equal("datagrams", sink.received()?, Vec::new())
+}
+
+/// A message that names its own address does what a connect does.
+fn datagram_by_connect_rule(world: &mut World) -> Result<()> {
+    let sink = Sink::start("datagram", "127.0.0.6", 4444)?;
+    check::ok(&guest::python(TRY, &["127.0.0.6", "4444", "datagram"])?)?;
+    refused(world, "net.connect", "no-port", "127.0.0.6", 4444)?;
+    check::equal("datagrams", sink.received()?, Vec::new())
+}
+
+fn fast_open(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.7", 4444)?;
+    check::ok(&guest::python(TRY, &["127.0.0.7", "4444", "fast-open"])?)?;
+    refused(world, "net.connect", "no-port", "127.0.0.7", 4444)?;
+    check::equal("connections", sink.received()?, Vec::new())
+}
+
+/// IPv4 sends a datagram to an address whose family is AF_UNSPEC as if it were AF_INET.
+fn no_family(world: &mut World) -> Result<()> {
+    let sink = Sink::start("datagram", "127.0.0.2", 18_108)?;
+    let script = r#"
+import ctypes, errno, socket, struct, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+port = int(sys.argv[1])
+address = struct.pack("=HH4s8x", 0, socket.htons(port), socket.inet_aton("127.0.0.2"))
+libc = ctypes.CDLL(None, use_errno=True)
+sent = libc.sendto(peer.fileno(), b"leak", 4, 0, address, len(address))
+if sent != -1 or ctypes.get_errno() != errno.EPERM:
+    sys.exit(f"it was not refused: {sent} {ctypes.get_errno()}")
+"#;
+    check::ok(&guest::python(script, &["18108"])?)?;
+    refused(world, "net.upload", "no-datagram-there", "127.0.0.2", 18_108)?;
     check::equal("datagrams", sink.received()?, Vec::new())
 }
 

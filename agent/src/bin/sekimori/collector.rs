@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use sekimori_agent::causes::causes;
 use sekimori_agent::config::Address;
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
@@ -65,7 +66,7 @@ impl CollectorArgs {
             Address::Https(address) => {
                 let tls = self.tls()?;
                 let endpoint = endpoint(address)?.tls_config(tls);
-                let endpoint = endpoint.map_err(|error| Failure::usage(chain(&error)))?;
+                let endpoint = endpoint.map_err(|error| Failure::usage(causes(&error)))?;
                 endpoint.connect().await
             }
         };
@@ -93,7 +94,7 @@ impl CollectorArgs {
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
-        let text = chain(error);
+        let text = causes(error);
         let address = self.address();
         if text.contains("Permission denied") {
             return Failure::permission(format!(
@@ -127,19 +128,4 @@ fn endpoint(address: &str) -> Result<Endpoint, Failure> {
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true))
-}
-
-/// An error and its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
