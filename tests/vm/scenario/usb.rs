@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Run;
 use crate::run::World;
 use crate::{check, guest, records};
-use guest::{OTHER, USB, USB_SERIAL};
+use guest::{OTHER, OTHER_SERIAL, USB, USB_SERIAL};
 
 pub const ALL: &[(&str, Run)] = &[
     ("file-open-before-the-agent", late),
@@ -54,11 +54,11 @@ fn late(world: &mut World) -> Result<()> {
 }
 
 fn mount_record(world: &mut World) -> Result<()> {
-    check::ok(&guest::run("umount", &[USB])?)?;
-    guest::mount(USB_SERIAL, USB)?;
+    check::ok(&guest::run("umount", &[OTHER])?)?;
+    guest::mount(OTHER_SERIAL, OTHER)?;
     let fields = [
-        ("/file/device/serial", json!(USB_SERIAL)),
-        ("/file/path", json!(USB)),
+        ("/file/device/serial", json!(OTHER_SERIAL)),
+        ("/file/path", json!(OTHER)),
         ("/operation", json!("mount")),
         ("/process/comm", json!("mount")),
         ("/verdict", json!("allowed")),
