@@ -10,7 +10,7 @@ use crate::{check, guest, records};
 pub const ALL: &[(&str, Run)] =
     &[("burst-of-opens", burst), ("status-answers-during-a-flood", flood)];
 
-const OPENS: u64 = 20_000;
+const OPENS: u64 = 10_000;
 
 /// Every open of a burst is stored or counted as lost.
 fn burst(world: &mut World) -> Result<()> {
