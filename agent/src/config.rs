@@ -171,8 +171,6 @@ impl Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[allow(missing_docs, reason = "each is the word that a policy uses")]
 pub enum RecordKind {
-    #[serde(rename = "file.open")]
-    FileOpen,
     #[serde(rename = "usb.write")]
     UsbWrite,
     #[serde(rename = "usb.mount")]
@@ -192,7 +190,6 @@ impl RecordKind {
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
-            Self::FileOpen => kind::FILE_OPEN,
             Self::UsbWrite => kind::USB_WRITE,
             Self::UsbMount => kind::USB_MOUNT,
             Self::NetConnect => kind::NET_CONNECT,

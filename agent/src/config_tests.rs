@@ -53,9 +53,9 @@ fn little_is_needed_and_japanese_names_work() {
 
 #[test]
 fn kinds_become_bits() {
-    let text = "collector: { address: \"unix:/c\" }\nrecord: { kinds: [file.open, exec] }\n";
+    let text = "collector: { address: \"unix:/c\" }\nrecord: { kinds: [usb.write, exec] }\n";
     let record = parse(text).unwrap().record;
-    assert_eq!(record.kinds_mask(), 1 << kind::FILE_OPEN | 1 << kind::EXEC);
+    assert_eq!(record.kinds_mask(), 1 << kind::USB_WRITE | 1 << kind::EXEC);
     assert!(!record.kernel_log);
 }
 

@@ -73,7 +73,7 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = LISTEN_DEFAULT)]
         listen: SocketAddr,
         /// Also listen on this unix socket, without certificates: root and the collector's own user
-        /// may read events there.
+        /// may read events there, and root may deliver this host's own.
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
         /// The store's file [default: events.db in DIR].

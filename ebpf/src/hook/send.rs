@@ -62,7 +62,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     // A message that names its own address does what a connect does.
     if !name.is_null() && !outcome.denies() {
         let connect = policy.judge(kind::NET_CONNECT, SET_NONE, &facts);
-        if connect.denies() {
+        if connect.action > outcome.action {
             kind = kind::NET_CONNECT;
             outcome = connect;
         }
@@ -80,7 +80,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     } else if known.is_some() {
         report_socket(sk as u64, operation::CLOSE as u32);
     }
-    if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {
+    if let Some(mut record) = Record::begin(kind, operation::WRITE) {
         peer.describe(&mut record);
         if !same_peer {
             remember(&mut record, sk, peer, policy.generation);

@@ -104,7 +104,12 @@ fn process(process: &v1::Process) -> Value {
         process.parent.as_deref().map_or(Value::Null, self::process),
     );
     extra(&mut object, "login_user", some_text(&process.login_user));
-    extra(&mut object, "gid", Some(process.gid));
+    // Ancestors carry neither thread nor group.
+    extra(
+        &mut object,
+        "gid",
+        (process.tid != 0).then_some(process.gid),
+    );
     extra(&mut object, "session_id", process.session_id);
     extra(
         &mut object,

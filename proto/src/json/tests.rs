@@ -78,7 +78,7 @@ fn an_empty_event_has_every_name_of_the_contract() {
         value["process"],
         json!({
             "pid": 0, "start": null, "exe": null, "argv": null, "uid": 0, "user": null,
-            "login_uid": null, "tty": null, "parent": null, "gid": 0,
+            "login_uid": null, "tty": null, "parent": null,
         })
     );
     let device = json!({ "class": null, "vendor": null, "product": null, "serial": null });

@@ -152,9 +152,10 @@ for piece in pieces * 4:
         pass
     peer.close()
 "#;
+    let mut meanwhile = traffic("marker-garbage", 20)?;
     check::ok(&guest::python::<&str>(script, &[])?)?;
-    traffic("marker-garbage", 5)?.wait()?;
-    each_once(world, "marker-garbage", 5)
+    meanwhile.wait()?;
+    each_once(world, "marker-garbage", 20)
 }
 
 /// A question over TLS with the certificates in `directory`.

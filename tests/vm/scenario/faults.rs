@@ -81,7 +81,7 @@ fn full_disk(world: &mut World) -> Result<()> {
     let place = directory.to_string_lossy().into_owned();
     check::ok(&guest::run("mount", &["-t", "tmpfs", "-o", "size=3m", "tmpfs", &place])?)?;
     let spool = format!("  directory: {place}/spool\n  segment_bytes_max: 1048576\n");
-    let outcome = flood(world, spool, "");
+    let outcome = flood(world, spool, "disk full");
     world.daemons.end_agent(Signal::SIGTERM)?;
     check::ok(&guest::run("umount", &[&place])?)?;
     outcome

@@ -109,26 +109,30 @@ fn exempted(_: &mut World) -> Result<()> {
 }
 
 /// The file has two names since before the agent. First opened by the one that no label is on.
-fn hard_link_first(_: &mut World) -> Result<()> {
+fn hard_link_first(world: &mut World) -> Result<()> {
     check::ok(&guest::run("cat", &["/srv/outside/hardlink-too.txt"])?)?;
     refused(&guest::run("cat", &["/srv/secret/linked-too.txt"])?)?;
-    refused(&guest::run("cat", &["/srv/outside/hardlink-too.txt"])?)
+    recorded(world, "/srv/secret/linked-too.txt")?;
+    refused(&guest::run("cat", &["/srv/outside/hardlink-too.txt"])?)?;
+    recorded(world, "/srv/outside/hardlink-too.txt")
 }
 
-fn file_moved_in(_: &mut World) -> Result<()> {
+fn file_moved_in(world: &mut World) -> Result<()> {
     guest::write("/srv/outside/moves-in.txt", SECRET)?;
     check::ok(&guest::run("cat", &["/srv/outside/moves-in.txt"])?)?;
     let (from, to) = ("/srv/outside/moves-in.txt", "/srv/secret/moved-in.txt");
     check::ok(&guest::run("mv", &[from, to])?)?;
-    refused(&guest::run("cat", &[to])?)
+    refused(&guest::run("cat", &[to])?)?;
+    recorded(world, to)
 }
 
-fn directory_moved_in(_: &mut World) -> Result<()> {
+fn directory_moved_in(world: &mut World) -> Result<()> {
     guest::write("/srv/outside/moves-in/内/a.txt", SECRET)?;
     check::ok(&guest::run("cat", &["/srv/outside/moves-in/内/a.txt"])?)?;
     let (from, to) = ("/srv/outside/moves-in", "/srv/secret/moved-in");
     check::ok(&guest::run("mv", &[from, to])?)?;
-    refused(&guest::run("cat", &["/srv/secret/moved-in/内/a.txt"])?)
+    refused(&guest::run("cat", &["/srv/secret/moved-in/内/a.txt"])?)?;
+    recorded(world, "/srv/secret/moved-in/内/a.txt")
 }
 
 /// The host's own mount is found among thousands, by an agent that is younger than they are.

@@ -11,6 +11,8 @@ use crate::setup::kernels::Kernel;
 
 /// Where the guest mounts the shared directory.
 pub const SHARE: &str = "/run/sekimori-vm";
+/// Where it mounts our programs.
+const PROGRAMS: &str = "/run/sekimori-programs";
 const BOOT: &str = include_str!("../../guest/sekimori-boot");
 const STICK: &str = include_str!("../../guest/sekimori-stick");
 const BEFORE: &str = include_str!("../../guest/sekimori-before");
@@ -24,7 +26,6 @@ pub fn write_share(
     share: &Path,
     request: &Request,
     kernel: &Kernel,
-    programs: &Path,
 ) -> Result<()> {
     let bin = share.join("bin");
     cache::make(&bin)?;
@@ -39,7 +40,7 @@ pub fn write_share(
     let sticks: Vec<_> = request.sticks.iter().map(|stick| stick.serial.as_str()).collect();
     let mount = request.mount.as_ref().map(|path| path.to_string_lossy().into_owned());
     let settings = [
-        ("PATH", format!("{}:{SHARE}/bin:{SYSTEM_PATH}", programs.display())),
+        ("PATH", format!("{PROGRAMS}:{SHARE}/bin:{SYSTEM_PATH}")),
         ("modules", kernel.modules.display().to_string()),
         ("guest_name", "sekimori-guest".to_owned()),
         ("sticks", sticks.join(" ")),

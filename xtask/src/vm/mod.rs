@@ -156,8 +156,8 @@ struct NotBooted(Duration);
 fn attempt(request: &Request, kernel: &Kernel, accelerator: Accelerator) -> Result<Outcome> {
     let directory = run_directory()?;
     let share = directory.path().join("share");
-    let programs = copy_programs(&process::repository()?)?;
-    init::write_share(&share, request, kernel, programs.path())?;
+    let programs = copy_programs(&process::repository()?, directory.path())?;
+    init::write_share(&share, request, kernel)?;
     for stick in &request.sticks {
         stick.make(directory.path())?;
     }
@@ -166,6 +166,7 @@ fn attempt(request: &Request, kernel: &Kernel, accelerator: Accelerator) -> Resu
         initramfs: initramfs::build(kernel, directory.path())?,
         directory: directory.path(),
         share: share.clone(),
+        programs: &programs,
         sticks: &request.sticks,
         accelerator,
         interactive: request.interactive(),
@@ -266,32 +267,26 @@ fn keep_logs(machine: &qemu::Machine, share: &Path, show_tail: bool) -> Result<(
     Ok(())
 }
 
-/// The guest runs copies, so that a build meanwhile does not change programs under its feet. They
-/// lie below the repository because a guest has a `/tmp` of its own.
-fn copy_programs(repository: &Path) -> Result<tempfile::TempDir> {
+/// The guest runs copies, so that a build meanwhile does not change programs under its feet.
+fn copy_programs(repository: &Path, directory: &Path) -> Result<PathBuf> {
     let built = repository.join(build::profile_dir(false));
-    let parent = repository.join("target/vm");
-    crate::cache::make(&parent)?;
-    let copies = own_directory(&parent, "programs-")?;
+    let copies = directory.join("programs");
+    crate::cache::make(&copies)?;
     for name in build::GUEST_PROGRAMS {
         let from = built.join(name);
-        std::fs::copy(&from, copies.path().join(name))
+        std::fs::copy(&from, copies.join(name))
             .with_context(|| format!("{} is missing: run `cargo xtask build`", from.display()))?;
     }
     Ok(copies)
 }
 
-/// A directory for one run.
+/// A directory for one run; those of runs that were killed are removed on the way.
 fn run_directory() -> Result<tempfile::TempDir> {
-    own_directory(&std::env::temp_dir(), "sekimori-vm-")
-}
-
-/// A directory named after this process; those of processes that were killed are removed on the
-/// way.
-fn own_directory(parent: &Path, prefix: &str) -> Result<tempfile::TempDir> {
-    for entry in std::fs::read_dir(parent)?.filter_map(Result::ok) {
+    const PREFIX: &str = "sekimori-vm-";
+    let parent = std::env::temp_dir();
+    for entry in std::fs::read_dir(&parent)?.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else {
             continue;
         };
@@ -300,8 +295,8 @@ fn own_directory(parent: &Path, prefix: &str) -> Result<tempfile::TempDir> {
         }
     }
     tempfile::Builder::new()
-        .prefix(&format!("{prefix}{}-", std::process::id()))
+        .prefix(&format!("{PREFIX}{}-", std::process::id()))
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in(parent)
+        .tempdir_in(&parent)
         .with_context(|| format!("cannot make a directory in {}", parent.display()))
 }

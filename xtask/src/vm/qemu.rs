@@ -38,6 +38,8 @@ pub struct Machine<'a> {
     pub directory: &'a Path,
     /// The directory that the guest may write to.
     pub share: PathBuf,
+    /// The directory with our programs, which the guest may only read.
+    pub programs: &'a Path,
     /// Sticks that are plugged from the start; their images exist.
     pub sticks: &'a [Stick],
     /// What executes it.
@@ -176,11 +178,15 @@ impl Machine<'_> {
             "-device",
             "virtio-9p-pci,fsdev=root,mount_tag=root",
         ]);
-        command.arg("-fsdev").arg(format!(
-            "local,id=share,path={},security_model=none,multidevs=remap",
-            self.share.display()
-        ));
-        command.args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]);
+        let others = [("share", self.share.as_path(), "off"), ("programs", self.programs, "on")];
+        for (name, path, read_only) in others {
+            let path = path.display();
+            command.arg("-fsdev").arg(format!(
+                "local,id={name},path={path},security_model=none,readonly={read_only},\
+                 multidevs=remap"
+            ));
+            command.args(["-device", &format!("virtio-9p-pci,fsdev={name},mount_tag={name}")]);
+        }
     }
 
     fn add_sticks(&self, command: &mut Command) {

@@ -11,7 +11,7 @@ use sekimori_abi::{
 
 use super::{
     DIRECTORY_TOO_MIXED, PATH_TOO_DEEP, Resolved, RuleFacts,
-    candidates::{Candidate, approximate, number, prune, split},
+    candidates::{Candidate, approximate, conditions, number, prune, split},
     sets::{SetKey, Sets},
 };
 use crate::{
@@ -122,7 +122,7 @@ struct Builder<'a> {
     rules: &'a mut Vec<RuleFacts>,
     findings: &'a mut Findings,
     built: Built,
-    synthetic: HashMap<(&'static str, u8, [u64; 10]), u32>,
+    synthetic: HashMap<(&'static str, u8, [u64; 9], u32), u32>,
     overflows: usize,
 }
 
@@ -214,7 +214,7 @@ impl Builder<'_> {
 
     /// The number of a synthetic rule; the same rule is made once.
     fn synthesize(&mut self, id: &'static str, kind: u8, rule: Rule) -> Option<u32> {
-        let key = (id, kind, identity(&rule));
+        let key = (id, kind, conditions(&rule), rule.action);
         if let Some(number) = self.synthetic.get(&key) {
             return Some(*number);
         }
@@ -310,20 +310,4 @@ impl Builder<'_> {
             "join rules that differ only in a name: a condition takes a list of names",
         );
     }
-}
-
-fn identity(rule: &Rule) -> [u64; 10] {
-    let (when, unless) = (&rule.when, &rule.unless);
-    [
-        when.programs,
-        when.users,
-        when.devices,
-        when.destinations,
-        unless.programs,
-        unless.users,
-        unless.devices,
-        unless.destinations,
-        u64::from(rule.has_unless),
-        u64::from(rule.action),
-    ]
 }

@@ -89,7 +89,8 @@ fn implies(from: &Condition, to: &Condition) -> bool {
         && subject(from.destinations, to.destinations)
 }
 
-fn conditions(rule: &Rule) -> [u64; 9] {
+/// What a rule asks, whatever it does.
+pub(super) fn conditions(rule: &Rule) -> [u64; 9] {
     let (when, unless) = (&rule.when, &rule.unless);
     [
         when.programs,
