@@ -96,6 +96,13 @@ impl Buffer {
         }
     }
 
+    /// Whether the last walk depended on the mount that the file was reached by.
+    #[inline(always)]
+    pub fn walked_by_own_mount(self) -> bool {
+        // SAFETY: the buffer is ours.
+        unsafe { (&raw const (*self.scratch).own).read_volatile() != 0 }
+    }
+
     /// Walks a path; answers how that ended.
     #[inline(always)]
     fn walk(self, place: Place) -> u64 {

@@ -90,6 +90,9 @@ impl Policy {
     #[inline(always)]
     pub fn judge(&self, kind: u8, set: u32, facts: &Facts) -> Outcome {
         let set = if set != SET_NONE && self.owns(kind, set) { set } else { SET_NONE };
+        if set == SET_NONE && self.judged_kinds >> kind & 1 == 0 {
+            return Outcome::default();
+        }
         let Some(buffer) = Buffer::acquire() else {
             // Nobody gains by crowding the buffers: what cannot be judged is refused.
             count(kind, counter::LOST_SCRATCH);
@@ -152,12 +155,18 @@ impl Policy {
             let Some(buffer) = Buffer::acquire() else {
                 return SET_UNKNOWN;
             };
-            let set = match buffer.state_of(self, Place::of_opened(file, inode)) {
-                Some(state) => path::sets_of(self, state).0,
-                None => SET_UNKNOWN,
-            };
+            let stamp = path::stamp(self);
+            let state = buffer.state_of(self, Place::of_opened(file, inode));
+            // What depends on the mount that this very open came by is not true for others.
+            let by_own_mount = buffer.walked_by_own_mount();
             buffer.release();
-            path::remember(self, inode, set);
+            let Some(state) = state else {
+                return SET_UNKNOWN;
+            };
+            let set = path::sets_of(self, state).0;
+            if !by_own_mount {
+                path::remember(stamp, inode, set);
+            }
             set
         }
     }

@@ -176,6 +176,10 @@ pub struct Scratch {
     pub end: u64,
     /// 1 when the walk came through the host's root file system.
     pub home: u64,
+    /// 1 when it came through a file system that somebody mounted in a user namespace.
+    pub stranger: u64,
+    /// 1 when it left a file system through the mount that the file was reached by.
+    pub own: u64,
     /// Of the search for a superblock's mount: its root, what comes next, what was found.
     pub whole: u64,
     pub next_mount: u64,

@@ -74,8 +74,9 @@ pub const INCOMPLETE: u64 = 0;
 pub const COMPLETE: u64 = 1;
 /// It reached the root of a file system that is mounted nowhere, or only in parts.
 pub const IN_FILE_SYSTEM: u64 = 2;
-/// It reached a root that is not the host's: of a mount tree that hangs nowhere in the host's, or of
-/// files that have no place at all. Nothing there carries a label, whatever it is called.
+/// It came through a file system that somebody mounted in a user namespace, or reached a root that is
+/// not the host's: of a mount tree that hangs nowhere in it, or of files that have no place at all.
+/// Nothing there carries a label, whatever it is called.
 pub const FOREIGN: u64 = 3;
 /// It goes on.
 const WALKING: u64 = 4;
@@ -102,14 +103,19 @@ pub extern "C" fn walk_path(buffer: u32) -> u64 {
         put(&raw mut (*scratch).state, WALKING);
         put(&raw mut (*scratch).cut, 0);
         put(&raw mut (*scratch).home, 0);
+        put(&raw mut (*scratch).stranger, 0);
+        put(&raw mut (*scratch).own, 0);
         let start = take(&raw const (*scratch).used);
         enter_file_system(buffer);
         for step in 0..PATH_DEPTH_MAX {
             let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
             put(hash, climb(buffer, start));
         }
-        let end = take(&raw const (*scratch).state);
-        if end == WALKING { INCOMPLETE } else { end }
+        match take(&raw const (*scratch).state) {
+            WALKING => INCOMPLETE,
+            COMPLETE if take(&raw const (*scratch).stranger) != 0 => FOREIGN,
+            end => end,
+        }
     }
 }
 
@@ -127,6 +133,10 @@ pub extern "C" fn enter_file_system(buffer: u32) -> u32 {
         let superblock = pointer(dentry, &DENTRY_SB);
         put(&raw mut (*scratch).superblock, superblock as u64);
         let whole = host_mount(buffer);
+        let namespace = pointer(superblock, &SB_USER_NAMESPACE);
+        if !pointer(namespace, &USER_NAMESPACE_PARENT).is_null() {
+            put(&raw mut (*scratch).stranger, 1);
+        }
         let is_root = probed::<u32>(superblock, &SB_DEV) as usize == ROOT_DEVICE.get();
         let own = take(&raw const (*scratch).mount);
         if whole == TOO_MANY {
@@ -136,9 +146,14 @@ pub extern "C" fn enter_file_system(buffer: u32) -> u32 {
             put(&raw mut (*scratch).cross, if is_root { 0 } else { whole });
             put(&raw mut (*scratch).end, COMPLETE);
         } else if own != 0 {
-            let root = pointer((own as *const u8).wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
+            let own = own as *const u8;
+            let root = pointer(own.wrapping_add(MOUNT_MNT.get()), &VFSMOUNT_ROOT);
             put(&raw mut (*scratch).top, root as u64);
-            put(&raw mut (*scratch).cross, own);
+            put(&raw mut (*scratch).own, 1);
+            // A mount that was taken away hangs nowhere any more.
+            let gone = pointer(own, &MOUNT_NAMESPACE).is_null();
+            put(&raw mut (*scratch).cross, if gone { 0 } else { own as u64 });
+            put(&raw mut (*scratch).end, INCOMPLETE);
             if is_root {
                 put(&raw mut (*scratch).home, 1);
             }
@@ -316,7 +331,7 @@ const EPOCH_BITS: u32 = 24;
 
 /// What has to be the same for a remembered set to be still true: policy and tree.
 #[inline(always)]
-fn stamp(policy: &Policy) -> u64 {
+pub fn stamp(policy: &Policy) -> u64 {
     let epoch = match EPOCH.get(0) {
         Some(epoch) => *epoch & ((1 << EPOCH_BITS) - 1),
         None => 0,
@@ -340,17 +355,17 @@ pub unsafe fn remembered(policy: &Policy, inode: *const u8) -> Option<u32> {
     (word >> SET_BITS == stamp(policy)).then_some(word as u16 as u32)
 }
 
-/// Remembers an inode's set under this policy.
+/// Remembers an inode's set. The stamp is older than the walk that found it.
 ///
 /// # Safety
 /// `inode` must be a typed pointer.
 #[inline(always)]
-pub unsafe fn remember(policy: &Policy, inode: *const u8, set: u32) {
+pub unsafe fn remember(stamp: u64, inode: *const u8, set: u32) {
     // SAFETY: by contract.
     let cell = unsafe { LABELS.get_or_insert_ptr_mut(inode as *mut inode, None) };
     if !cell.is_null() {
         // SAFETY: not null.
-        unsafe { cell.write_volatile(stamp(policy) << SET_BITS | set as u64) };
+        unsafe { cell.write_volatile(stamp << SET_BITS | set as u64) };
     }
 }
 

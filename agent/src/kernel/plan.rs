@@ -80,8 +80,12 @@ const PLAN: &[Plan] = plan! {
     "process_fork" Tracepoint "sched_process_fork", "process ancestry";
     "process_exit" Tracepoint "sched_process_exit", "exit";
     "file_open" Lsm "file_open", "file.open";
-    "path_rename" Lsm "path_rename", "file.open (rename)", lost "renames out of labelled places";
-    "path_link" Lsm "path_link", "file.open (link)", lost "hard links out of labelled places";
+    "rename_labelled" Lsm "inode_rename", "file.open (rename)";
+    "link_labelled" Lsm "inode_link", "file.open (link)";
+    "path_rename" Lsm "path_rename", "file.open (rename)",
+        lost "renames out of labelled places on file systems that are mounted in parts";
+    "path_link" Lsm "path_link", "file.open (link)",
+        lost "hard links out of labelled places on file systems that are mounted in parts";
     "failed_open" Exit "path_openat", "file.open (failed)", lost "failed opens in labelled places";
     "sb_kern_mount" Lsm "sb_kern_mount", "usb.mount";
     "inode_create" Lsm "inode_create", "usb.write";

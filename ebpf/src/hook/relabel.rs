@@ -6,6 +6,7 @@ use sekimori_abi::{
     event::{kind, operation},
     table::{SET_NONE, SET_UNKNOWN},
 };
+use sekimori_decide::Outcome;
 
 use super::{ALLOWED, REFUSED};
 use crate::{
@@ -16,22 +17,49 @@ use crate::{
     read::{pointer, probed, typed},
 };
 
+/// `RENAME_EXCHANGE` (include/uapi/linux/fs.h).
+const RENAME_EXCHANGE: u32 = 2;
+
+/// The hooks on inodes see every move, also one that overlayfs makes in its upper layer, and each
+/// direction of an exchange. They do not see mounts: where the place of a file depends on the mount
+/// it is reached by, the hooks on paths judge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hook {
+    Inode,
+    Path,
+}
+
+#[lsm(hook = "inode_rename")]
+pub fn rename_labelled(ctx: LsmContext) -> i32 {
+    let (old, new) = (Place::of_dentry(ctx.arg(1)), Place::of_dentry(ctx.arg(3)));
+    check(Hook::Inode, operation::RENAME, old, new)
+}
+
+#[lsm(hook = "inode_link")]
+pub fn link_labelled(ctx: LsmContext) -> i32 {
+    let (old, new) = (Place::of_dentry(ctx.arg(0)), Place::of_dentry(ctx.arg(2)));
+    check(Hook::Inode, operation::LINK, old, new)
+}
+
 #[lsm(hook = "path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
-    let directory: *const u8 = ctx.arg(0);
-    let dentry: *const u8 = ctx.arg(1);
-    let new_directory: *const u8 = ctx.arg(2);
-    let new: *const u8 = ctx.arg(3);
-    check(operation::RENAME, place_in(directory, dentry), place_in(new_directory, new))
+    let flags: u64 = ctx.arg(4);
+    let old = place_in(ctx.arg(0), ctx.arg(1));
+    let new = place_in(ctx.arg(2), ctx.arg(3));
+    if flags as u32 & RENAME_EXCHANGE != 0
+        && check(Hook::Path, operation::RENAME, new, old) == REFUSED
+    {
+        return REFUSED;
+    }
+    check(Hook::Path, operation::RENAME, old, new)
 }
 
 #[lsm(hook = "path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
-    let old: *const u8 = ctx.arg(0);
     let new_directory: *const u8 = ctx.arg(1);
-    let new: *const u8 = ctx.arg(2);
     // A link never crosses mounts: the old name is seen through the new one's.
-    check(operation::LINK, place_in(new_directory, old), place_in(new_directory, new))
+    let old = place_in(new_directory, ctx.arg(0));
+    check(Hook::Path, operation::LINK, old, place_in(new_directory, ctx.arg(2)))
 }
 
 /// A dentry as seen through the mount of `directory`, a `struct path`.
@@ -41,7 +69,7 @@ fn place_in(directory: *const u8, dentry: *const u8) -> Place {
 }
 
 #[inline(always)]
-fn check(operation: u8, old: Place, new: Place) -> i32 {
+fn check(hook: Hook, operation: u8, old: Place, new: Place) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
@@ -52,10 +80,15 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
     }
     let mode = probed::<u16>(inode, &INODE_MODE);
     let directory = mode & S_IFMT == S_IFDIR;
-    let Some(set) = moved_set(&policy, old, new, directory) else {
+    let Some(set) = moved_set(&policy, hook, old, new, directory) else {
         return ALLOWED;
     };
-    if operation == operation::RENAME {
+    let outcome = if set == SET_NONE || !policy.judges(kind::FILE_OPEN, set) {
+        Outcome::default()
+    } else {
+        policy.judge(kind::FILE_OPEN, set, &policy.actor())
+    };
+    if operation == operation::RENAME && !outcome.denies() {
         if directory {
             path::forget_all();
         } else {
@@ -63,10 +96,6 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
             unsafe { path::forget(inode) };
         }
     }
-    if set == SET_NONE || !policy.judges(kind::FILE_OPEN, set) {
-        return ALLOWED;
-    }
-    let outcome = policy.judge(kind::FILE_OPEN, set, &policy.actor());
     if outcome.action == 0 {
         return ALLOWED;
     }
@@ -84,19 +113,26 @@ fn check(operation: u8, old: Place, new: Place) -> i32 {
 }
 
 /// Set of what the move would carry to a place where labels fall differently: the file's own, or
-/// for a directory everything that can lie below it. `None` when labels fall the same there.
+/// for a directory everything that can lie below it. `None` when labels fall the same there, or when
+/// the other hook judges.
 #[inline(always)]
-fn moved_set(policy: &Policy, old: Place, new: Place, directory: bool) -> Option<u32> {
+fn moved_set(policy: &Policy, hook: Hook, old: Place, new: Place, directory: bool) -> Option<u32> {
     let Some(buffer) = Buffer::acquire() else {
         return Some(SET_UNKNOWN);
     };
     let from = buffer.state_of(policy, old);
+    let mut by_mount = buffer.walked_by_own_mount();
     let to = buffer.state_of(policy, new);
+    by_mount |= buffer.walked_by_own_mount();
     buffer.release();
     let (Some(from), Some(to)) = (from, to) else {
-        return Some(SET_UNKNOWN);
+        // Not known even with a mount; without one, it may be with one.
+        return match hook {
+            Hook::Path => Some(SET_UNKNOWN),
+            Hook::Inode => None,
+        };
     };
-    if from == to {
+    if from == to || (hook == Hook::Path && !by_mount) {
         return None;
     }
     let (own, below) = path::sets_of(policy, from);

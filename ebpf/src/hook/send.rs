@@ -24,6 +24,8 @@ use crate::{
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
 const TCP_CLOSE: u8 = 7;
+/// `MSG_FASTOPEN` (include/linux/socket.h).
+const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// `SOCK_STREAM` (include/linux/net.h).
 const STREAM: u16 = 1;
 /// `IPPROTO_TCP`.
@@ -104,7 +106,11 @@ fn named_by(sk: *const u8, message: *const u8) -> *const u8 {
     if name.is_null() {
         return null();
     }
-    if probed::<u16>(sk, &SOCK_TYPE) == STREAM && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE {
+    // With fast open it fails there, unless another thread takes the connection away meanwhile.
+    if probed::<u16>(sk, &SOCK_TYPE) == STREAM
+        && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE
+        && probed::<u32>(message, &MSG_FLAGS) & MSG_FASTOPEN == 0
+    {
         return null();
     }
     if probed_at::<u16>(name) == family::UNSPECIFIED

@@ -25,13 +25,16 @@ pub const ALL: &[(&str, Run)] = &[
     ("hard-link-opened-first", hard_link_first),
     ("file-moved-in", file_moved_in),
     ("directory-moved-in", directory_moved_in),
+    ("program-on-a-mount-of-a-user", program_on_mount),
+    ("exchange-refused", exchange),
+    ("renamed-in-the-upper-layer-of-a-user", upper_layer),
     ("many-mounts", many_mounts),
 ];
 
 /// Files in `/srv/secret`, one for each scenario.
-pub const NEVER_OPENED: [&str; 8] = [
+pub const NEVER_OPENED: [&str; 9] = [
     "bind.txt", "file.txt", "user.txt", "root.txt", "overlay.txt", "forged.txt", "many.txt",
-    "exempted.txt",
+    "exempted.txt", "tmpfs.txt",
 ];
 /// Runs `$1` as nobody, who is root in a user namespace of his own and has mounts of his own.
 const IN_NAMESPACE: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups \
@@ -99,6 +102,68 @@ fn forged_program(world: &mut World) -> Result<()> {
                  exec /opt/backup/cat /s/forged.txt";
     refused(&guest::bash(IN_NAMESPACE, &[inner])?)?;
     recorded(world, "/srv/secret/forged.txt")
+}
+
+/// A file system of the user's own over the place of the exempted program.
+fn program_on_mount(world: &mut World) -> Result<()> {
+    let inner = "mount -t tmpfs tmpfs /opt/backup && \
+                 cp /run/sekimori-bin/busybox /opt/backup/cat && \
+                 exec /opt/backup/cat /srv/secret/tmpfs.txt";
+    refused(&guest::bash(IN_NAMESPACE, &[inner])?)?;
+    recorded(world, "/srv/secret/tmpfs.txt")
+}
+
+/// `RENAME_EXCHANGE`: the labelled directory is the second of the two.
+fn exchange(world: &mut World) -> Result<()> {
+    std::fs::create_dir_all("/srv/outside/decoy")?;
+    let script = r#"
+import ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+one, two = (name.encode() for name in sys.argv[1:])
+result = libc.renameat2(-100, one, -100, two, 2)
+if result != -1 or ctypes.get_errno() != errno.EPERM:
+    sys.exit(f"it was not refused: {result} {ctypes.get_errno()}")
+"#;
+    let decoy = "/srv/outside/decoy";
+    for pair in [[decoy, "/srv/secret/directory"], ["/srv/secret/directory", decoy]] {
+        check::ok(&guest::python(script, &pair)?)?;
+    }
+    let fields = [
+        ("/operation", json!("rename")),
+        ("/file/path", json!("/srv/secret/directory")),
+        ("/verdict", json!("denied")),
+    ];
+    world.records.expect("file.open", &fields)?;
+    Ok(())
+}
+
+/// overlayfs moves the real file in a call that no hook on paths sees.
+fn upper_layer(world: &mut World) -> Result<()> {
+    // A tmpfs: the guest's own root is an overlay, which cannot be an upper layer.
+    let prepare = "mkdir -p /srv/upper && mount -t tmpfs -o mode=0777 tmpfs /srv/upper && \
+                   mkdir -m 0777 /srv/upper/e /srv/upper/w /srv/upper/home && \
+                   mkdir /srv/upper/home/secret && echo TOP-SECRET >/srv/upper/home/secret/a && \
+                   chown -R 65534:65534 /srv/upper/home";
+    check::ok(&guest::bash(prepare, &[])?)?;
+    let label = "paths: [\"/srv/secret/**\"";
+    let policy = World::usual_policy_and("")
+        .replace(label, &format!("{label}, \"/srv/upper/home/secret/**\""));
+    world.policy(&policy)?;
+    let inner = "mount -t overlay -o \
+                 userxattr,lowerdir=/srv/upper/e,upperdir=/srv/upper/home,workdir=/srv/upper/w \
+                 overlay /mnt && mv /mnt/secret/a /mnt/free";
+    let moved = guest::bash(IN_NAMESPACE, &[inner])?;
+    let read = guest::bash("cat /srv/upper/home/free", &[])?;
+    let _ = guest::run("umount", &["-l", "/srv/upper"])?;
+    check::that(moved.status != 0, "the file was moved")?;
+    check::that(!read.text().contains("TOP-SECRET"), "the secret was given away")?;
+    let fields = [
+        ("/file/path", json!("/srv/upper/home/secret/a")),
+        ("/file/new_path", json!("/srv/upper/home/free")),
+        ("/verdict", json!("denied")),
+    ];
+    world.records.expect("file.open", &fields)?;
+    Ok(())
 }
 
 fn exempted(_: &mut World) -> Result<()> {
