@@ -18,13 +18,16 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
         io::ErrorKind::PermissionDenied => ControlError::Permission { path: path.into() },
         _ => ControlError::Connect { path: path.into(), source },
     })?;
-    let broken = |error: io::Error| wrong(path, &error);
-    let line = exchange(stream, request).map_err(broken)?;
-    serde_json::from_slice(&line).map_err(|error| wrong(path, &error))
-}
-
-fn wrong(path: &Path, reason: &dyn std::error::Error) -> ControlError {
-    ControlError::Answer { path: path.into(), reason: reason.to_string() }
+    let wrong = |reason: String| ControlError::Answer { path: path.into(), reason };
+    let line = exchange(stream, request).map_err(|error| match error.kind() {
+        // It listens before the kernel has checked its programs, and answers after that.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => wrong(format!(
+            "nothing within {} s; it may still be starting",
+            CONTROL_TIMEOUT.as_secs()
+        )),
+        _ => wrong(error.to_string()),
+    })?;
+    serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))
 }
 
 fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {
