@@ -185,8 +185,11 @@ pub extern "C" fn climb(buffer: u32, start: u64) -> u64 {
         }
         let parent = pointer(dentry, &DENTRY_PARENT);
         if parent == dentry {
-            put(&raw mut (*scratch).state, placeless(dentry));
-            return 0;
+            let end = placeless(dentry);
+            put(&raw mut (*scratch).state, end);
+            if end != FOREIGN {
+                return 0;
+            }
         }
         put(&raw mut (*scratch).dentry, parent as u64);
         // A qstr holds hash and length (8 bytes), then the name.

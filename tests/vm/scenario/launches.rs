@@ -17,6 +17,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("forbidden-script-refused", script),
     ("forbidden-interpreter-refused", interpreter),
     ("older-program-is-known", older),
+    ("program-in-memory", in_memory),
     ("exit-code", exit_code),
     ("ended-by-signal", signal),
     ("alert-rule", alert),
@@ -165,6 +166,24 @@ fn alert(world: &mut World) -> Result<()> {
         ("/rule", json!("noticed-launch")),
         ("/file/path", json!("/opt/noticed/tool")),
         ("/process/argv", json!(["/opt/noticed/tool", "marker-noticed"])),
+    ];
+    world.records.expect("exec", &fields)?;
+    Ok(())
+}
+
+/// A program that lies in no file system, started by its descriptor (`execveat`).
+fn in_memory(world: &mut World) -> Result<()> {
+    let script = r#"
+import os
+fd = os.memfd_create("hidden")
+os.write(fd, open("/bin/true", "rb").read())
+os.execve(fd, ["true", "marker-memory"], {})
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    let fields = [
+        ("/process/argv/1", json!("marker-memory")),
+        ("/process/exe", json!("/memfd:hidden")),
+        ("/file/unlinked", json!(true)),
     ];
     world.records.expect("exec", &fields)?;
     Ok(())

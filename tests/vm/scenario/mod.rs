@@ -7,6 +7,7 @@ mod launches;
 mod losses;
 mod net;
 mod net_more;
+mod net_ways;
 mod opens;
 mod operator;
 mod places;
@@ -15,6 +16,7 @@ mod prepare;
 mod tell;
 mod usb;
 mod usb_denied;
+mod usb_ways;
 
 use anyhow::Result;
 
@@ -36,15 +38,17 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 14] = [
+    let themes: [(&str, &[(&str, Run)]); 16] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
+        ("usb-ways", usb_ways::ALL),
         ("launches", launches::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
         ("net", net::ALL),
         ("net-more", net_more::ALL),
+        ("net-ways", net_ways::ALL),
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),

@@ -1,0 +1,239 @@
+//! Other ways to send: other calls, rings, pipes, raw sockets.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Run;
+use super::net::uploaded;
+use crate::run::World;
+use crate::sink::Sink;
+use crate::{check, guest};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("sendmmsg-and-zerocopy", many_messages),
+    ("splice-to-socket", splice),
+    ("io-uring-send", io_uring_send),
+    ("sendmmsg-refused", many_messages_refused),
+    ("io-uring-connect-refused", io_uring_connect),
+    ("raw-icmp-refused", raw_icmp),
+    ("accepted-connection", accepted),
+    ("inherited-socket-refused", inherited),
+];
+
+fn many_messages(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.1", 18_201)?;
+    let script = r#"
+import ctypes, socket, sys
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+class msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("name_length", ctypes.c_uint),
+                ("parts", ctypes.POINTER(iovec)), ("count", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+class mmsghdr(ctypes.Structure):
+    _fields_ = [("header", msghdr), ("sent", ctypes.c_uint)]
+libc = ctypes.CDLL(None, use_errno=True)
+peer = socket.create_connection(("127.0.0.1", 18201))
+parts = [iovec(b"a" * 1500, 1500), iovec(b"b" * 500, 500)]
+messages = (mmsghdr * 2)()
+for message, part in zip(messages, parts):
+    message.header.parts = ctypes.pointer(part)
+    message.header.count = 1
+if libc.sendmmsg(peer.fileno(), messages, 2, 0) != 2:
+    sys.exit("sendmmsg failed")
+peer.setsockopt(socket.SOL_SOCKET, 60, 1)
+sent = 0
+while sent < 30000:
+    sent += peer.send(b"z" * (30000 - sent), 0x4000000)
+peer.close()
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    check::equal("bytes that arrived", sink.first()?, 32_000)?;
+    uploaded(world, "close", "127.0.0.1", 18_201, &[("/bytes", json!(32_000))])?;
+    Ok(())
+}
+
+fn splice(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.1", 18_202)?;
+    let script = r#"
+import os, socket
+peer = socket.create_connection(("127.0.0.1", 18202))
+read, write = os.pipe()
+os.write(write, b"s" * 7003)
+done = 0
+while done < 7003:
+    done += os.splice(read, peer.fileno(), 7003 - done)
+peer.close()
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    check::equal("bytes that arrived", sink.first()?, 7003)?;
+    uploaded(world, "close", "127.0.0.1", 18_202, &[("/bytes", json!(7003))])?;
+    Ok(())
+}
+
+/// One request by io_uring, by hand: no library is needed. Arguments: address, port and how.
+const RING: &str = r#"
+import ctypes, errno, mmap, os, socket, struct, sys
+address, port, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+libc = ctypes.CDLL(None, use_errno=True)
+params = ctypes.create_string_buffer(120)
+ring = libc.syscall(425, 4, params)
+if ring < 0:
+    sys.exit("io_uring_setup: " + os.strerror(ctypes.get_errno()))
+numbers = struct.unpack_from("30I", params)
+sq_entries, cq_entries = numbers[0], numbers[1]
+sq_tail, sq_array = numbers[11], numbers[16]
+cq_cqes = numbers[25]
+size = max(sq_array + sq_entries * 4, cq_cqes + cq_entries * 16)
+rings = mmap.mmap(ring, size, offset=0)
+entries = mmap.mmap(ring, sq_entries * 64, offset=0x10000000)
+peer = socket.socket()
+if how == "send":
+    peer.connect((address, port))
+    data = ctypes.create_string_buffer(b"u" * 2345)
+    entry = struct.pack("<BBHiQQIIQ", 26, 0, 0, peer.fileno(), 0, ctypes.addressof(data), 2345, 0, 7)
+else:
+    to = struct.pack("=HH4s8x", 2, socket.htons(port), socket.inet_aton(address))
+    name = ctypes.create_string_buffer(to, len(to))
+    entry = struct.pack("<BBHiQQIIQ", 16, 0, 0, peer.fileno(), len(to), ctypes.addressof(name), 0, 0, 7)
+entries[0:len(entry)] = entry
+rings[sq_array:sq_array + 4] = struct.pack("<I", 0)
+rings[sq_tail:sq_tail + 4] = struct.pack("<I", 1)
+if libc.syscall(426, ring, 1, 1, 1, None, 0) != 1:
+    sys.exit("io_uring_enter: " + os.strerror(ctypes.get_errno()))
+user, result, flags = struct.unpack_from("<QiI", rings, cq_cqes)
+print(result)
+peer.close()
+"#;
+
+fn io_uring_send(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.1", 18_203)?;
+    let output = guest::python(RING, &["127.0.0.1", "18203", "send"])?;
+    check::ok(&output)?;
+    check::equal("result of the send", output.text(), "2345".to_owned())?;
+    check::equal("bytes that arrived", sink.first()?, 2345)?;
+    uploaded(world, "close", "127.0.0.1", 18_203, &[("/bytes", json!(2345))])?;
+    Ok(())
+}
+
+fn refused(world: &World, kind: &str, ip: &str, port: u16) -> Result<()> {
+    let fields = [
+        ("/verdict", json!("denied")),
+        ("/destination/ip", json!(ip)),
+        ("/destination/port", json!(port)),
+    ];
+    world.records.expect(kind, &fields)?;
+    Ok(())
+}
+
+fn many_messages_refused(world: &mut World) -> Result<()> {
+    let sink = Sink::start("datagram", "127.0.0.2", 18_204)?;
+    let script = r#"
+import ctypes, errno, socket, struct, sys
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+class msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("name_length", ctypes.c_uint),
+                ("parts", ctypes.POINTER(iovec)), ("count", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+class mmsghdr(ctypes.Structure):
+    _fields_ = [("header", msghdr), ("sent", ctypes.c_uint)]
+libc = ctypes.CDLL(None, use_errno=True)
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+part = iovec(b"leak", 4)
+def to(address, port):
+    return struct.pack("=HH4s8x", 2, socket.htons(port), socket.inet_aton(address))
+# The first goes to a permitted address: the second is judged all the same.
+names = [to("127.0.0.1", 9), to("127.0.0.2", 18204)]
+messages = (mmsghdr * 2)()
+for message, name in zip(messages, names):
+    message.header.name, message.header.name_length = name, len(name)
+    message.header.parts, message.header.count = ctypes.pointer(part), 1
+sent = libc.sendmmsg(peer.fileno(), messages, 2, 0)
+if sent != 1:
+    sys.exit(f"it was not refused: {sent}")
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    refused(world, "net.upload", "127.0.0.2", 18_204)?;
+    check::equal("datagrams", sink.received()?, Vec::new())
+}
+
+fn io_uring_connect(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.2", 18_205)?;
+    let output = guest::python(RING, &["127.0.0.2", "18205", "connect"])?;
+    check::ok(&output)?;
+    check::equal("result of the connect", output.text(), "-1".to_owned())?;
+    refused(world, "net.connect", "127.0.0.2", 18_205)?;
+    check::equal("connections", sink.received()?, Vec::new())
+}
+
+/// An echo request can carry anything.
+fn raw_icmp(world: &mut World) -> Result<()> {
+    let script = r#"
+import errno, socket, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+try:
+    peer.sendto(b"\x08\0\xf7\xff\0\0\0\0leak", ("127.0.0.2", 0))
+except OSError as error:
+    assert error.errno == errno.EPERM, error
+else:
+    sys.exit("it was not refused")
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    refused(world, "net.upload", "127.0.0.2", 0)
+}
+
+/// Who answers a connection that somebody else made sends, too.
+fn accepted(world: &mut World) -> Result<()> {
+    let script = r#"
+import socket
+server = socket.create_server(("127.0.0.1", 18206))
+client = socket.create_connection(("127.0.0.1", 18206), source_address=("127.0.0.1", 18207))
+peer, _ = server.accept()
+peer.sendall(b"r" * 8765)
+peer.close()
+while client.recv(65536):
+    pass
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    uploaded(world, "close", "127.0.0.1", 18_207, &[("/bytes", json!(8765))])?;
+    Ok(())
+}
+
+/// The connection is older than the rule, and its sender got it from its parent.
+fn inherited(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.8", 18_208)?;
+    let script = r#"
+import os, socket, subprocess, sys, time
+peer = socket.create_connection(("127.0.0.8", 18208))
+open("/run/inherited-connected", "w").close()
+end = time.monotonic() + 60
+while not os.path.exists("/run/inherited-go") and time.monotonic() < end:
+    time.sleep(0.05)
+child = "import errno, os, sys\ntry: os.write(0, b'leak')\n" \
+        "except OSError as error: assert error.errno == errno.EPERM, error\n" \
+        "else: sys.exit('it was not refused')"
+sys.exit(subprocess.run([sys.executable, "-I", "-S", "-c", child], stdin=peer).returncode)
+"#;
+    let (connected, go) = ("/run/inherited-connected", "/run/inherited-go");
+    for name in [connected, go] {
+        let _ = std::fs::remove_file(name);
+    }
+    let mut command = std::process::Command::new("python3");
+    command.args(["-I", "-S", "-c", script]);
+    let log = std::path::Path::new("/run/inherited.log");
+    let mut sender = guest::Background::start(command, log)?;
+    guest::until("the sender is connected", crate::limits::PROGRAM_TIMEOUT, || {
+        Ok(std::path::Path::new(connected).exists())
+    })?;
+    let policy = World::usual_policy_and("").replace("\"127.0.0.4/32\"", "\"127.0.0.8/32\"");
+    world.policy(&policy)?;
+    guest::write(go, "")?;
+    let status = sender.wait()?;
+    let said = std::fs::read_to_string(log)?;
+    check::that(status == 0, format!("the sender said {said:?}"))?;
+    refused(world, "net.upload", "127.0.0.8", 18_208)?;
+    check::equal("bytes that arrived", sink.first()?, 0)
+}

@@ -1,0 +1,204 @@
+//! Other ways onto a stick: other calls, other file systems, other mounts.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Run;
+use crate::run::World;
+use crate::{check, guest};
+use guest::{OTHER, OTHER_SERIAL, USB, USB_SERIAL};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("pwritev2-and-splice", vectors),
+    ("io-uring-write", io_uring),
+    ("exfat", exfat),
+    ("tmpfile-refused", tmpfile),
+    ("remount-refused", remount),
+    ("new-mount-calls-refused", new_mount_calls),
+    ("chroot-refused", other_root),
+    ("pid-and-user-namespace-refused", namespaces),
+];
+
+fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
+    let fields = [
+        ("/operation", json!("close")),
+        ("/file/path", json!(path)),
+        ("/file/device/serial", json!(serial)),
+        ("/bytes", json!(bytes)),
+        ("/verdict", json!("allowed")),
+    ];
+    world.records.expect("usb.write", &fields)?;
+    Ok(())
+}
+
+fn denied(world: &World, operation: &str, path: &str) -> Result<()> {
+    let fields = [
+        ("/operation", json!(operation)),
+        ("/file/path", json!(path)),
+        ("/file/device/serial", json!(OTHER_SERIAL)),
+        ("/verdict", json!("denied")),
+        ("/rule", json!("usb-only-company")),
+    ];
+    world.records.expect("usb.write", &fields)?;
+    Ok(())
+}
+
+fn nothing_arrived() -> Result<()> {
+    let arrived = Path::new(&format!("{OTHER}/new.txt")).exists();
+    check::that(!arrived, "something arrived on the stick")
+}
+
+fn vectors(world: &mut World) -> Result<()> {
+    let script = r#"
+import os, sys
+fd = os.open(sys.argv[1] + "/pwritev2.bin", os.O_CREAT | os.O_WRONLY)
+os.pwritev(fd, [b"a" * 700, b"b" * 77], 0, os.RWF_SYNC)
+os.close(fd)
+fd = os.open(sys.argv[1] + "/splice.bin", os.O_CREAT | os.O_WRONLY)
+read, write = os.pipe()
+os.write(write, b"s" * 5000)
+done = 0
+while done < 5000:
+    done += os.splice(read, fd, 5000 - done)
+os.close(fd)
+"#;
+    check::ok(&guest::python(script, &[USB])?)?;
+    closed(world, USB_SERIAL, &format!("{USB}/pwritev2.bin"), 777)?;
+    closed(world, USB_SERIAL, &format!("{USB}/splice.bin"), 5000)
+}
+
+/// One `IORING_OP_WRITE`, by hand: no library is needed.
+fn io_uring(world: &mut World) -> Result<()> {
+    let script = r#"
+import ctypes, mmap, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+params = ctypes.create_string_buffer(120)
+ring = libc.syscall(425, 4, params)
+if ring < 0:
+    sys.exit("io_uring_setup: " + os.strerror(ctypes.get_errno()))
+numbers = struct.unpack_from("30I", params)
+sq_entries, cq_entries = numbers[0], numbers[1]
+sq_tail, sq_array = numbers[11], numbers[16]
+cq_cqes = numbers[25]
+size = max(sq_array + sq_entries * 4, cq_cqes + cq_entries * 16)
+rings = mmap.mmap(ring, size, offset=0)
+entries = mmap.mmap(ring, sq_entries * 64, offset=0x10000000)
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+data = ctypes.create_string_buffer(b"u" * 4321)
+entry = struct.pack("<BBHiQQIIQ", 23, 0, 0, fd, 0, ctypes.addressof(data), 4321, 0, 7)
+entries[0:len(entry)] = entry
+rings[sq_array:sq_array + 4] = struct.pack("<I", 0)
+rings[sq_tail:sq_tail + 4] = struct.pack("<I", 1)
+if libc.syscall(426, ring, 1, 1, 1, None, 0) != 1:
+    sys.exit("io_uring_enter: " + os.strerror(ctypes.get_errno()))
+user, result, flags = struct.unpack_from("<QiI", rings, cq_cqes)
+assert (user, result) == (7, 4321), (user, result)
+os.close(fd)
+"#;
+    let path = format!("{USB}/io-uring.bin");
+    check::ok(&guest::python(script, &[&path])?)?;
+    closed(world, USB_SERIAL, &path, 4321)
+}
+
+fn exfat(world: &mut World) -> Result<()> {
+    let (serial, at) = ("SEKI0004", "/mnt/exfat");
+    check::ok(&guest::run("sekimori-stick", &["plug", serial, "64M:exfat"])?)?;
+    guest::mount(serial, at)?;
+    let path = format!("{at}/見積書.bin");
+    let script = "head -c 200001 /dev/urandom >/tmp/exfat.bin && cp /tmp/exfat.bin \"$1\"";
+    let output = guest::bash(script, &[&path])?;
+    check::ok(&guest::run("umount", &[at])?)?;
+    check::ok(&guest::run("sekimori-stick", &["unplug", serial])?)?;
+    check::ok(&output)?;
+    closed(world, serial, &path, 200_001)
+}
+
+/// A file without a name, which a link would give one.
+fn tmpfile(world: &mut World) -> Result<()> {
+    let script = r#"
+import errno, os, sys
+try:
+    fd = os.open(sys.argv[1], os.O_TMPFILE | os.O_WRONLY)
+except OSError as error:
+    assert error.errno == errno.EPERM, error
+else:
+    sys.exit("it was not refused")
+"#;
+    check::ok(&guest::python(script, &[OTHER])?)?;
+    let fields = [
+        ("/operation", json!("open")),
+        ("/file/device/serial", json!(OTHER_SERIAL)),
+        ("/verdict", json!("denied")),
+    ];
+    world.records.expect("usb.write", &fields)?;
+    Ok(())
+}
+
+fn remount(world: &mut World) -> Result<()> {
+    let script = "mount -o remount,ro \"$1\" && mount -o remount,rw \"$1\" && \
+                  cp /srv/personal/a.txt \"$1/new.txt\"";
+    check::refused(&guest::bash(script, &[OTHER])?)?;
+    nothing_arrived()?;
+    denied(world, "create", &format!("{OTHER}/new.txt"))
+}
+
+/// `fsopen`, `fsconfig`, `fsmount` and `move_mount`, by their numbers.
+fn new_mount_calls(world: &mut World) -> Result<()> {
+    let device = guest::run("sekimori-stick", &["device", OTHER_SERIAL])?.text();
+    let script = r#"
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    result = libc.syscall(*arguments)
+    if result < 0:
+        sys.exit(f"{arguments[0]}: {os.strerror(ctypes.get_errno())}")
+    return result
+device, at = (name.encode() for name in sys.argv[1:])
+context = call(430, b"ext4", 0)
+call(431, context, 1, b"source", device, 0)
+call(431, context, 6, None, None, 0)
+mount = call(432, context, 0, 0)
+os.makedirs(at, exist_ok=True)
+call(429, mount, b"", -100, at, 4)
+try:
+    open(at + b"/new.txt", "w")
+except OSError as error:
+    assert error.errno == errno.EPERM, error
+else:
+    sys.exit("it was not refused")
+"#;
+    let at = "/mnt/new-calls";
+    check::ok(&guest::run("umount", &[OTHER])?)?;
+    let output = guest::python(script, &[&device, at]);
+    let arrived = Path::new(&format!("{at}/new.txt")).exists();
+    let _ = guest::run("umount", &[at])?;
+    guest::mount(OTHER_SERIAL, OTHER)?;
+    check::ok(&output?)?;
+    check::that(!arrived, "something arrived on the stick")?;
+    denied(world, "create", &format!("{at}/new.txt"))?;
+    let fields = [
+        ("/file/device/serial", json!(OTHER_SERIAL)),
+        ("/file/path", json!(at)),
+        ("/process/comm", json!("python3")),
+    ];
+    world.records.expect("usb.mount", &fields)?;
+    Ok(())
+}
+
+fn other_root(world: &mut World) -> Result<()> {
+    let script = "cp /run/sekimori-bin/busybox /mnt/busybox && \
+                  chroot /mnt /busybox cp /busybox /other/new.txt";
+    check::refused(&guest::bash(script, &[])?)?;
+    nothing_arrived()?;
+    denied(world, "create", &format!("{OTHER}/new.txt"))
+}
+
+fn namespaces(world: &mut World) -> Result<()> {
+    let script = "unshare --user --map-root-user --mount --pid --fork \
+                  cp /srv/personal/a.txt \"$1/new.txt\"";
+    check::refused(&guest::bash(script, &[OTHER])?)?;
+    nothing_arrived()?;
+    denied(world, "create", &format!("{OTHER}/new.txt"))
+}
