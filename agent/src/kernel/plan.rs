@@ -142,9 +142,8 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<Vec<Feature>, KernelError> {
 
 /// Loads and attaches what can be.
 pub(super) fn try_attach(loaded: &mut Loaded) -> Vec<Feature> {
-    PLAN.iter()
-        .filter_map(|plan| (plan.needed)(loaded).then(|| attach_one(plan, loaded)))
-        .collect()
+    let needed: Vec<_> = PLAN.iter().filter(|plan| (plan.needed)(loaded)).collect();
+    needed.into_iter().map(|plan| attach_one(plan, loaded)).collect()
 }
 
 fn attach_one(plan: &Plan, loaded: &mut Loaded) -> Feature {
