@@ -73,6 +73,14 @@ pub fn python<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Result<Output> 
     run_command(command)
 }
 
+/// Runs a Python script that has `submit` of `ring.py` to its end.
+///
+/// # Errors
+/// When it does not end.
+pub fn ring<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Result<Output> {
+    python(&format!("{}{script}", include_str!("ring.py")), arguments)
+}
+
 /// Runs a prepared command to its end.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! `sekimori-agent`: the daemon.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -209,7 +209,8 @@ fn a_path_gets_its_mount_point(#[case] minor: u32, #[case] path: &[u8], #[case] 
 fn an_unmounted_stick_keeps_its_place_until_another_takes_the_number() {
     let gone = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_vec();
     let other = b"50 22 8:17 / /mnt/b rw - vfat /dev/sdb1 rw\n".to_vec();
-    let mut mounts = Mounts::new(Box::new(Tables([TABLE.to_vec(), gone.clone(), gone, other].into())));
+    let tables = [TABLE.to_vec(), gone.clone(), gone, other];
+    let mut mounts = Mounts::new(Box::new(Tables(tables.into())));
     let stick = 8 << 20 | 17;
     let first = mounts.locate(stick, b"/x");
     assert!(first.is_some());

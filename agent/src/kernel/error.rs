@@ -25,7 +25,8 @@ impl KernelError {
         let denied = text.contains("Operation not permitted") || text.contains("os error 13");
         if denied {
             Self::Permission(format!(
-                "{what}: {text}\n  run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
+                "{what}: {text}\n  run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and \
+                 CAP_DAC_OVERRIDE"
             ))
         } else {
             Self::Other(format!("{what}: {text}"))

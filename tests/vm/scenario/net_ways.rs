@@ -72,44 +72,24 @@ peer.close()
     Ok(())
 }
 
-/// One request by io_uring, by hand: no library is needed. Arguments: address, port and how.
+/// Arguments: address, port and how.
 const RING: &str = r#"
-import ctypes, errno, mmap, os, socket, struct, sys
 address, port, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-libc = ctypes.CDLL(None, use_errno=True)
-params = ctypes.create_string_buffer(120)
-ring = libc.syscall(425, 4, params)
-if ring < 0:
-    sys.exit("io_uring_setup: " + os.strerror(ctypes.get_errno()))
-numbers = struct.unpack_from("30I", params)
-sq_entries, cq_entries = numbers[0], numbers[1]
-sq_tail, sq_array = numbers[11], numbers[16]
-cq_cqes = numbers[25]
-size = max(sq_array + sq_entries * 4, cq_cqes + cq_entries * 16)
-rings = mmap.mmap(ring, size, offset=0)
-entries = mmap.mmap(ring, sq_entries * 64, offset=0x10000000)
 peer = socket.socket()
 if how == "send":
     peer.connect((address, port))
     data = ctypes.create_string_buffer(b"u" * 2345)
-    entry = struct.pack("<BBHiQQIIQ", 26, 0, 0, peer.fileno(), 0, ctypes.addressof(data), 2345, 0, 7)
+    print(submit(26, peer.fileno(), 0, ctypes.addressof(data), 2345))
 else:
     to = struct.pack("=HH4s8x", 2, socket.htons(port), socket.inet_aton(address))
     name = ctypes.create_string_buffer(to, len(to))
-    entry = struct.pack("<BBHiQQIIQ", 16, 0, 0, peer.fileno(), len(to), ctypes.addressof(name), 0, 0, 7)
-entries[0:len(entry)] = entry
-rings[sq_array:sq_array + 4] = struct.pack("<I", 0)
-rings[sq_tail:sq_tail + 4] = struct.pack("<I", 1)
-if libc.syscall(426, ring, 1, 1, 1, None, 0) != 1:
-    sys.exit("io_uring_enter: " + os.strerror(ctypes.get_errno()))
-user, result, flags = struct.unpack_from("<QiI", rings, cq_cqes)
-print(result)
+    print(submit(16, peer.fileno(), len(to), ctypes.addressof(name), 0))
 peer.close()
 "#;
 
 fn io_uring_send(world: &mut World) -> Result<()> {
     let sink = Sink::start("raw", "127.0.0.1", 18_203)?;
-    let output = guest::python(RING, &["127.0.0.1", "18203", "send"])?;
+    let output = guest::ring(RING, &["127.0.0.1", "18203", "send"])?;
     check::ok(&output)?;
     check::equal("result of the send", output.text(), "2345".to_owned())?;
     check::equal("bytes that arrived", sink.first()?, 2345)?;
@@ -162,7 +142,7 @@ if sent != 1:
 
 fn io_uring_connect(world: &mut World) -> Result<()> {
     let sink = Sink::start("raw", "127.0.0.2", 18_205)?;
-    let output = guest::python(RING, &["127.0.0.2", "18205", "connect"])?;
+    let output = guest::ring(RING, &["127.0.0.2", "18205", "connect"])?;
     check::ok(&output)?;
     check::equal("result of the connect", output.text(), "-1".to_owned())?;
     refused(world, "net.connect", "127.0.0.2", 18_205)?;

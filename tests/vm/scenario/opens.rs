@@ -113,35 +113,14 @@ expect("openat2", openat2)
 /// One `IORING_OP_OPENAT`, by hand: no library is needed.
 fn io_uring(world: &mut World) -> Result<()> {
     let script = r#"
-import ctypes, mmap, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-params = ctypes.create_string_buffer(120)
-ring = libc.syscall(425, 4, params)
-if ring < 0:
-    sys.exit("io_uring_setup: " + os.strerror(ctypes.get_errno()))
-numbers = struct.unpack_from("30I", params)
-sq_entries, cq_entries = numbers[0], numbers[1]
-sq_tail, sq_array = numbers[11], numbers[16]
-cq_cqes = numbers[25]
-size = max(sq_array + sq_entries * 4, cq_cqes + cq_entries * 16)
-rings = mmap.mmap(ring, size, offset=0)
-entries = mmap.mmap(ring, sq_entries * 64, offset=0x10000000)
 path = ctypes.create_string_buffer(sys.argv[1].encode())
-entry = struct.pack("<BBHiQQIIQ", 18, 0, 0, -100, 0, ctypes.addressof(path), 0, 0, 7)
-entries[0:len(entry)] = entry
-rings[sq_array:sq_array + 4] = struct.pack("<I", 0)
-rings[sq_tail:sq_tail + 4] = struct.pack("<I", 1)
-if libc.syscall(426, ring, 1, 1, 1, None, 0) != 1:
-    sys.exit("io_uring_enter: " + os.strerror(ctypes.get_errno()))
-user, result, flags = struct.unpack_from("<QiI", rings, cq_cqes)
-assert user == 7, user
-print(result)
+print(submit(18, -100, 0, ctypes.addressof(path), 0))
 "#;
-    let output = guest::python(script, &[PLAN])?;
+    let output = guest::ring(script, &[PLAN])?;
     check::ok(&output)?;
     check::equal("result of the open by io_uring", output.text(), "-1".to_owned())?;
     denied(world, PLAN)?;
-    let plain = guest::python(script, &["/srv/personal/a.txt"])?;
+    let plain = guest::ring(script, &["/srv/personal/a.txt"])?;
     check::that(plain.text().parse().is_ok_and(|fd: i32| fd > 0), "io_uring opens nothing at all")
 }
 

@@ -19,7 +19,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("mount-namespace-refused", namespace),
 ];
 
-fn denied(world: &World, operation: &str, path: &str) -> Result<()> {
+/// The record of a refused change of `path` on the stick that is on no list.
+pub(super) fn denied(world: &World, operation: &str, path: &str) -> Result<()> {
     let fields = [
         ("/operation", json!(operation)),
         ("/file/path", json!(path)),

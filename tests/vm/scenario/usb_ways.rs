@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Run;
+use super::usb_denied::denied;
 use crate::run::World;
 use crate::{check, guest};
 use guest::{OTHER, OTHER_SERIAL, USB, USB_SERIAL};
@@ -28,18 +29,6 @@ fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
         ("/file/device/serial", json!(serial)),
         ("/bytes", json!(bytes)),
         ("/verdict", json!("allowed")),
-    ];
-    world.records.expect("usb.write", &fields)?;
-    Ok(())
-}
-
-fn denied(world: &World, operation: &str, path: &str) -> Result<()> {
-    let fields = [
-        ("/operation", json!(operation)),
-        ("/file/path", json!(path)),
-        ("/file/device/serial", json!(OTHER_SERIAL)),
-        ("/verdict", json!("denied")),
-        ("/rule", json!("usb-only-company")),
     ];
     world.records.expect("usb.write", &fields)?;
     Ok(())
@@ -72,33 +61,14 @@ os.close(fd)
 /// One `IORING_OP_WRITE`, by hand: no library is needed.
 fn io_uring(world: &mut World) -> Result<()> {
     let script = r#"
-import ctypes, mmap, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-params = ctypes.create_string_buffer(120)
-ring = libc.syscall(425, 4, params)
-if ring < 0:
-    sys.exit("io_uring_setup: " + os.strerror(ctypes.get_errno()))
-numbers = struct.unpack_from("30I", params)
-sq_entries, cq_entries = numbers[0], numbers[1]
-sq_tail, sq_array = numbers[11], numbers[16]
-cq_cqes = numbers[25]
-size = max(sq_array + sq_entries * 4, cq_cqes + cq_entries * 16)
-rings = mmap.mmap(ring, size, offset=0)
-entries = mmap.mmap(ring, sq_entries * 64, offset=0x10000000)
 fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
 data = ctypes.create_string_buffer(b"u" * 4321)
-entry = struct.pack("<BBHiQQIIQ", 23, 0, 0, fd, 0, ctypes.addressof(data), 4321, 0, 7)
-entries[0:len(entry)] = entry
-rings[sq_array:sq_array + 4] = struct.pack("<I", 0)
-rings[sq_tail:sq_tail + 4] = struct.pack("<I", 1)
-if libc.syscall(426, ring, 1, 1, 1, None, 0) != 1:
-    sys.exit("io_uring_enter: " + os.strerror(ctypes.get_errno()))
-user, result, flags = struct.unpack_from("<QiI", rings, cq_cqes)
-assert (user, result) == (7, 4321), (user, result)
+result = submit(23, fd, 0, ctypes.addressof(data), 4321)
+assert result == 4321, result
 os.close(fd)
 "#;
     let path = format!("{USB}/io-uring.bin");
-    check::ok(&guest::python(script, &[&path])?)?;
+    check::ok(&guest::ring(script, &[&path])?)?;
     closed(world, USB_SERIAL, &path, 4321)
 }
 

@@ -152,7 +152,6 @@ fn command_line(argv: &[Vec<u8>]) -> String {
     cut(&text, ARGUMENTS_COLUMNS_MAX)
 }
 
-/// `wait` status in words.
 fn details(event: &Event) -> Vec<String> {
     let mut details = Vec::new();
     if let Some(count) = event.bytes {

@@ -152,4 +152,3 @@ fn columns_are_counted_as_they_look(#[case] text: &str, #[case] columns: usize, 
 fn sizes_are_readable(#[case] count: u64, #[case] text: &str) {
     assert_eq!(bytes(count), text);
 }
-
