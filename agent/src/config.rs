@@ -130,9 +130,7 @@ pub struct Control {
 
 impl Default for Control {
     fn default() -> Self {
-        Self {
-            socket: "/run/sekimori/agent.sock".into(),
-        }
+        Self { socket: "/run/sekimori/agent.sock".into() }
     }
 }
 
@@ -150,10 +148,7 @@ impl Default for Record {
     fn default() -> Self {
         use RecordKind::{Exec, Exit, NetConnect, NetUpload, UsbMount, UsbWrite};
         let kinds = vec![UsbWrite, UsbMount, NetConnect, NetUpload, Exec, Exit];
-        Self {
-            kinds,
-            kernel_log: false,
-        }
+        Self { kinds, kernel_log: false }
     }
 }
 
@@ -161,9 +156,7 @@ impl Record {
     /// The kinds as the policy tables want them: bit `1 << kind`.
     #[must_use]
     pub fn kinds_mask(&self) -> u32 {
-        self.kinds
-            .iter()
-            .fold(0, |mask, kind| mask | 1 << kind.number())
+        self.kinds.iter().fold(0, |mask, kind| mask | 1 << kind.number())
     }
 }
 
@@ -262,25 +255,15 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or what stands in it is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.into(),
-            source,
-        };
+        let read = |source| ConfigError::Read { path: path.into(), source };
         let file = File::open(path).map_err(read)?;
         let mut text = String::new();
         let limit = limits::CONFIG_BYTES_MAX;
-        file.take(limit + 1)
-            .read_to_string(&mut text)
-            .map_err(read)?;
+        file.take(limit + 1).read_to_string(&mut text).map_err(read)?;
         if text.len() as u64 > limit {
             let message =
                 format!("longer than {limit} bytes: this is no configuration of the agent");
-            return Err(ConfigError::Invalid {
-                path: path.into(),
-                line: 1,
-                column: 1,
-                message,
-            });
+            return Err(ConfigError::Invalid { path: path.into(), line: 1, column: 1, message });
         }
         Self::parse(&text, path)
     }
@@ -315,19 +298,8 @@ impl Config {
         let place = document.collector.referenced;
         let collector =
             check_collector(document.collector.value).map_err(|text| refuse(place, text))?;
-        let Document {
-            policy,
-            control,
-            record,
-            ..
-        } = document;
-        Ok(Self {
-            policy,
-            spool,
-            collector,
-            control,
-            record,
-        })
+        let Document { policy, control, record, .. } = document;
+        Ok(Self { policy, spool, collector, control, record })
     }
 }
 
@@ -348,9 +320,7 @@ fn check_spool(spool: &Spool) -> Result<(), String> {
     let (least, most) = (limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX);
     let segment = spool.segment_bytes_max;
     if !(least..=most).contains(&segment) {
-        return Err(format!(
-            "spool.segment_bytes_max is {segment}, expected {least} to {most}"
-        ));
+        return Err(format!("spool.segment_bytes_max is {segment}, expected {least} to {most}"));
     }
     let least = segment * limits::LANE_SEGMENTS_MIN;
     let lanes = [
@@ -367,35 +337,22 @@ fn check_spool(spool: &Spool) -> Result<(), String> {
     }
     if !(1..=60_000).contains(&spool.sync_interval_ms) {
         let value = spool.sync_interval_ms;
-        return Err(format!(
-            "spool.sync_interval_ms is {value}, expected 1 to 60000"
-        ));
+        return Err(format!("spool.sync_interval_ms is {value}, expected 1 to 60000"));
     }
     if !spool.directory.is_absolute() {
         let value = spool.directory.display();
-        return Err(format!(
-            "spool.directory is {value}, expected an absolute path"
-        ));
+        return Err(format!("spool.directory is {value}, expected an absolute path"));
     }
     Ok(())
 }
 
 fn check_collector(document: CollectorDocument) -> Result<Collector, String> {
-    let CollectorDocument {
-        address,
-        ca,
-        cert,
-        key,
-        server_name,
-    } = document;
+    let CollectorDocument { address, ca, cert, key, server_name } = document;
     let tls = match (&address, ca, cert, key) {
         (Address::Unix(_), ..) => None,
-        (Address::Https(_), Some(ca), Some(cert), Some(key)) => Some(Tls {
-            ca,
-            cert,
-            key,
-            server_name,
-        }),
+        (Address::Https(_), Some(ca), Some(cert), Some(key)) => {
+            Some(Tls { ca, cert, key, server_name })
+        }
         (Address::Https(_), ca, cert, key) => {
             let missing: Vec<&str> = [("ca", ca), ("cert", cert), ("key", key)]
                 .into_iter()

@@ -1,9 +1,4 @@
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use rstest::rstest;
 
@@ -28,13 +23,7 @@ fn the_example_shows_the_defaults() {
         server_name: None,
     };
     let address = Address::Https("https://collector.example:7443".into());
-    assert_eq!(
-        config.collector,
-        Collector {
-            address,
-            tls: Some(tls)
-        }
-    );
+    assert_eq!(config.collector, Collector { address, tls: Some(tls) });
 }
 
 #[test]
@@ -43,10 +32,7 @@ fn little_is_needed_and_japanese_names_work() {
         parse("policy: /etc/関守/規則.yaml\ncollector: { address: \"unix:/run/集.sock\" }\n");
     let config = config.unwrap();
     assert_eq!(config.policy, Path::new("/etc/関守/規則.yaml"));
-    assert_eq!(
-        config.collector.address,
-        Address::Unix("/run/集.sock".into())
-    );
+    assert_eq!(config.collector.address, Address::Unix("/run/集.sock".into()));
     assert_eq!(config.collector.tls, None);
     assert_eq!(config.collector.address.to_string(), "unix:/run/集.sock");
 }
@@ -61,31 +47,11 @@ fn kinds_become_bits() {
 
 #[rstest]
 #[case::unknown("collector: { address: \"unix:/c\" }\nspol: 1\n", 2, "spol", "spool")]
-#[case::address(
-    "collector:\n  address: http://c:1\n",
-    2,
-    "http://c:1",
-    "https://HOST:PORT"
-)]
-#[case::no_port(
-    "collector:\n  address: https://c\n",
-    2,
-    "https://c",
-    "https://HOST:PORT"
-)]
+#[case::address("collector:\n  address: http://c:1\n", 2, "http://c:1", "https://HOST:PORT")]
+#[case::no_port("collector:\n  address: https://c\n", 2, "https://c", "https://HOST:PORT")]
 #[case::relative("collector:\n  address: unix:c\n", 2, "unix:c", "unix:/ABSOLUTE/PATH")]
-#[case::keys(
-    "collector:\n  address: https://c:1\n  ca: /a\n",
-    2,
-    "cert, key missing",
-    "enroll"
-)]
-#[case::kind(
-    "collector: { address: \"unix:/c\" }\nrecord:\n  kinds: [exek]\n",
-    3,
-    "exek",
-    "exec"
-)]
+#[case::keys("collector:\n  address: https://c:1\n  ca: /a\n", 2, "cert, key missing", "enroll")]
+#[case::kind("collector: { address: \"unix:/c\" }\nrecord:\n  kinds: [exek]\n", 3, "exek", "exec")]
 #[case::segment(
     "collector: { address: \"unix:/c\" }\nspool:\n  segment_bytes_max: 7\n",
     3,
@@ -108,24 +74,12 @@ fn mistakes_have_a_place(
 ) {
     let error = parse(text).unwrap_err();
     let shown = error.to_string();
-    let ConfigError::Invalid {
-        line,
-        column,
-        message,
-        ..
-    } = error
-    else {
+    let ConfigError::Invalid { line, column, message, .. } = error else {
         panic!("{shown}");
     };
-    assert!(
-        shown.starts_with(&format!("agent.yaml:{line}:{column}: ")),
-        "{shown}"
-    );
+    assert!(shown.starts_with(&format!("agent.yaml:{line}:{column}: ")), "{shown}");
     assert!(column >= 1, "{shown}");
-    assert!(
-        message.contains(found) && message.contains(wanted),
-        "{shown}"
-    );
+    assert!(message.contains(found) && message.contains(wanted), "{shown}");
     assert!(!message.contains('\n'), "{shown}");
     if expected_line > 0 {
         assert_eq!(line, expected_line, "{shown}");
@@ -134,21 +88,14 @@ fn mistakes_have_a_place(
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error = Config::load(Path::new("/nonexistent/agent.yaml"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("/nonexistent/agent.yaml") && error.contains("--config"),
-        "{error}"
-    );
+    let error = Config::load(Path::new("/nonexistent/agent.yaml")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/agent.yaml") && error.contains("--config"), "{error}");
 }
 
 #[test]
 fn a_huge_file_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file()
-        .set_len(limits::CONFIG_BYTES_MAX + 1)
-        .unwrap();
+    file.as_file().set_len(limits::CONFIG_BYTES_MAX + 1).unwrap();
     let error = Config::load(file.path()).unwrap_err().to_string();
     assert!(error.contains("longer than"), "{error}");
 }

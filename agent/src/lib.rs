@@ -17,3 +17,4 @@ pub mod run;
 pub mod ship;
 pub mod spool;
 pub mod tell;
+pub mod usb;

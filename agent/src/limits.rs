@@ -55,6 +55,9 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Wait for the answer to such a ping.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Turns of reading the rings at the end; what comes later is the next agent's.
+pub const STOP_TURNS_MAX: usize = 64;
+
 /// Processes known at one time.
 pub const PROCESSES_MAX: usize = 1 << 16;
 /// Ended processes that are still known, for their last records and their children.

@@ -15,9 +15,7 @@ pub struct Committed {
 impl Committed {
     /// Begins at the last cursor of a store that was just opened.
     pub fn new(cursor: u64) -> Committed {
-        Committed {
-            sender: watch::Sender::new(cursor),
-        }
+        Committed { sender: watch::Sender::new(cursor) }
     }
 
     /// Called by the writer after a commit, before any acknowledgement.
@@ -48,9 +46,7 @@ pub struct Stop {
 
 impl Default for Stop {
     fn default() -> Stop {
-        Stop {
-            sender: watch::Sender::new(false),
-        }
+        Stop { sender: watch::Sender::new(false) }
     }
 }
 
@@ -86,10 +82,7 @@ impl Connected {
     pub fn enter(&self, host: &str) -> ConnectedGuard {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         *streams.entry(host.to_owned()).or_default() += 1;
-        ConnectedGuard {
-            connected: self.clone(),
-            host: host.to_owned(),
-        }
+        ConnectedGuard { connected: self.clone(), host: host.to_owned() }
     }
 
     /// Hosts with at least one open stream, sorted.
@@ -101,11 +94,7 @@ impl Connected {
 
 impl Drop for ConnectedGuard {
     fn drop(&mut self) {
-        let mut streams = self
-            .connected
-            .streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.connected.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = streams.get_mut(&self.host) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -124,15 +113,9 @@ mod tests {
         let committed = Committed::new(5);
         let follower = committed.follow();
         committed.advance(3);
-        assert_eq!(
-            (committed.get(), follower.has_changed().ok()),
-            (5, Some(false))
-        );
+        assert_eq!((committed.get(), follower.has_changed().ok()), (5, Some(false)));
         committed.advance(9);
-        assert_eq!(
-            (committed.get(), follower.has_changed().ok()),
-            (9, Some(true))
-        );
+        assert_eq!((committed.get(), follower.has_changed().ok()), (9, Some(true)));
     }
 
     #[test]

@@ -30,11 +30,6 @@ impl Config {
         store: Option<PathBuf>,
     ) -> Config {
         let store = store.unwrap_or_else(|| dir.join(STORE_FILE));
-        Config {
-            dir,
-            listen,
-            socket,
-            store,
-        }
+        Config { dir, listen, socket, store }
     }
 }

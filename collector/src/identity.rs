@@ -114,16 +114,11 @@ pub fn own_host() -> String {
 /// [`NameError`] says what is allowed.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let first = name
-        .bytes()
-        .next()
-        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if first && name.len() <= PEER_NAME_MAX && name.bytes().all(allowed) {
         return Ok(());
     }
-    Err(NameError {
-        name: name.chars().take(2 * PEER_NAME_MAX).collect(),
-    })
+    Err(NameError { name: name.chars().take(2 * PEER_NAME_MAX).collect() })
 }
 
 impl Peer {
@@ -150,15 +145,11 @@ impl Peer {
         };
         if let Some(name) = uri.strip_prefix(AGENT_PREFIX) {
             check_name(name)?;
-            return Ok(Peer::Agent(Agent {
-                name: name.to_owned(),
-            }));
+            return Ok(Peer::Agent(Agent { name: name.to_owned() }));
         }
         if let Some(name) = uri.strip_prefix(OPERATOR_PREFIX) {
             check_name(name)?;
-            return Ok(Peer::Operator(Operator {
-                name: name.to_owned(),
-            }));
+            return Ok(Peer::Operator(Operator { name: name.to_owned() }));
         }
         Err(IdentityError::Count(0))
     }
@@ -166,12 +157,8 @@ impl Peer {
     /// Someone on the unix socket: an operator if it is root or runs as `own_uid`, else nobody.
     /// Root is also the agent of `host`.
     pub fn from_local_uid(uid: u32, own_uid: u32, host: &str) -> Option<Peer> {
-        let operator = Operator {
-            name: format!("uid {uid}"),
-        };
-        let agent = || Agent {
-            name: host.to_owned(),
-        };
+        let operator = Operator { name: format!("uid {uid}") };
+        let agent = || Agent { name: host.to_owned() };
         (uid == 0 || uid == own_uid).then(|| Peer::Local(operator, (uid == 0).then(agent)))
     }
 
@@ -216,9 +203,7 @@ impl Agent {
     /// An agent out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test(name: &str) -> Agent {
-        Agent {
-            name: name.to_owned(),
-        }
+        Agent { name: name.to_owned() }
     }
 }
 
@@ -291,9 +276,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         for uri in uris {
-            params
-                .subject_alt_names
-                .push(rcgen::SanType::URI((*uri).try_into().unwrap()));
+            params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
         }
         let certificate = params.self_signed(&key).unwrap();
         assert_eq!(Peer::from_certificate(certificate.der()), expected);
@@ -315,30 +298,15 @@ mod tests {
     #[test]
     fn roles_do_not_mix() {
         let mut request = Request::new(());
-        assert_eq!(
-            Agent::of(&request).unwrap_err().code(),
-            tonic::Code::Unauthenticated
-        );
-        request
-            .extensions_mut()
-            .insert(Peer::Agent(Agent { name: "h1".into() }));
+        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::Unauthenticated);
+        request.extensions_mut().insert(Peer::Agent(Agent { name: "h1".into() }));
         assert_eq!(Agent::of(&request).unwrap().name(), "h1");
-        assert_eq!(
-            Operator::of(&request).unwrap_err().code(),
-            tonic::Code::PermissionDenied
-        );
-        request
-            .extensions_mut()
-            .insert(Peer::from_local_uid(0, 990, "h2").unwrap());
+        assert_eq!(Operator::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
+        request.extensions_mut().insert(Peer::from_local_uid(0, 990, "h2").unwrap());
         assert_eq!(Operator::of(&request).unwrap().name(), "uid 0");
         assert_eq!(Agent::of(&request).unwrap().name(), "h2");
-        request
-            .extensions_mut()
-            .insert(Peer::from_local_uid(990, 990, "h2").unwrap());
+        request.extensions_mut().insert(Peer::from_local_uid(990, 990, "h2").unwrap());
         assert_eq!(Operator::of(&request).unwrap().name(), "uid 990");
-        assert_eq!(
-            Agent::of(&request).unwrap_err().code(),
-            tonic::Code::PermissionDenied
-        );
+        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
     }
 }

@@ -48,13 +48,7 @@ pub struct Acceptor {
 /// Both ends of the stream of connections.
 pub fn acceptor() -> (Acceptor, Connections) {
     let (connections, receiver) = mpsc::channel(HANDSHAKES_MAX);
-    (
-        Acceptor {
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            connections,
-        },
-        receiver,
-    )
+    (Acceptor { places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), connections }, receiver)
 }
 
 impl Acceptor {
@@ -83,11 +77,7 @@ impl Acceptor {
                 match shaken {
                     Ok(Ok((stream, peer))) => {
                         let channel = Channel::Tls(Box::new(stream));
-                        let connection = Connection {
-                            channel,
-                            peer,
-                            _place: place,
-                        };
+                        let connection = Connection { channel, peer, _place: place };
                         let _ = connections.send(Ok(connection)).await;
                     }
                     Ok(Err(reason)) => tracing::warn!(%address, reason, "connection refused"),
@@ -119,17 +109,10 @@ impl Acceptor {
                 }
             };
             let Some(peer) = Peer::from_local_uid(uid, own_uid, &host) else {
-                tracing::warn!(
-                    uid,
-                    "unix socket: only root and the collector's user may enter"
-                );
+                tracing::warn!(uid, "unix socket: only root and the collector's user may enter");
                 continue;
             };
-            let connection = Connection {
-                channel: Channel::Unix(stream),
-                peer,
-                _place: place,
-            };
+            let connection = Connection { channel: Channel::Unix(stream), peer, _place: place };
             if self.connections.send(Ok(connection)).await.is_err() {
                 return;
             }
@@ -149,18 +132,9 @@ async fn shake_hands(
     tls: TlsAcceptor,
 ) -> Result<(TlsStream<TcpStream>, Peer), String> {
     // Acknowledgements are small and awaited.
-    stream
-        .set_nodelay(true)
-        .map_err(|error| error.to_string())?;
-    let stream = tls
-        .accept(stream)
-        .await
-        .map_err(|error| error.to_string())?;
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|list| list.first());
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first());
     let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate.to_string())?;
     let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?;
     Ok((stream, peer))

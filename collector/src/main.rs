@@ -28,10 +28,7 @@ Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 77 no permission.
 SEKIMORI_LOG sets what is logged, for instance `debug` or `sekimori_collector=trace`.";
 
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about = "Receives, stores and serves the records of many hosts"
-)]
+#[command(version, about = "Receives, stores and serves the records of many hosts")]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
@@ -106,35 +103,15 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { dir, names } => {
             pki::init(&dir, &names)?;
-            println!(
-                "made the authority and the collector's certificate in {}",
-                dir.display()
-            );
-            println!(
-                "next: sekimori-collector enroll NAME --dir {}",
-                dir.display()
-            );
+            println!("made the authority and the collector's certificate in {}", dir.display());
+            println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
         }
-        Command::Enroll {
-            name,
-            dir,
-            out,
-            operator,
-        } => {
-            let role = if operator {
-                Role::Operator
-            } else {
-                Role::Agent
-            };
+        Command::Enroll { name, dir, out, operator } => {
+            let role = if operator { Role::Operator } else { Role::Agent };
             let out = pki::enroll(&dir, &name, role, out.as_deref())?;
             println!("made the certificate of {role} {name} in {}", out.display());
         }
-        Command::Run {
-            dir,
-            listen,
-            socket,
-            store,
-        } => {
+        Command::Run { dir, listen, socket, store } => {
             run(&Config::new(dir, listen, socket, store))?;
         }
     }
@@ -148,9 +125,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is bound, so that no signal can come too early.
         let mut terminate = signal(SignalKind::terminate())?;
@@ -160,11 +135,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         match &config.socket {
             None => tracing::info!("listening on {}", collector.address()),
             Some(path) => {
-                tracing::info!(
-                    "listening on {} and {}",
-                    collector.address(),
-                    path.display()
-                );
+                tracing::info!("listening on {} and {}", collector.address(), path.display());
             }
         }
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -208,9 +179,5 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });
-    if pki || server {
-        EXIT_USAGE
-    } else {
-        EXIT_FAILED
-    }
+    if pki || server { EXIT_USAGE } else { EXIT_FAILED }
 }

@@ -25,11 +25,7 @@ pub struct Query {
 impl Query {
     /// Reads through `readers`.
     pub fn new(readers: Readers, committed: Committed, connected: Connected) -> Query {
-        Query {
-            readers,
-            committed,
-            connected,
-        }
+        Query { readers, committed, connected }
     }
 }
 
@@ -53,37 +49,21 @@ impl QueryService for Query {
         };
         let newest_first = request.newest_first;
         let position = match request.page.as_str() {
-            "" => Position {
-                upper: self.committed.get(),
-                last: None,
-            },
+            "" => Position { upper: self.committed.get(), last: None },
             token => {
                 let token = Token::from_str(token).map_err(|()| {
                     bad(&"page: not a next_page of this collector; leave it empty to begin")
                 })?;
                 if token.newest_first != newest_first {
-                    return Err(bad(
-                        &"page: newest_first differs from that of the page before",
-                    ));
+                    return Err(bad(&"page: newest_first differs from that of the page before"));
                 }
                 token.position
             }
         };
-        let search = Search {
-            condition,
-            position,
-            limit,
-            newest_first,
-        };
+        let search = Search { condition, position, limit, newest_first };
         let page = self.readers.search(&operator, search).await;
         let page = page.map_err(|error| read_status(&error))?;
-        let next_page = page.next.map(|position| {
-            Token {
-                position,
-                newest_first,
-            }
-            .to_string()
-        });
+        let next_page = page.next.map(|position| Token { position, newest_first }.to_string());
         Ok(Response::new(SearchResponse {
             events: page.events,
             next_page: next_page.unwrap_or_default(),
@@ -95,16 +75,10 @@ impl QueryService for Query {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let operator = Operator::of(&request)?;
-        let stored = self
-            .readers
-            .hosts(&operator)
-            .await
-            .map_err(|error| read_status(&error))?;
+        let stored = self.readers.hosts(&operator).await.map_err(|error| read_status(&error))?;
         let events = stored.iter().map(|host| host.events).sum();
-        let mut hosts: BTreeMap<String, HostStatus> = stored
-            .into_iter()
-            .map(|host| (host.host.clone(), host))
-            .collect();
+        let mut hosts: BTreeMap<String, HostStatus> =
+            stored.into_iter().map(|host| (host.host.clone(), host)).collect();
         for host in self.connected.hosts() {
             let status = hosts.entry(host.clone()).or_default();
             status.host = host;
@@ -144,11 +118,7 @@ impl std::fmt::Display for Token {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let direction = if self.newest_first { 'n' } else { 'o' };
         let (time_ns, cursor) = self.position.last.unwrap_or_default();
-        write!(
-            formatter,
-            "1{direction}.{}.{time_ns}.{cursor}",
-            self.position.upper
-        )
+        write!(formatter, "1{direction}.{}.{time_ns}.{cursor}", self.position.upper)
     }
 }
 
@@ -168,18 +138,9 @@ impl FromStr for Token {
             "1o" => false,
             _ => return Err(()),
         };
-        let last = (
-            time_ns.parse().map_err(|_| ())?,
-            cursor.parse().map_err(|_| ())?,
-        );
-        let position = Position {
-            upper: upper.parse().map_err(|_| ())?,
-            last: Some(last),
-        };
-        Ok(Token {
-            position,
-            newest_first,
-        })
+        let last = (time_ns.parse().map_err(|_| ())?, cursor.parse().map_err(|_| ())?);
+        let position = Position { upper: upper.parse().map_err(|_| ())?, last: Some(last) };
+        Ok(Token { position, newest_first })
     }
 }
 
@@ -205,15 +166,9 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused() {
-        for text in [
-            "x",
-            "1n.1.2",
-            "1n.1.2.3.4",
-            "2n.1.2.3",
-            "1n.-1.2.3",
-            "1o.1.2.３",
-            &"1".repeat(200),
-        ] {
+        for text in
+            ["x", "1n.1.2", "1n.1.2.3.4", "2n.1.2.3", "1n.-1.2.3", "1o.1.2.３", &"1".repeat(200)]
+        {
             assert_eq!(text.parse::<Token>(), Err(()), "{text}");
         }
     }

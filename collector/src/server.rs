@@ -77,27 +77,17 @@ impl Collector {
     pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
         let tls = tls::server_config(&config.dir)?;
         let store = Store::open(&config.store)?;
-        let listen = |source| ServerError::Listen {
-            address: config.listen,
-            source,
-        };
+        let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
         let unix = match &config.socket {
             None => None,
-            Some(path) => Some(socket::bind(path).map_err(|source| ServerError::Socket {
-                path: path.clone(),
-                source,
-            })?),
+            Some(path) => Some(
+                socket::bind(path)
+                    .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
+            ),
         };
-        Ok(Collector {
-            store,
-            tls,
-            tcp,
-            address,
-            unix,
-            stop: Stop::default(),
-        })
+        Ok(Collector { store, tls, tcp, address, unix, stop: Stop::default() })
     }
 
     /// The address it is bound to, with the port that was taken.
@@ -123,10 +113,7 @@ impl Collector {
             None => (None, None),
             Some((listener, file)) => {
                 let own_uid = nix::unistd::geteuid().as_raw();
-                (
-                    Some(tokio::spawn(acceptor.clone().unix(listener, own_uid))),
-                    Some(file),
-                )
+                (Some(tokio::spawn(acceptor.clone().unix(listener, own_uid))), Some(file))
             }
         };
         drop(acceptor);
@@ -189,9 +176,7 @@ fn routes(store: &Store, stop: &Stop) -> Result<Routes, ServerError> {
     ];
     tokio::spawn(async move {
         for name in names {
-            reporter
-                .set_service_status(name, tonic_health::ServingStatus::Serving)
-                .await;
+            reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
         }
     });
     let mut routes = Routes::builder();

@@ -45,13 +45,7 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let identity = identity(path)?;
-    Ok((
-        listener,
-        SocketFile {
-            path: path.to_owned(),
-            identity,
-        },
-    ))
+    Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }
 
 impl Drop for SocketFile {
@@ -81,10 +75,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(20));
         let (_listener, second) = bind(&path).unwrap();
         drop(file);
-        assert!(
-            path.exists(),
-            "the first one's end leaves the second one's file"
-        );
+        assert!(path.exists(), "the first one's end leaves the second one's file");
         drop(second);
         assert!(!path.exists());
         std::fs::write(&path, "a file").unwrap();

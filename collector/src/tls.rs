@@ -44,11 +44,7 @@ pub enum TlsError {
 impl TlsError {
     /// Whether this user may not read a file.
     pub fn is_permission_denied(&self) -> bool {
-        let TlsError::File {
-            source: pem::Error::Io(error),
-            ..
-        } = self
-        else {
+        let TlsError::File { source: pem::Error::Io(error), .. } = self else {
             return false;
         };
         error.kind() == std::io::ErrorKind::PermissionDenied
@@ -64,10 +60,7 @@ pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         let path = dir.join(name);
         // What may not be looked at is there; reading it then says that it is not permitted.
         if path.try_exists().is_ok_and(|exists| !exists) {
-            return Err(TlsError::Missing {
-                path,
-                dir: dir.to_owned(),
-            });
+            return Err(TlsError::Missing { path, dir: dir.to_owned() });
         }
     }
     let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable {
@@ -79,10 +72,8 @@ pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         roots.add(certificate).map_err(|error| unusable(&error))?;
     }
     let key_path = dir.join(SERVER_KEY_FILE);
-    let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|source| TlsError::File {
-        path: key_path,
-        source,
-    })?;
+    let key = PrivateKeyDer::from_pem_file(&key_path)
+        .map_err(|source| TlsError::File { path: key_path, source })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -99,10 +90,7 @@ pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let file = |source| TlsError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let file = |source| TlsError::File { path: path.to_owned(), source };
     let list = CertificateDer::pem_file_iter(path).map_err(file)?;
     let list: Vec<_> = list.collect::<Result<_, _>>().map_err(file)?;
     if list.is_empty() {

@@ -31,12 +31,7 @@ pub struct Watch {
 impl Watch {
     /// Reads through `readers`, woken by `committed`.
     pub fn new(readers: Readers, committed: Committed, stop: Stop) -> Watch {
-        Watch {
-            readers,
-            committed,
-            stop,
-            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
-        }
+        Watch { readers, committed, stop, places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)) }
     }
 }
 
@@ -115,10 +110,7 @@ impl Subscriber {
             let last = committed.wait_for(|last| *last > self.position).await;
             let last = *last.map_err(|_| Status::unavailable("the store is closed"))?;
             let (position, condition) = (self.position, self.condition.clone());
-            let step = self
-                .readers
-                .step(&self.operator, condition, position, last)
-                .await;
+            let step = self.readers.step(&self.operator, condition, position, last).await;
             let step = step.map_err(|error| read_status(&error))?;
             for event in step.events {
                 if !self.tell(event).await {
@@ -130,9 +122,6 @@ impl Subscriber {
     }
 
     async fn tell(&self, event: Event) -> bool {
-        self.answers
-            .send(Ok(SubscribeResponse { event: Some(event) }))
-            .await
-            .is_ok()
+        self.answers.send(Ok(SubscribeResponse { event: Some(event) })).await.is_ok()
     }
 }

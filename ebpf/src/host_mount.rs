@@ -2,7 +2,7 @@
 //! mounts, mount namespaces and containers add younger ones, which give a file other names but
 //! not another place.
 
-use sekimori_abi::limits::{MOUNTS_PER_STEP, MOUNT_STEPS_MAX};
+use sekimori_abi::limits::{MOUNT_STEPS_MAX, MOUNTS_PER_STEP};
 
 use crate::{
     maps::{HOST_MOUNTS, HostMount, SCRATCH, Scratch},

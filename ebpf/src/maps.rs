@@ -11,8 +11,8 @@ use sekimori_abi::{
     event::{Device, Event, Process, counter, kind},
     limits::*,
     table::{
-        Active, Bucket, BucketKey, DeviceKey, Edge, Head, NetworkKey, PlaceKey, PortKey, Rule, Set,
-        State, UserKey,
+        Accounts, Active, Bucket, BucketKey, DeviceKey, Edge, Head, NetworkKey, PlaceKey, PortKey,
+        Rule, Set, State, UserKey,
     },
 };
 
@@ -217,3 +217,6 @@ pub static SEQUENCES: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(kind::COUNT as u32 * counter::COUNT, 0);
+/// Kept by user space alone.
+#[map]
+pub static ACCOUNTS: Array<Accounts> = Array::with_max_entries(1, 0);

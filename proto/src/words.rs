@@ -10,18 +10,12 @@ pub trait Word: Copy + PartialEq + 'static {
 
     /// The word; `unspecified` for the value 0.
     fn word(self) -> &'static str {
-        Self::WORDS
-            .iter()
-            .find(|(value, _)| *value == self)
-            .map_or("unspecified", |(_, word)| word)
+        Self::WORDS.iter().find(|(value, _)| *value == self).map_or("unspecified", |(_, word)| word)
     }
 
     /// The value of a word, spelled exactly so. `unspecified` is not a word one can ask for.
     fn from_word(word: &str) -> Option<Self> {
-        Self::WORDS
-            .iter()
-            .find(|(_, known)| *known == word)
-            .map(|(value, _)| *value)
+        Self::WORDS.iter().find(|(_, known)| *known == word).map(|(value, _)| *value)
     }
 
     /// All words with a comma between, for messages that say what was expected.

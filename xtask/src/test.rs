@@ -48,9 +48,24 @@ struct Count {
 #[derive(Debug)]
 struct Row {
     name: String,
-    count: Count,
+    result: Outcome,
     took: Duration,
+}
+
+/// How one row went.
+#[derive(Debug, Default)]
+struct Outcome {
+    count: Count,
     note: String,
+    /// What failed and why, one line each.
+    failures: Vec<String>,
+}
+
+impl Outcome {
+    /// Something did not get far enough to count its own tests.
+    fn not_run(note: String) -> Self {
+        Self { count: Count { passed: 0, failed: 1 }, note, failures: Vec::new() }
+    }
 }
 
 /// Runs the tests; the last line on stdout is `N passed, M failed`. Returns the exit status.
@@ -78,7 +93,7 @@ pub fn run(options: &Options) -> Result<u8> {
         let built = kernel_programs.and(programs);
         rows.extend(on_every_kernel(&matrix, options, &built));
     } else if let Err(error) = kernel_programs {
-        rows.push(row("kernel programs", || (FAILED, format!("not built: {error:#}"))));
+        rows.push(row("kernel programs", || Outcome::not_run(format!("not built: {error:#}"))));
     }
     Ok(report(&rows))
 }
@@ -93,7 +108,7 @@ fn on_every_kernel(matrix: &Matrix, options: &Options, built: &Result<()>) -> Ve
     let one = |series: &Series| {
         row(&format!("linux {}", series.series), || match built {
             Ok(()) => scenarios(series, options.scenario.as_deref()),
-            Err(error) => (FAILED, format!("not built: {error:#}")),
+            Err(error) => Outcome::not_run(format!("not built: {error:#}")),
         })
     };
     let mut rows = Vec::new();
@@ -101,7 +116,8 @@ fn on_every_kernel(matrix: &Matrix, options: &Options, built: &Result<()>) -> Ve
         std::thread::scope(|scope| {
             let guests: Vec<_> = some.iter().map(|series| scope.spawn(|| one(series))).collect();
             rows.extend(guests.into_iter().map(|guest| {
-                guest.join().unwrap_or_else(|_| row("linux", || (FAILED, "crashed".to_owned())))
+                let crashed = || Outcome::not_run("crashed".to_owned());
+                guest.join().unwrap_or_else(|_| row("linux", crashed))
             }));
         });
     }
@@ -119,40 +135,41 @@ fn programs(repository: &Path, options: &Options) -> Result<()> {
     build::user_programs(repository, false)
 }
 
-/// Something did not get far enough to count its own tests.
-const FAILED: Count = Count { passed: 0, failed: 1 };
-
-fn row(name: &str, tests: impl FnOnce() -> (Count, String)) -> Row {
+fn row(name: &str, tests: impl FnOnce() -> Outcome) -> Row {
     let started = Instant::now();
-    let (count, note) = tests();
-    Row { name: name.to_owned(), count, took: started.elapsed(), note }
+    let result = tests();
+    Row { name: name.to_owned(), result, took: started.elapsed() }
 }
 
 fn report(rows: &[Row]) -> u8 {
     let mut sum = Count::default();
     println!("\n{:<16} {:>6} {:>6} {:>7}", "", "passed", "failed", "time");
-    for Row { name, count, took, note } in rows {
+    for Row { name, result: Outcome { count, note, .. }, took } in rows {
         let (passed, failed) = (count.passed, count.failed);
         let line = format!("{name:<16} {passed:>6} {failed:>6} {:>5} s  {note}", took.as_secs());
         println!("{}", line.trim_end());
         sum.passed += passed;
         sum.failed += failed;
     }
+    // Once more at the end, where whoever reads a long log looks first.
+    for Row { name, result, .. } in rows {
+        result.failures.iter().for_each(|failure| println!("{name}: {failure}"));
+    }
     println!("{} passed, {} failed", sum.passed, sum.failed);
     u8::from(sum.failed > 0)
 }
 
-fn unit_tests(repository: &Path) -> (Count, String) {
+fn unit_tests(repository: &Path) -> Outcome {
     println!("test   unit tests");
     match nextest(repository) {
-        Ok(Some(count)) => (count, String::new()),
-        Ok(None) => (FAILED, "they do not build".to_owned()),
-        Err(error) => (FAILED, format!("{error:#}")),
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Outcome::not_run("they do not build".to_owned()),
+        Err(error) => Outcome::not_run(format!("{error:#}")),
     }
 }
 
 /// Runs the unit tests and reads the summary; there is none when they do not build.
-fn nextest(repository: &Path) -> Result<Option<Count>> {
+fn nextest(repository: &Path) -> Result<Option<Outcome>> {
     let mut cargo = build::cargo(repository);
     cargo.args(["nextest", "run", "--no-fail-fast", "--color", "never"]);
     cargo.args(["--status-level", "fail", "--final-status-level", "fail"]);
@@ -161,13 +178,27 @@ fn nextest(repository: &Path) -> Result<Option<Count>> {
         .spawn()
         .context("cannot start cargo nextest: run `cargo xtask setup`")?;
     let mut count = None;
+    let mut failures = Vec::new();
     let stderr = child.stderr.take().context("cargo has no stderr")?;
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         println!("{line}");
         count = unit_summary(&line).or(count);
+        if count.is_some() && is_unit_failure(&line) {
+            failures.push(line.trim().to_owned());
+        }
     }
     let status = child.wait()?;
-    Ok(count.map(|count| at_least_one_failure(count, status.success())))
+    Ok(count.map(|count| Outcome {
+        count: at_least_one_failure(count, status.success()),
+        failures,
+        ..Outcome::default()
+    }))
+}
+
+/// The final list names each failed test once more, behind the summary.
+fn is_unit_failure(line: &str) -> bool {
+    let first = line.split_whitespace().next();
+    first.is_some_and(|word| ["FAIL", "SIGABRT", "SIGSEGV", "TIMEOUT"].contains(&word))
 }
 
 /// Reads `Summary [ 1.2s] 5 tests run: 3 passed, 2 failed, 0 skipped`. What did not pass failed,
@@ -188,11 +219,11 @@ fn unit_summary(line: &str) -> Option<Count> {
 }
 
 /// One boot of one kernel.
-fn scenarios(series: &Series, filter: Option<&str>) -> (Count, String) {
+fn scenarios(series: &Series, filter: Option<&str>) -> Outcome {
     println!("test   scenarios on linux {}", series.series);
     let kernel = match series.ensure(false) {
         Ok(kernel) => kernel,
-        Err(error) => return (FAILED, format!("no kernel: {error:#}")),
+        Err(error) => return Outcome::not_run(format!("no kernel: {error:#}")),
     };
     let lines = Lines::default();
     let outcome = sticks().and_then(|sticks| {
@@ -206,17 +237,19 @@ fn scenarios(series: &Series, filter: Option<&str>) -> (Count, String) {
             ..Request::new(series.series.clone(), sticks, show)
         })
     });
-    let mut count = scenario_counts(&lines);
-    match outcome {
+    let (mut count, mut failures) = scenario_results(&lines);
+    let note = match outcome {
         Ok(outcome) => {
             count = at_least_one_failure(count, outcome.status == 0 && count.passed > 0);
-            (count, format!("{}, booted in {} s", kernel.release, outcome.boot.as_secs()))
+            format!("{}, booted in {} s", kernel.release, outcome.boot.as_secs())
         }
         Err(error) => {
             count.failed += 1;
-            (count, format!("{}: {error:#}", kernel.release))
+            failures.push(format!("{error:#}"));
+            kernel.release
         }
-    }
+    };
+    Outcome { count, note, failures }
 }
 
 /// The sticks that scenarios and the demonstration find plugged.
@@ -233,20 +266,25 @@ fn at_least_one_failure(count: Count, success: bool) -> Count {
     Count { failed, ..count }
 }
 
-/// Counts `scenario: PASS …` and `scenario: FAIL …`.
-fn scenario_counts(lines: &Mutex<Vec<String>>) -> Count {
+/// Counts `scenario: PASS …` and `scenario: FAIL …`, and gives the latter without that word.
+fn scenario_results(lines: &Mutex<Vec<String>>) -> (Count, Vec<String>) {
     let Ok(lines) = lines.lock() else {
-        return FAILED;
+        return (Count { passed: 0, failed: 1 }, Vec::new());
     };
-    let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
-    Count { passed: count("scenario: PASS"), failed: count("scenario: FAIL") }
+    let passed = lines.iter().filter(|line| line.starts_with("scenario: PASS")).count();
+    let failures: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("scenario: FAIL "))
+        .map(str::to_owned)
+        .collect();
+    (Count { passed, failed: failures.len() }, failures)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use super::{Count, at_least_one_failure, scenario_counts, unit_summary};
+    use super::{Count, at_least_one_failure, scenario_results, unit_summary};
 
     #[test]
     fn summaries_are_read() {
@@ -270,7 +308,8 @@ mod tests {
     fn scenarios_are_counted_from_their_lines() {
         let lines = ["scenario: PASS a", "x scenario: PASS no", "scenario: FAIL b: why"];
         let lines = Mutex::new(lines.map(str::to_owned).to_vec());
-        assert_eq!(scenario_counts(&lines), Count { passed: 1, failed: 1 });
+        let expected = (Count { passed: 1, failed: 1 }, vec!["b: why".to_owned()]);
+        assert_eq!(scenario_results(&lines), expected);
     }
 
     #[test]

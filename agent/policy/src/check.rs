@@ -12,10 +12,8 @@ pub(crate) const LOOPBACK: &str = "loopback";
 
 /// Adds what is wrong with `policy` as a whole.
 pub(crate) fn check(policy: &Policy, findings: &mut Findings) {
-    let defined: Vec<(Subject, Vec<&Located<String>>)> = Subject::ALL
-        .into_iter()
-        .map(|subject| (subject, defined(policy, subject)))
-        .collect();
+    let defined: Vec<(Subject, Vec<&Located<String>>)> =
+        Subject::ALL.into_iter().map(|subject| (subject, defined(policy, subject))).collect();
     for (subject, names) in &defined {
         duplicates(*subject, names, findings);
     }
@@ -23,12 +21,7 @@ pub(crate) fn check(policy: &Policy, findings: &mut Findings) {
     twice("rule", &ids, findings);
     let known: HashMap<Subject, HashSet<&str>> = defined
         .iter()
-        .map(|(subject, names)| {
-            (
-                *subject,
-                names.iter().map(|name| name.value.as_str()).collect(),
-            )
-        })
+        .map(|(subject, names)| (*subject, names.iter().map(|name| name.value.as_str()).collect()))
         .collect();
     let mut used: HashSet<(Subject, &str)> = HashSet::new();
     for rule in &policy.rules {
@@ -57,11 +50,7 @@ pub(crate) fn check(policy: &Policy, findings: &mut Findings) {
 fn defined(policy: &Policy, subject: Subject) -> Vec<&Located<String>> {
     match subject {
         Subject::Label => policy.labels.iter().map(|label| &label.name).collect(),
-        Subject::Program => policy
-            .programs
-            .iter()
-            .map(|program| &program.name)
-            .collect(),
+        Subject::Program => policy.programs.iter().map(|program| &program.name).collect(),
         Subject::User => policy.users.iter().map(|users| &users.name).collect(),
         Subject::Device => policy.devices.iter().map(|device| &device.name).collect(),
         Subject::Destination => policy.destinations.iter().map(|it| &it.name).collect(),
@@ -97,10 +86,8 @@ fn twice(what: &str, names: &[&Located<String>], findings: &mut Findings) {
     for name in names {
         match first.get(name.value.as_str()) {
             Some(line) => {
-                let message = format!(
-                    "{what} `{}` is already defined in line {line}",
-                    shown(&name.value)
-                );
+                let message =
+                    format!("{what} `{}` is already defined in line {line}", shown(&name.value));
                 findings.error_hint(name.at, message, "give it another name");
             }
             None => {
@@ -160,16 +147,9 @@ fn check_rule(rule: &Rule, findings: &mut Findings) {
 }
 
 fn fitting(subject: Subject) -> String {
-    let words: Vec<&str> = Word::ALL
-        .into_iter()
-        .filter(|word| subject.fits(*word))
-        .map(Word::text)
-        .collect();
-    format!(
-        "`{}` goes with {}",
-        subject.text(),
-        crate::finding::one_of(&words)
-    )
+    let words: Vec<&str> =
+        Word::ALL.into_iter().filter(|word| subject.fits(*word)).map(Word::text).collect();
+    format!("`{}` goes with {}", subject.text(), crate::finding::one_of(&words))
 }
 
 /// A rule that refuses every open or launch stops the machine the moment it is loaded.

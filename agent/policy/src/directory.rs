@@ -27,16 +27,10 @@ impl Directory for SystemDirectory {
 
     fn members_of(&self, group: &str) -> Option<Vec<u32>> {
         let group = Group::from_name(group).ok()??;
-        let mut uids: BTreeSet<u32> = group
-            .mem
-            .iter()
-            .filter_map(|name| self.uid_of(name))
-            .collect();
+        let mut uids: BTreeSet<u32> =
+            group.mem.iter().filter_map(|name| self.uid_of(name)).collect();
         let passwd = fs::read("/etc/passwd").unwrap_or_default();
-        uids.extend(primary_members(
-            &String::from_utf8_lossy(&passwd),
-            group.gid.as_raw(),
-        ));
+        uids.extend(primary_members(&String::from_utf8_lossy(&passwd), group.gid.as_raw()));
         Some(uids.into_iter().collect())
     }
 }
@@ -72,10 +66,7 @@ mod tests {
     #[test]
     fn primary_members_are_found_by_gid() {
         let passwd = "root:x:0:0::/root:/bin/sh\nbad line\na:x:1000:50::\nb:x:1001:50::\nc:x:1:5\n";
-        assert_eq!(
-            primary_members(passwd, 50).collect::<Vec<_>>(),
-            [1000, 1001]
-        );
+        assert_eq!(primary_members(passwd, 50).collect::<Vec<_>>(), [1000, 1001]);
         assert_eq!(primary_members(passwd, 7).count(), 0);
     }
 
@@ -84,10 +75,6 @@ mod tests {
         assert_eq!(SystemDirectory.uid_of("root"), Some(0));
         assert_eq!(SystemDirectory.uid_of("no-such-login-here"), None);
         assert_eq!(SystemDirectory.members_of("no-such-group-here"), None);
-        assert!(
-            SystemDirectory
-                .members_of("root")
-                .is_some_and(|uids| uids.contains(&0))
-        );
+        assert!(SystemDirectory.members_of("root").is_some_and(|uids| uids.contains(&0)));
     }
 }

@@ -115,16 +115,8 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Explanation {
     let kind = question.kind.kind();
     let has_file = Subject::Label.fits(question.kind);
     let set_of = |path: &Option<Vec<u8>>| path.as_ref().map_or(SET_NONE, |it| tables.set_of(it));
-    let set = if has_file {
-        set_of(&question.path)
-    } else {
-        SET_NONE
-    };
-    let program_set = if question.kind == Word::Exec {
-        set
-    } else {
-        set_of(&question.exe)
-    };
+    let set = if has_file { set_of(&question.path) } else { SET_NONE };
+    let program_set = if question.kind == Word::Exec { set } else { set_of(&question.exe) };
     let facts = Facts {
         programs: tables.programs_of(program_set),
         users: question.user.map_or(0, |uid| tables.users_of(uid)),
@@ -132,30 +124,19 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Explanation {
             .device
             .as_ref()
             .filter(|_| Subject::Device.fits(question.kind))
-            .map_or(0, |usb| {
-                tables.devices_of(usb.vendor, usb.product, usb.serial.as_bytes())
-            }),
+            .map_or(0, |usb| tables.devices_of(usb.vendor, usb.product, usb.serial.as_bytes())),
         destinations: question
             .peer
             .filter(|_| Subject::Destination.fits(question.kind))
             .map_or(0, |peer| tables.destinations_of(peer.address, peer.port)),
     };
     let outcome = tables.judge(kind, set, &facts);
-    let decided = outcome
-        .rule
-        .checked_sub(1)
-        .and_then(|at| compiled.rules.get(at as usize));
+    let decided = outcome.rule.checked_sub(1).and_then(|at| compiled.rules.get(at as usize));
     let candidates = candidates(compiled, kind, set, &facts);
     let real = |id: &str| !id.starts_with(RESERVED);
-    let all = compiled
-        .rules
-        .iter()
-        .filter(|rule| rule.on.contains(&kind) && real(&rule.id))
-        .count();
-    let listed = candidates
-        .iter()
-        .filter(|candidate| real(&candidate.id))
-        .count();
+    let all =
+        compiled.rules.iter().filter(|rule| rule.on.contains(&kind) && real(&rule.id)).count();
+    let listed = candidates.iter().filter(|candidate| real(&candidate.id)).count();
     let names = &compiled.names;
     Explanation {
         kind: question.kind,
@@ -186,9 +167,7 @@ fn verdict(of: u32) -> &'static str {
 
 fn labels(compiled: &Compiled, set: u32) -> Vec<String> {
     let numbers = compiled.set_labels.get(set as usize).into_iter().flatten();
-    numbers
-        .filter_map(|number| compiled.names.labels.get(*number as usize).cloned())
-        .collect()
+    numbers.filter_map(|number| compiled.names.labels.get(*number as usize).cloned()).collect()
 }
 
 fn candidates(compiled: &Compiled, kind: u8, set: u32, facts: &Facts) -> Vec<CandidateReport> {
@@ -227,11 +206,7 @@ fn checks(
         (Subject::Program, condition.programs, facts.programs),
         (Subject::User, condition.users, facts.users),
         (Subject::Device, condition.devices, facts.devices),
-        (
-            Subject::Destination,
-            condition.destinations,
-            facts.destinations,
-        ),
+        (Subject::Destination, condition.destinations, facts.destinations),
     ]
     .into_iter()
     .filter(|(_, asked, _)| *asked != 0)
@@ -248,12 +223,7 @@ impl fmt::Display for Check {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is = if self.holds { "is" } else { "is not" };
         let wanted = self.wanted.join(", ");
-        write!(
-            out,
-            "{} {}: {is} in {wanted}",
-            self.side,
-            self.subject.text()
-        )
+        write!(out, "{} {}: {is} in {wanted}", self.side, self.subject.text())
     }
 }
 
@@ -275,11 +245,7 @@ impl fmt::Display for Explanation {
             }
         }
         for candidate in &self.candidates {
-            let applies = if candidate.applies {
-                "applies"
-            } else {
-                "does not apply"
-            };
+            let applies = if candidate.applies { "applies" } else { "does not apply" };
             let action = match (candidate.action, candidate.mode) {
                 (Action::Record, _) => "record",
                 (Action::Alert, _) => "alert",
@@ -291,18 +257,12 @@ impl fmt::Display for Explanation {
                 writeln!(out, "    {check}")?;
             }
             if candidate.unless_void {
-                writeln!(
-                    out,
-                    "    unless: the file has none of the labels it asks for"
-                )?;
+                writeln!(out, "    unless: the file has none of the labels it asks for")?;
             }
         }
         if self.other_rules > 0 {
             let count = self.other_rules;
-            writeln!(
-                out,
-                "  {count} more rules of this kind cannot matter for these labels"
-            )?;
+            writeln!(out, "  {count} more rules of this kind cannot matter for these labels")?;
         }
         match &self.rule {
             Some(rule) => write!(out, "{} by rule {rule}", self.verdict),

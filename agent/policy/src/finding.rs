@@ -46,11 +46,7 @@ impl fmt::Display for Finding {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(
-            out,
-            "{}:{}: {severity}: {}",
-            self.line, self.column, self.message
-        )?;
+        write!(out, "{}:{}: {severity}: {}", self.line, self.column, self.message)?;
         match &self.hint {
             Some(hint) => write!(out, "; {hint}"),
             None => Ok(()),
@@ -108,20 +104,12 @@ impl Findings {
 
     /// All findings by position, errors before warnings of the same place.
     pub fn sorted(mut self) -> Vec<Finding> {
-        self.list
-            .sort_by_key(|it| (it.line, it.column, it.severity));
+        self.list.sort_by_key(|it| (it.line, it.column, it.severity));
         self.list.dedup();
         if self.dropped > 0 {
-            let (line, column) = self
-                .list
-                .last()
-                .map_or((1, 1), |last| (last.line, last.column));
+            let (line, column) = self.list.last().map_or((1, 1), |last| (last.line, last.column));
             self.list.push(Finding {
-                severity: if self.errors > 0 {
-                    Severity::Error
-                } else {
-                    Severity::Warning
-                },
+                severity: if self.errors > 0 { Severity::Error } else { Severity::Warning },
                 line,
                 column,
                 message: format!("{} more findings are not shown", self.dropped),
@@ -138,13 +126,7 @@ impl Findings {
             return;
         }
         let (line, column) = (at.line.max(1), at.column.max(1));
-        self.list.push(Finding {
-            severity,
-            line,
-            column,
-            message,
-            hint,
-        });
+        self.list.push(Finding { severity, line, column, message, hint });
     }
 }
 

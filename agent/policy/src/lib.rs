@@ -76,21 +76,14 @@ pub fn load_bytes(
     directory: &dyn Directory,
     generation: u32,
 ) -> Result<(Compiled, Vec<Finding>), Vec<Finding>> {
-    load(
-        text(source).map_err(|finding| vec![finding])?,
-        directory,
-        generation,
-    )
+    load(text(source).map_err(|finding| vec![finding])?, directory, generation)
 }
 
 fn text(source: &[u8]) -> Result<&str, Finding> {
     std::str::from_utf8(source).map_err(|error| {
         let good = source.get(..error.valid_up_to()).unwrap_or_default();
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        let last = good
-            .rsplit(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default();
+        let last = good.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let column = 1 + String::from_utf8_lossy(last).chars().count();
         Finding {
             severity: Severity::Error,

@@ -141,13 +141,8 @@ pub enum Subject {
 
 impl Subject {
     /// All subjects.
-    pub const ALL: [Self; 5] = [
-        Self::Label,
-        Self::Program,
-        Self::User,
-        Self::Device,
-        Self::Destination,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Label, Self::Program, Self::User, Self::Device, Self::Destination];
 
     /// As it is written in `when` and `unless`.
     pub const fn text(self) -> &'static str {

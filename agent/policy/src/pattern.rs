@@ -27,17 +27,11 @@ impl Pattern {
     /// What is wrong, and what to write instead.
     pub fn parse(text: &str) -> Result<Self, (String, Option<String>)> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err(fault(
-                "the path is not absolute",
-                Some("begin with `/`".to_owned()),
-            ));
+            return Err(fault("the path is not absolute", Some("begin with `/`".to_owned())));
         };
         if rest.is_empty() {
             let hint = "write `/**` for every file".to_owned();
-            return Err(fault(
-                "`/` names only the root directory itself",
-                Some(hint),
-            ));
+            return Err(fault("`/` names only the root directory itself", Some(hint)));
         }
         if let Some(directory) = text.strip_suffix('/') {
             let hint = format!(
@@ -86,18 +80,13 @@ fn component(name: &str) -> Result<Component, (String, Option<String>)> {
         _ => {}
     }
     if name.contains('*') {
-        let message = format!(
-            "`*` inside a name (`{}`) is not supported",
-            crate::finding::shown(name)
-        );
+        let message =
+            format!("`*` inside a name (`{}`) is not supported", crate::finding::shown(name));
         let hint = "use `*` for one whole component or `**` for any number of them".to_owned();
         return Err((message, Some(hint)));
     }
     if name.contains('\0') {
-        return Err(fault(
-            "the path has a zero byte, which no file name can have",
-            None,
-        ));
+        return Err(fault("the path has a zero byte, which no file name can have", None));
     }
     if name.len() >= NAME_BYTES_MAX {
         let message = format!(

@@ -109,12 +109,7 @@ impl Tables {
         for vendor in [u32::from(vendor), DEVICE_ANY] {
             for product in [u32::from(product), DEVICE_ANY] {
                 for (has_serial, serial) in [(1, padded), (0, [0; SERIAL_BYTES_MAX])] {
-                    let pattern = DevicePattern {
-                        vendor,
-                        product,
-                        has_serial,
-                        serial,
-                    };
+                    let pattern = DevicePattern { vendor, product, has_serial, serial };
                     mask |= find(&self.devices, &pattern);
                 }
             }
@@ -140,11 +135,7 @@ impl Tables {
     /// The bucket that applies to a kind and set; `None` when nothing is judged.
     pub fn bucket(&self, kind: u8, set: u32) -> Option<&Bucket> {
         let own = self.sets.get(set as usize).map_or(0, |set| set.own_buckets);
-        let set = if own & (1 << kind) != 0 {
-            set
-        } else {
-            SET_NONE
-        };
+        let set = if own & (1 << kind) != 0 { set } else { SET_NONE };
         self.buckets
             .binary_search_by_key(&(kind, set), |(kind, set, _)| (*kind, *set))
             .ok()
@@ -161,17 +152,12 @@ impl Tables {
     }
 
     fn state(&self, path: &[u8]) -> State {
-        self.states
-            .get(self.state_of(path) as usize)
-            .copied()
-            .unwrap_or_default()
+        self.states.get(self.state_of(path) as usize).copied().unwrap_or_default()
     }
 
     fn edge(&self, state: u32, component: u64) -> Option<u32> {
         self.edges
-            .binary_search_by_key(&(state, component), |(state, component, _)| {
-                (*state, *component)
-            })
+            .binary_search_by_key(&(state, component), |(state, component, _)| (*state, *component))
             .ok()
             .and_then(|at| self.edges.get(at))
             .map(|(.., next)| *next)
@@ -187,8 +173,7 @@ pub(crate) fn mapped(address: IpAddr) -> [u8; 16] {
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }
 
 fn find<K: Ord>(pairs: &[(K, u64)], key: &K) -> u64 {
@@ -197,4 +182,12 @@ fn find<K: Ord>(pairs: &[(K, u64)], key: &K) -> u64 {
         .ok()
         .and_then(|at| pairs.get(at))
         .map_or(0, |(_, mask)| *mask)
+}
+
+impl Tables {
+    /// Gives a compiled policy another generation.
+    pub const fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+        self.head.generation = generation;
+    }
 }

@@ -98,10 +98,7 @@ fn report(error: &ScanError, findings: &mut Findings) {
 }
 
 fn position(marker: &Marker) -> Position {
-    Position {
-        line: marker.line(),
-        column: marker.col() + 1,
-    }
+    Position { line: marker.line(), column: marker.col() + 1 }
 }
 
 /// An open mapping or sequence.
@@ -136,13 +133,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), at, findings);
                 let plain = style == ScalarStyle::Plain;
-                self.put(Node {
-                    at,
-                    value: Value::Scalar {
-                        text: text.into_owned(),
-                        plain,
-                    },
-                });
+                self.put(Node { at, value: Value::Scalar { text: text.into_owned(), plain } });
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 findings.error_hint(
@@ -151,13 +142,7 @@ impl Builder {
                     "write the value out, or quote it",
                 );
                 self.refused = true;
-                self.put(Node {
-                    at,
-                    value: Value::Scalar {
-                        text: String::new(),
-                        plain: true,
-                    },
-                });
+                self.put(Node { at, value: Value::Scalar { text: String::new(), plain: true } });
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), at, findings);
@@ -205,14 +190,8 @@ impl Builder {
 
     fn close(&mut self) {
         let node = match self.stack.pop() {
-            Some(Open::Sequence(at, items)) => Node {
-                at,
-                value: Value::Sequence(items),
-            },
-            Some(Open::Mapping(at, entries, _)) => Node {
-                at,
-                value: Value::Mapping(entries),
-            },
+            Some(Open::Sequence(at, items)) => Node { at, value: Value::Sequence(items) },
+            Some(Open::Mapping(at, entries, _)) => Node { at, value: Value::Mapping(entries) },
             None => return,
         };
         self.put(node);

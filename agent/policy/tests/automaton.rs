@@ -1,10 +1,5 @@
 //! The path automaton against a plain backtracking matcher.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -19,19 +14,11 @@ use sekimori_policy::{Compiled, Component, NoDirectory, Pattern, load};
 /// A policy with one label per list of paths, each used by a rule.
 fn compiled(labels: &[Vec<String>]) -> Compiled {
     let mut source = "apiVersion: sekimori/v1\nkind: Policy\nmetadata: { name: t }\n".to_owned();
-    source.push_str(if labels.is_empty() {
-        "labels: []\n"
-    } else {
-        "labels:\n"
-    });
+    source.push_str(if labels.is_empty() { "labels: []\n" } else { "labels:\n" });
     for (number, paths) in labels.iter().enumerate() {
         writeln!(source, "  - {{ name: l{number}, paths: {paths:?} }}").unwrap();
     }
-    source.push_str(if labels.is_empty() {
-        "rules: []\n"
-    } else {
-        "rules:\n"
-    });
+    source.push_str(if labels.is_empty() { "rules: []\n" } else { "rules:\n" });
     for number in 0..labels.len() {
         writeln!(
             source,
@@ -44,10 +31,7 @@ fn compiled(labels: &[Vec<String>]) -> Compiled {
 
 fn labels_of(compiled: &Compiled, set: u32) -> BTreeSet<String> {
     let numbers = &compiled.set_labels[set as usize];
-    numbers
-        .iter()
-        .map(|number| compiled.names.labels[*number as usize].clone())
-        .collect()
+    numbers.iter().map(|number| compiled.names.labels[*number as usize].clone()).collect()
 }
 
 /// Whether `pattern` matches `names`, one component after the other.
@@ -56,10 +40,7 @@ fn matches(pattern: &[Component], names: &[&str]) -> bool {
         (None, None) => true,
         (None, Some(_)) => false,
         (Some((Component::Deep, rest)), _) => {
-            matches(rest, names)
-                || names
-                    .split_first()
-                    .is_some_and(|(_, it)| matches(pattern, it))
+            matches(rest, names) || names.split_first().is_some_and(|(_, it)| matches(pattern, it))
         }
         (Some(_), None) => false,
         (Some((Component::One, rest)), Some((_, names))) => matches(rest, names),
@@ -90,15 +71,10 @@ fn expected(
 ) -> BTreeSet<String> {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let any = |paths: &Vec<String>| {
-        paths
-            .iter()
-            .any(|path| hit(Pattern::parse(path).unwrap().components(), &names))
+        paths.iter().any(|path| hit(Pattern::parse(path).unwrap().components(), &names))
     };
     let numbered = labels.iter().enumerate();
-    numbered
-        .filter(|(_, paths)| any(paths))
-        .map(|(number, _)| format!("l{number}"))
-        .collect()
+    numbered.filter(|(_, paths)| any(paths)).map(|(number, _)| format!("l{number}")).collect()
 }
 
 fn pattern() -> impl Strategy<Value = String> {
@@ -151,18 +127,12 @@ fn paths(#[case] pattern: &str, #[case] path: &str, #[case] hit: bool) {
 fn depth_and_long_names() {
     let compiled = compiled(&[vec!["/**/secret".to_owned()], vec!["/x/**".to_owned()]]);
     let deep = |count: usize| format!("{}/secret", "/d".repeat(count)).into_bytes();
-    assert_eq!(
-        labels_of(&compiled, compiled.tables.set_of(&deep(46))).len(),
-        1
-    );
+    assert_eq!(labels_of(&compiled, compiled.tables.set_of(&deep(46))).len(), 1);
     assert_eq!(compiled.tables.set_of(&deep(47)), SET_UNKNOWN);
     assert_eq!(compiled.tables.below_of(&deep(47)), SET_UNKNOWN);
     // A name that no file can have is still "any other name".
     let long = [b"/x/", [b'n'; 300].as_slice()].concat();
-    assert_eq!(
-        labels_of(&compiled, compiled.tables.set_of(&long)),
-        ["l1".to_owned()].into()
-    );
+    assert_eq!(labels_of(&compiled, compiled.tables.set_of(&long)), ["l1".to_owned()].into());
     let other = [b"/y".as_slice(), &[0xff; 255]].concat();
     assert_eq!(compiled.tables.set_of(&other), SET_NONE);
 }

@@ -1,11 +1,6 @@
 //! Whole policies against a naive reading of the language: text → tables → verdict must be what a
 //! person would work out with a pencil.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
@@ -72,11 +67,7 @@ struct Event {
 
 fn member(event: &Event, subject: &str, name: &str) -> bool {
     let (path, uid, peer) = (event.path, event.uid, event.peer);
-    let program = if event.word == Word::Exec {
-        event.path
-    } else {
-        event.exe
-    };
+    let program = if event.word == Word::Exec { event.path } else { event.exe };
     let tens = peer.0.starts_with("10.");
     match (subject, name) {
         ("label", "la") => path == "/a" || path.starts_with("/a/"),
@@ -100,9 +91,7 @@ fn member(event: &Event, subject: &str, name: &str) -> bool {
 }
 
 fn holds(event: &Event, asked: &Asked) -> bool {
-    asked
-        .iter()
-        .all(|(subject, names)| names.iter().any(|name| member(event, subject, name)))
+    asked.iter().all(|(subject, names)| names.iter().any(|name| member(event, subject, name)))
 }
 
 fn strength(rule: &Rule) -> u32 {
@@ -122,10 +111,7 @@ fn naive(rules: &[Rule], event: &Event) -> (u32, u32) {
             && (rule.unless.is_empty() || !holds(event, &rule.unless))
     };
     let numbered = (1..).zip(rules).filter(|(_, rule)| applies(rule));
-    numbered
-        .map(|(number, rule)| (strength(rule), number))
-        .max()
-        .unwrap_or_default()
+    numbered.map(|(number, rule)| (strength(rule), number)).max().unwrap_or_default()
 }
 
 fn names_of(subject: &str) -> Vec<&'static str> {
@@ -169,33 +155,14 @@ fn rule() -> impl Strategy<Value = Rule> {
         .prop_map(|(on, (when, unless), action, observe)| {
             // Such a rule would be refused: it stops the machine.
             let stops = when.is_empty() && unless.is_empty();
-            let action = if stops && action == "deny" {
-                "alert"
-            } else {
-                action
-            };
-            Rule {
-                on,
-                when,
-                unless,
-                action,
-                observe,
-            }
+            let action = if stops && action == "deny" { "alert" } else { action };
+            Rule { on, when, unless, action, observe }
         })
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let paths = vec![
-        "/", "/x", "/a", "/a/b", "/c/b", "/a/b/c", "/a/c", "/家", "/bin/p", "/bin/q",
-    ];
-    let addresses = vec![
-        "10.0.0.1",
-        "10.1.2.3",
-        "127.9.9.9",
-        "::1",
-        "2001:db8::5",
-        "192.0.2.1",
-    ];
+    let paths = vec!["/", "/x", "/a", "/a/b", "/c/b", "/a/b/c", "/a/c", "/家", "/bin/p", "/bin/q"];
+    let addresses = vec!["10.0.0.1", "10.1.2.3", "127.9.9.9", "::1", "2001:db8::5", "192.0.2.1"];
     (
         prop::sample::select(Word::ALL.to_vec()),
         prop::sample::select(paths),
@@ -207,10 +174,7 @@ fn event() -> impl Strategy<Value = Event> {
             (0x0951, 0x1667, ""),
             (0, 0, "S2"),
         ]),
-        (
-            prop::sample::select(addresses),
-            prop::sample::select(vec![80u16, 82, 443]),
-        ),
+        (prop::sample::select(addresses), prop::sample::select(vec![80u16, 82, 443])),
     )
         .prop_map(|(word, path, exe, uid, device, peer)| Event {
             word,
@@ -231,20 +195,11 @@ fn source(rules: &[Rule]) -> String {
         fields.join(", ")
     };
     let mut source = SUBJECTS.to_owned();
-    source.push_str(if rules.is_empty() {
-        "rules: []\n"
-    } else {
-        "rules:\n"
-    });
+    source.push_str(if rules.is_empty() { "rules: []\n" } else { "rules:\n" });
     for (number, rule) in (1..).zip(rules) {
         let on: Vec<&str> = rule.on.iter().map(|word| word.text()).collect();
-        write!(
-            source,
-            "  - {{ id: r{number}, on: [{}], action: {}",
-            on.join(", "),
-            rule.action
-        )
-        .unwrap();
+        write!(source, "  - {{ id: r{number}, on: [{}], action: {}", on.join(", "), rule.action)
+            .unwrap();
         for (side, asked) in [("when", &rule.when), ("unless", &rule.unless)] {
             if !asked.is_empty() {
                 write!(source, ", {side}: {{ {} }}", list(asked)).unwrap();
@@ -259,16 +214,8 @@ fn source(rules: &[Rule]) -> String {
 fn tables_say(compiled: &Compiled, event: &Event) -> (u32, u32) {
     let tables = &compiled.tables;
     let has_file = matches!(event.word, Word::FileOpen | Word::UsbWrite | Word::Exec);
-    let set = if has_file {
-        tables.set_of(event.path.as_bytes())
-    } else {
-        SET_NONE
-    };
-    let acting = if event.word == Word::Exec {
-        event.path
-    } else {
-        event.exe
-    };
+    let set = if has_file { tables.set_of(event.path.as_bytes()) } else { SET_NONE };
+    let acting = if event.word == Word::Exec { event.path } else { event.exe };
     let (vendor, product, serial) = event.device;
     let address: IpAddr = event.peer.0.parse().unwrap();
     let facts = Facts {
@@ -288,15 +235,8 @@ fn question(event: &Event) -> Question {
         path: Some(event.path.as_bytes().to_vec()),
         exe: Some(event.exe.as_bytes().to_vec()),
         user: Some(event.uid),
-        device: Some(UsbDevice {
-            vendor,
-            product,
-            serial: serial.to_owned(),
-        }),
-        peer: Some(Peer {
-            address: event.peer.0.parse().unwrap(),
-            port: event.peer.1,
-        }),
+        device: Some(UsbDevice { vendor, product, serial: serial.to_owned() }),
+        peer: Some(Peer { address: event.peer.0.parse().unwrap(), port: event.peer.1 }),
     }
 }
 

@@ -1,10 +1,5 @@
 //! Whatever the text, lint answers and does not panic.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use proptest::prelude::*;
 use sekimori_policy::{Severity, lint, lint_bytes};
@@ -77,9 +72,7 @@ fn deep_nesting_is_refused() {
         "[".repeat(100_000),
         "{a: ".repeat(100_000),
         "- ".repeat(100_000),
-        (0..2_000)
-            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-            .collect::<String>(),
+        (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>(),
     ] {
         let findings = lint(&text);
         assert_eq!(findings.len(), 1, "{findings:?}");
@@ -92,11 +85,7 @@ fn deep_nesting_is_refused() {
 
 #[test]
 fn many_mistakes_are_bounded_and_counted() {
-    let findings = lint(
-        &(0..5000)
-            .map(|at| format!("field{at}: x\n"))
-            .collect::<String>(),
-    );
+    let findings = lint(&(0..5000).map(|at| format!("field{at}: x\n")).collect::<String>());
     assert_eq!(findings.len(), 1001);
     // 5000 unknown fields, three that are missing.
     assert_eq!(findings[1000].message, "4004 more findings are not shown");

@@ -1,10 +1,5 @@
 //! Large policies: time, size, and the limits with their numbers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -21,9 +16,7 @@ use sekimori_policy::{
 const HEAD: &str = "apiVersion: sekimori/v1\nkind: Policy\nmetadata: { name: t }\n";
 
 fn errors(source: &str) -> Vec<String> {
-    let findings = lint(source)
-        .into_iter()
-        .filter(|it| it.severity == Severity::Error);
+    let findings = lint(source).into_iter().filter(|it| it.severity == Severity::Error);
     findings.map(|finding| finding.to_string()).collect()
 }
 
@@ -36,10 +29,7 @@ fn compiled(source: &str) -> Compiled {
 
 fn decided(compiled: &Compiled, kind: u8, set: u32, facts: &Facts) -> (u32, String) {
     let outcome = compiled.tables.judge(kind, set, facts);
-    let rule = outcome
-        .rule
-        .checked_sub(1)
-        .map(|at| compiled.rules[at as usize].id.clone());
+    let rule = outcome.rule.checked_sub(1).map(|at| compiled.rules[at as usize].id.clone());
     (outcome.action, rule.unwrap_or_default())
 }
 
@@ -48,11 +38,7 @@ fn many_labels(count: usize, condition: impl Fn(usize) -> String) -> String {
     let mut source = format!("{HEAD}labels:\n");
     for at in 0..count {
         let directory = at % 100;
-        writeln!(
-            source,
-            "  - {{ name: l{at}, paths: [\"/data/{directory}/c{at}/**\"] }}"
-        )
-        .unwrap();
+        writeln!(source, "  - {{ name: l{at}, paths: [\"/data/{directory}/c{at}/**\"] }}").unwrap();
     }
     source.push_str("rules:\n");
     for at in 0..count {
@@ -85,23 +71,10 @@ fn ten_thousand_rules_compile_quickly() {
         (action::DENY, "r4242".to_owned())
     );
     let below = compiled.tables.below_of(b"/data");
-    assert_eq!(
-        decided(&compiled, kind::FILE_OPEN, below, &facts).0,
-        action::DENY
-    );
-    assert_eq!(
-        decided(&compiled, kind::FILE_OPEN, SET_NONE, &facts),
-        (0, String::new())
-    );
+    assert_eq!(decided(&compiled, kind::FILE_OPEN, below, &facts).0, action::DENY);
+    assert_eq!(decided(&compiled, kind::FILE_OPEN, SET_NONE, &facts), (0, String::new()));
     // Alike but for their label, the 10,000 rules are one for a directory above them.
-    assert_eq!(
-        compiled
-            .tables
-            .bucket(kind::FILE_OPEN, below)
-            .unwrap()
-            .count,
-        1
-    );
+    assert_eq!(compiled.tables.bucket(kind::FILE_OPEN, below).unwrap().count, 1);
 }
 
 #[test]
@@ -117,20 +90,14 @@ fn a_directory_with_too_many_rules_fails_closed() {
     let bucket = compiled.tables.bucket(kind::FILE_OPEN, below).unwrap();
     assert_eq!(bucket.count as usize, CANDIDATES_MAX);
     for at in 0..60 {
-        let facts = Facts {
-            programs: 1 << at,
-            ..Facts::default()
-        };
+        let facts = Facts { programs: 1 << at, ..Facts::default() };
         let (action, rule) = decided(&compiled, kind::FILE_OPEN, below, &facts);
         assert_eq!(action, action::DENY, "program {at}");
         // 31 rules are kept as they are; one stands for the others.
         let kept = rule == format!("r{at}");
         assert!(kept || rule == DIRECTORY_TOO_MIXED, "program {at}: {rule}");
     }
-    let facts = Facts {
-        programs: 1 << 60,
-        ..Facts::default()
-    };
+    let facts = Facts { programs: 1 << 60, ..Facts::default() };
     assert_eq!(decided(&compiled, kind::FILE_OPEN, below, &facts).0, 0);
 }
 
@@ -163,10 +130,7 @@ fn rules_that_cannot_matter_make_room() {
     }
     let compiled = compiled(&source);
     let bucket = compiled.tables.bucket(kind::USB_MOUNT, SET_NONE).unwrap();
-    assert_eq!(
-        (bucket.count, &bucket.candidates[..2]),
-        (2, [0, 40].as_slice())
-    );
+    assert_eq!((bucket.count, &bucket.candidates[..2]), (2, [0, 40].as_slice()));
 }
 
 #[test]
@@ -200,11 +164,7 @@ fn too_many_groups_ports_and_states_are_refused_with_the_number() {
         let rule = format!("id: r{at}, on: exec, when: {{ user: u{at} }}, action: record");
         writeln!(source, "  - {{ {rule} }}").unwrap();
     }
-    assert!(
-        errors(&source)[0].starts_with("69:"),
-        "{:?}",
-        errors(&source)
-    );
+    assert!(errors(&source)[0].starts_with("69:"), "{:?}", errors(&source));
     assert!(errors(&source)[0].contains("rules name 65 different groups under `user`; at most 64"));
 
     let source = format!(
@@ -214,17 +174,12 @@ fn too_many_groups_ports_and_states_are_refused_with_the_number() {
     assert!(errors(&source)[0].contains("the policy has 9000 ports; at most 8192 fit"));
 
     // Each `/**/a` pattern can begin anywhere, so their states multiply.
-    let paths: Vec<String> = (0..18)
-        .map(|at| format!("\"/**/a{at}/**/b{at}\""))
-        .collect();
+    let paths: Vec<String> = (0..18).map(|at| format!("\"/**/a{at}/**/b{at}\"")).collect();
     let source = format!(
         "{HEAD}labels: [{{ name: l, paths: [{}] }}]\nrules:\n  \
          - {{ id: r, on: file.open, when: {{ label: l }}, action: record }}\n",
         paths.join(", ")
     );
     let errors = errors(&source);
-    assert!(
-        errors[0].contains("need more than") && errors[0].contains("fewer"),
-        "{errors:?}"
-    );
+    assert!(errors[0].contains("need more than") && errors[0].contains("fewer"), "{errors:?}");
 }

@@ -1,10 +1,5 @@
 //! Single tables: networks, ports, devices, heads, directories that hold mixed labels.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use rstest::rstest;
 use sekimori_abi::{
@@ -38,17 +33,9 @@ fn destinations(a: &str, b: &str, c: &str) -> Compiled {
 #[case("::ffff:10.1.2.3", 1, 0b111)]
 fn blocks_carry_the_groups_around_them(#[case] ip: &str, #[case] port: u16, #[case] mask: u64) {
     let compiled = destinations("cidrs: 10.0.0.0/8", "cidrs: 10.1.0.0/16", "cidrs: 10.1.2.3");
-    assert_eq!(
-        compiled.tables.destinations_of(ip.parse().unwrap(), port),
-        mask
-    );
+    assert_eq!(compiled.tables.destinations_of(ip.parse().unwrap(), port), mask);
     assert_eq!(compiled.tables.networks.len(), 3);
-    let bits: Vec<u32> = compiled
-        .tables
-        .networks
-        .iter()
-        .map(|(_, bits, _)| *bits)
-        .collect();
+    let bits: Vec<u32> = compiled.tables.networks.iter().map(|(_, bits, _)| *bits).collect();
     assert_eq!(bits, [96 + 8, 96 + 16, 128]);
 }
 
@@ -60,15 +47,9 @@ fn blocks_carry_the_groups_around_them(#[case] ip: &str, #[case] port: u16, #[ca
 #[case("2001:db8::1", 8100, 0b101)]
 #[case("2001:db8::1", 8101, 0b100)]
 fn ipv6_blocks_do_not_speak_of_ipv4(#[case] ip: &str, #[case] port: u16, #[case] mask: u64) {
-    let compiled = destinations(
-        "ports: [443, 8000-8100]",
-        "cidrs: [0.0.0.0/0]",
-        "cidrs: [\"::/0\"]",
-    );
-    assert_eq!(
-        compiled.tables.destinations_of(ip.parse().unwrap(), port),
-        mask
-    );
+    let compiled =
+        destinations("ports: [443, 8000-8100]", "cidrs: [0.0.0.0/0]", "cidrs: [\"::/0\"]");
+    assert_eq!(compiled.tables.destinations_of(ip.parse().unwrap(), port), mask);
     assert_eq!(compiled.tables.head.any_port, 0b110);
     assert_eq!(compiled.tables.ports.len(), 102);
 }
@@ -78,43 +59,22 @@ fn a_destination_without_addresses_is_every_address() {
     let compiled = destinations("ports: 25", "cidrs: 10.0.0.0/8, ports: 25", "ports: 26");
     let everywhere = ([0u8; 16], 0u32, 0b101u64);
     assert_eq!(compiled.tables.networks[0], everywhere);
-    assert_eq!(
-        compiled
-            .tables
-            .destinations_of("192.0.2.1".parse().unwrap(), 25),
-        0b001
-    );
-    assert_eq!(
-        compiled
-            .tables
-            .destinations_of("10.0.2.1".parse().unwrap(), 25),
-        0b011
-    );
+    assert_eq!(compiled.tables.destinations_of("192.0.2.1".parse().unwrap(), 25), 0b001);
+    assert_eq!(compiled.tables.destinations_of("10.0.2.1".parse().unwrap(), 25), 0b011);
 }
 
 #[rstest]
 #[case("", "127.1.2.3", 1)]
 #[case("", "::1", 1)]
 #[case("", "128.0.0.1", 0)]
-#[case(
-    "destinations: [{ name: loopback, cidrs: [127.0.0.1] }]\n",
-    "127.0.0.1",
-    1
-)]
-#[case(
-    "destinations: [{ name: loopback, cidrs: [127.0.0.1] }]\n",
-    "127.1.2.3",
-    0
-)]
+#[case("destinations: [{ name: loopback, cidrs: [127.0.0.1] }]\n", "127.0.0.1", 1)]
+#[case("destinations: [{ name: loopback, cidrs: [127.0.0.1] }]\n", "127.1.2.3", 0)]
 fn loopback_is_built_in(#[case] defined: &str, #[case] ip: &str, #[case] mask: u64) {
     let compiled = compiled(&format!(
         "{defined}rules:\n  \
          - {{ id: r, on: net.upload, unless: {{ destination: loopback }}, action: alert }}\n"
     ));
-    assert_eq!(
-        compiled.tables.destinations_of(ip.parse().unwrap(), 1),
-        mask
-    );
+    assert_eq!(compiled.tables.destinations_of(ip.parse().unwrap(), 1), mask);
 }
 
 #[test]
@@ -126,9 +86,7 @@ fn device_patterns_join_over_all_combinations() {
          rules:\n  - { id: r, on: usb.mount, when: { device: [a, b, c] }, action: deny }\n",
     );
     let of = |vendor, product, serial: &str| {
-        compiled
-            .tables
-            .devices_of(vendor, product, serial.as_bytes())
+        compiled.tables.devices_of(vendor, product, serial.as_bytes())
     };
     assert_eq!(of(0x0951, 0x1666, "X"), 0b111);
     assert_eq!(of(0x0951, 0x1666, "Y"), 0b011);
@@ -137,11 +95,7 @@ fn device_patterns_join_over_all_combinations() {
     assert_eq!(of(0x0952, 0x1666, "X"), 0b100);
     assert_eq!(of(0, 0, ""), 0);
     assert_eq!(compiled.tables.devices.len(), 4);
-    let any_product = compiled
-        .tables
-        .devices
-        .iter()
-        .filter(|it| it.0.product == DEVICE_ANY);
+    let any_product = compiled.tables.devices.iter().filter(|it| it.0.product == DEVICE_ANY);
     assert_eq!(any_product.count(), 2);
 }
 
@@ -161,10 +115,7 @@ fn rules_keep_what_user_space_tells() {
     assert_eq!(compiled.tables.rules[0].action, action::WOULD_DENY);
     let head = compiled.tables.head;
     assert_eq!((head.generation, compiled.tables.generation), (9, 9));
-    assert_eq!(
-        head.judged_kinds,
-        1 << kind::USB_WRITE | 1 << kind::USB_MOUNT
-    );
+    assert_eq!(head.judged_kinds, 1 << kind::USB_WRITE | 1 << kind::USB_MOUNT);
     let recorded = [
         kind::EXEC,
         kind::EXIT,
@@ -173,10 +124,7 @@ fn rules_keep_what_user_space_tells() {
         kind::NET_CONNECT,
         kind::NET_UPLOAD,
     ];
-    assert_eq!(
-        head.recorded_kinds,
-        recorded.iter().map(|kind| 1 << kind).sum::<u32>()
-    );
+    assert_eq!(head.recorded_kinds, recorded.iter().map(|kind| 1 << kind).sum::<u32>());
     assert_eq!(head.failed_opens, 0);
 }
 
@@ -200,21 +148,13 @@ fn an_exception_by_label_does_not_excuse_mixed_directories(
          rules:\n  - { id: a, on: usb.write, unless: { label: public }, action: deny }\n  \
          - { id: b, on: usb.write, when: { label: secret }, action: deny }\n",
     );
-    let judge = |set| {
-        compiled
-            .tables
-            .judge(kind::USB_WRITE, set, &Facts::default())
-            .action
-    };
+    let judge = |set| compiled.tables.judge(kind::USB_WRITE, set, &Facts::default()).action;
     assert_eq!(judge(compiled.tables.set_of(path.as_bytes())), own);
     if path != "/media/public" {
         assert_eq!(judge(compiled.tables.below_of(path.as_bytes())), below);
     }
     // `secret` lies somewhere below.
-    assert_eq!(
-        judge(compiled.tables.below_of(b"/media/public")),
-        action::DENY
-    );
+    assert_eq!(judge(compiled.tables.below_of(b"/media/public")), action::DENY);
 }
 
 #[test]
@@ -231,12 +171,8 @@ fn sets_without_rules_of_their_own_have_no_bucket() {
     assert_eq!(own("/a/x"), 1 << kind::FILE_OPEN);
     assert_eq!(own("/b/x"), 1 << kind::EXEC);
     assert_eq!(own("/c/x"), 0);
-    let buckets: Vec<(u8, u32)> = compiled
-        .tables
-        .buckets
-        .iter()
-        .map(|(kind, set, _)| (*kind, *set))
-        .collect();
+    let buckets: Vec<(u8, u32)> =
+        compiled.tables.buckets.iter().map(|(kind, set, _)| (*kind, *set)).collect();
     let (a, b) = (compiled.tables.set_of(b"/a"), compiled.tables.set_of(b"/b"));
     // The fifth is of directories above both, such as `/`.
     let root = compiled.tables.below_of(b"/");
@@ -252,13 +188,7 @@ fn sets_without_rules_of_their_own_have_no_bucket() {
     );
     let alert = compiled.tables.judge(kind::FILE_OPEN, a, &Facts::default());
     assert_eq!(alert.action, action::ALERT);
-    assert_eq!(
-        compiled
-            .tables
-            .judge(kind::FILE_OPEN, b, &Facts::default())
-            .action,
-        action::RECORD
-    );
+    assert_eq!(compiled.tables.judge(kind::FILE_OPEN, b, &Facts::default()).action, action::RECORD);
 }
 
 #[rstest]

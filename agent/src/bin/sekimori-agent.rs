@@ -26,10 +26,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run until SIGTERM. SIGHUP reads the policy again.
+    /// Run until SIGTERM, which leaves the policy in force. SIGHUP reads the policy again.
     Run(RunArgs),
     /// Check the configuration and its policy without starting anything.
     Check(FileArgs),
+    /// End enforcement, in an emergency: take the kernel programs off their hooks.
+    Release(ReleaseArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ReleaseArgs {
+    /// Configuration, for the place of the record.
+    #[arg(long, value_name = "FILE", default_value = CONFIG_PATH)]
+    config: PathBuf,
+    /// Why; it is recorded together with who.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +67,9 @@ const EXAMPLES: &str = "\
 Examples:
   sudo sekimori-agent run --config /etc/sekimori/agent.yaml
   sekimori-agent check --config agent.yaml --policy policy.yaml
+  sudo systemctl stop sekimori-agent && sudo sekimori-agent release --reason 'ticket 4711'
+
+What the policy forbids stays forbidden when the agent ends, in whatever way; `release` ends it.
 
 Exit codes: 0 stopped in order, 1 failed, 2 the policy has errors (check), 64 wrong usage,
 configuration or policy, 69 this kernel cannot do it, 77 no permission.";
@@ -74,6 +89,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run_agent(args),
         Command::Check(args) => check(&args),
+        Command::Release(args) => release(&args),
     }
 }
 
@@ -122,6 +138,20 @@ fn check(args: &FileArgs) -> ExitCode {
         }
         Err(error @ run::PolicyError::Findings { .. }) => fail(2, &error.to_string()),
         Err(error) => fail(USAGE, &error.to_string()),
+    }
+}
+
+fn release(args: &ReleaseArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    match run::release(&config, &args.reason) {
+        Ok(message) => {
+            println!("{message}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }
 

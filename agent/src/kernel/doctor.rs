@@ -53,7 +53,7 @@ pub fn doctor() -> DoctorReport {
     let (load, features) = match load::load(false) {
         Ok(mut loaded) => {
             let check = Check { ok: true, detail: "maps created".to_owned() };
-            (check, plan::try_attach(&mut loaded))
+            (check, plan::try_out(&mut loaded))
         }
         Err(error) => {
             permission = matches!(error, KernelError::Permission(_));

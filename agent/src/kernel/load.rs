@@ -6,7 +6,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use procfs::process::Process;
 use sekimori_abi::limits::SCRATCH_PER_CPU;
 
-use super::{KernelError, OBJECT, offsets::Offsets};
+use super::{KernelError, OBJECT, offsets::Offsets, pins::Set};
 
 /// The kernel's list of active security modules.
 pub(crate) const LSM_PATH: &str = "/sys/kernel/security/lsm";
@@ -74,6 +74,18 @@ fn root_device() -> Result<u32, KernelError> {
             Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
         })
         .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+}
+
+/// Pins the maps, so that they can be opened by name from here on and by the next agent.
+pub(super) fn pin_maps(loaded: &Loaded, set: &Set) -> Result<(), KernelError> {
+    for (name, map) in loaded.ebpf.maps() {
+        // Constants belong to the programs, and the BPF file system takes no dots.
+        if !name.starts_with('.') {
+            map.pin(set.map_path(name))
+                .map_err(|error| KernelError::from_aya(&format!("pinning map {name}"), &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether BPF programs may decide.

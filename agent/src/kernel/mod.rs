@@ -6,7 +6,9 @@ mod doctor;
 mod error;
 mod load;
 mod log;
+mod maps;
 mod offsets;
+mod pins;
 mod plan;
 mod ring;
 mod sensor;
@@ -16,8 +18,9 @@ mod tables;
 pub use self::{
     doctor::{Check, DoctorReport, doctor},
     error::KernelError,
+    pins::{in_force, release},
     plan::Feature,
-    sensor::{Options, Sensor},
+    sensor::{Held, LeftBehind, Options, Sensor},
     stats::Counters,
 };
 

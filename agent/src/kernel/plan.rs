@@ -1,10 +1,15 @@
 //! Which program goes on which hook, and what is lost without it.
 
-use aya::{Btf, Ebpf, programs::Program};
+use std::collections::BTreeMap;
+
+use aya::programs::{
+    BtfTracePoint, FEntry, FExit, Lsm, Program, ProgramInfo,
+    links::{FdLink, PinnedLink},
+};
 use aya_obj::btf::BtfKind;
 use serde::Serialize;
 
-use super::{KernelError, error::shortened, load::Loaded};
+use super::{KernelError, error::shortened, load::Loaded, pins::Set};
 
 /// A program of ours on a hook of the kernel's.
 #[derive(Clone, Debug, Serialize)]
@@ -38,6 +43,9 @@ struct Plan {
     lost: Option<&'static str>,
     /// On which kernels there is anything to do for it.
     needed: fn(&Loaded) -> bool,
+    /// It stands on its hook only while USB memory is plugged in: each call of a hook costs, and
+    /// without USB memory there is nothing for it to see.
+    with_usb: bool,
 }
 
 /// From 6.10 on the hook's first parameter is an idmap; a program fits one of the two.
@@ -57,7 +65,7 @@ fn with_sendpage(loaded: &Loaded) -> bool {
 macro_rules! plan {
     ($(
         $program:literal $kind:ident $hook:literal, $feature:literal
-        $(, lost $lost:literal)? $(, needed $needed:ident)?;
+        $(, lost $lost:literal)? $(, needed $needed:ident)? $(, with $usb:ident)?;
     )*) => {
         &[$(Plan {
             program: $program,
@@ -66,10 +74,13 @@ macro_rules! plan {
             label: concat!(stringify!($kind), " ", $hook),
             lost: plan!(@lost $($lost)?),
             needed: plan!(@needed $($needed)?),
+            with_usb: plan!(@with $($usb)?),
         }),*]
     };
     (@needed) => { |_| true };
     (@needed $needed:ident) => { $needed };
+    (@with) => { false };
+    (@with usb) => { true };
     (@lost) => { None };
     (@lost $lost:literal) => { Some($lost) };
 }
@@ -88,24 +99,24 @@ const PLAN: &[Plan] = plan! {
         lost "hard links out of labelled places on file systems that are mounted in parts";
     "failed_open" Exit "path_openat", "file.open (failed)", lost "failed opens in labelled places";
     "sb_kern_mount" Lsm "sb_kern_mount", "usb.mount";
-    "inode_create" Lsm "inode_create", "usb.write";
-    "inode_mkdir" Lsm "inode_mkdir", "usb.write";
-    "inode_mknod" Lsm "inode_mknod", "usb.write";
-    "inode_symlink" Lsm "inode_symlink", "usb.write";
-    "inode_link" Lsm "inode_link", "usb.write";
-    "inode_unlink" Lsm "inode_unlink", "usb.write";
-    "inode_rmdir" Lsm "inode_rmdir", "usb.write";
-    "inode_rename" Lsm "inode_rename", "usb.write";
-    "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr;
-    "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr;
-    "buffered_write" Exit "generic_perform_write", "usb.write (bytes)";
+    "inode_create" Lsm "inode_create", "usb.write", with usb;
+    "inode_mkdir" Lsm "inode_mkdir", "usb.write", with usb;
+    "inode_mknod" Lsm "inode_mknod", "usb.write", with usb;
+    "inode_symlink" Lsm "inode_symlink", "usb.write", with usb;
+    "inode_link" Lsm "inode_link", "usb.write", with usb;
+    "inode_unlink" Lsm "inode_unlink", "usb.write", with usb;
+    "inode_rmdir" Lsm "inode_rmdir", "usb.write", with usb;
+    "inode_rename" Lsm "inode_rename", "usb.write", with usb;
+    "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr, with usb;
+    "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr, with usb;
+    "buffered_write" Exit "generic_perform_write", "usb.write (bytes)", with usb;
     "direct_write" Exit "generic_file_direct_write", "usb.write (bytes)",
-        lost "bytes of direct writes to vfat and exfat";
+        lost "bytes of direct writes to vfat and exfat", with usb;
     "iomap_write" Exit "iomap_file_buffered_write", "usb.write (bytes)",
-        lost "bytes of buffered writes on iomap file systems";
+        lost "bytes of buffered writes on iomap file systems", with usb;
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
-        lost "bytes of direct writes to ext4";
-    "file_close" Entry "__fput", "usb.write (close)";
+        lost "bytes of direct writes to ext4", with usb;
+    "file_close" Entry "__fput", "usb.write (close)", with usb;
     "socket_connect" Lsm "socket_connect", "net.connect";
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";
     "inet_sendmsg" Exit "inet_sendmsg", "net.upload (bytes)";
@@ -118,20 +129,30 @@ const PLAN: &[Plan] = plan! {
     "inet_release" Entry "inet_release", "net.upload (close)";
 };
 
-/// Loads and attaches every program. The order is the plan's; nothing judges before a policy is in
-/// force.
+/// Programs on their hooks, by name. Each is pinned; the descriptors keep it there even if somebody
+/// removes the pin.
+pub(super) type Links = BTreeMap<&'static str, FdLink>;
+
+/// Loads every program, puts it on its hook, and pins both. The order is the plan's; nothing judges
+/// before a policy is in force.
 ///
 /// # Errors
 /// When a required program cannot be loaded or attached.
-pub(super) fn attach(loaded: &mut Loaded) -> Result<Vec<Feature>, KernelError> {
-    let features = try_attach(loaded);
-    let failed: Vec<String> = features
-        .iter()
-        .filter(|feature| feature.required && !feature.attached)
-        .map(|feature| format!("{}: {}", feature.hook, feature.detail))
-        .collect();
+pub(super) fn install(loaded: &mut Loaded, set: &Set) -> Result<(), KernelError> {
+    let mut failed = Vec::new();
+    for plan in needed(loaded) {
+        let result = install_one(plan, loaded, set);
+        tracing::debug!(hook = plan.label, ?result, "program");
+        match (result, plan.lost) {
+            (Ok(()), _) => {}
+            (Err(_), Some(_)) => set.note_lost(plan.program)?,
+            (Err(error), None) => {
+                failed.push(format!("{}: {}", plan.label, shortened(&*error)));
+            }
+        }
+    }
     if failed.is_empty() {
-        return Ok(features);
+        return Ok(());
     }
     Err(KernelError::Unsupported(format!(
         "{} programs cannot be attached:\n{}\n  `sekimori doctor` shows all of them",
@@ -140,76 +161,147 @@ pub(super) fn attach(loaded: &mut Loaded) -> Result<Vec<Feature>, KernelError> {
     )))
 }
 
-/// Loads and attaches what can be.
-pub(super) fn try_attach(loaded: &mut Loaded) -> Vec<Feature> {
-    let needed: Vec<_> = PLAN.iter().filter(|plan| (plan.needed)(loaded)).collect();
-    needed.into_iter().map(|plan| attach_one(plan, loaded)).collect()
-}
-
-fn attach_one(plan: &Plan, loaded: &mut Loaded) -> Feature {
-    let result = match loaded.ebpf.program_mut(plan.program) {
-        Some(program) => {
-            put_in_place(program, plan.hook, &loaded.btf).map_err(|error| shortened(&*error))
-        }
-        None => Err("not among the programs this agent was built with".to_owned()),
-    };
-    tracing::debug!(hook = plan.label, ?result, "program");
-    let (attached, detail) = match (result, plan.lost) {
-        (Ok(detail), _) => (true, detail),
-        (Err(error), None) => (false, error),
-        (Err(error), Some(lost)) => (false, format!("lost: {lost} ({error})")),
-    };
-    Feature {
-        name: plan.feature,
-        hook: plan.label,
-        attached,
-        detail,
-        required: plan.lost.is_none(),
+fn install_one(plan: &Plan, loaded: &mut Loaded, set: &Set) -> Result<(), Fault> {
+    let program = verify(plan, loaded)?;
+    program.pin(set.program(plan.program))?;
+    if !plan.with_usb {
+        attach(program)?.pin(set.link(plan.program))?;
     }
+    Ok(())
 }
 
-/// Takes every program off its hook.
-pub(super) fn detach(ebpf: &mut Ebpf) {
-    for (name, program) in ebpf.programs_mut() {
-        let result = match program {
-            Program::Lsm(lsm) => lsm.unload(),
-            Program::FEntry(entry) => entry.unload(),
-            Program::FExit(exit) => exit.unload(),
-            Program::BtfTracePoint(tracepoint) => tracepoint.unload(),
-            _ => continue,
+/// Puts the programs for USB memory on their hooks, or takes them off. Answers which could not be
+/// put there.
+pub(super) fn with_usb(set: &Set, links: &mut Links, wanted: bool) -> Vec<String> {
+    let mut failed = Vec::new();
+    for plan in PLAN.iter().filter(|plan| plan.with_usb && set.has_program(plan.program)) {
+        if !wanted {
+            links.remove(plan.program);
+            set.unlink(plan.program);
+        } else if !links.contains_key(plan.program) {
+            match attach_pinned(plan, set) {
+                Ok(link) => {
+                    links.insert(plan.program, link);
+                }
+                Err(error) => failed.push(format!("{}: {}", plan.label, shortened(&*error))),
+            }
+        }
+    }
+    failed
+}
+
+fn attach_pinned(plan: &Plan, set: &Set) -> Result<FdLink, Fault> {
+    let path = set.program(plan.program);
+    let mut program = match plan.hook {
+        Hook::Lsm(_) => Program::Lsm(Lsm::from_pin(path)?),
+        Hook::Entry(_) => Program::FEntry(FEntry::from_pin(path)?),
+        Hook::Exit(_) => Program::FExit(FExit::from_pin(path)?),
+        Hook::Tracepoint(_) => Program::BtfTracePoint(BtfTracePoint::from_pin(path)?),
+    };
+    Ok(attach(&mut program)?.pin(set.link(plan.program))?.into())
+}
+
+/// Opens the links of a set, and tells what is on its hook and what is not.
+pub(super) fn survey(set: &Set) -> (Links, Vec<Feature>) {
+    let mut links = Links::new();
+    let mut features = Vec::new();
+    for plan in PLAN {
+        let link = PinnedLink::from_pin(set.link(plan.program)).map(FdLink::from).ok();
+        let (attached, detail) = if set.is_lost(plan.program) {
+            let lost = plan.lost.unwrap_or("what it is for");
+            (false, format!("lost: {lost} (`sekimori doctor` says why)"))
+        } else if plan.with_usb && set.has_program(plan.program) {
+            (true, format!("{}, while USB memory is plugged in", verified(plan, set)))
+        } else if link.is_some() {
+            (true, verified(plan, set))
+        } else {
+            // Not needed on this kernel.
+            continue;
         };
-        // One of two variants was never loaded; that is no fault.
-        if let Err(error) = result {
-            tracing::debug!("detaching {name}: {error}");
-        }
+        links.extend(link.map(|link| (plan.program, link)));
+        features.push(plan.feature(attached, detail));
     }
+    (links, features)
+}
+
+fn verified(plan: &Plan, set: &Set) -> String {
+    attached(ProgramInfo::from_pin(set.program(plan.program)).ok().as_ref())
+}
+
+/// Loads and attaches what can be, for a moment.
+pub(super) fn try_out(loaded: &mut Loaded) -> Vec<Feature> {
+    let mut features = Vec::new();
+    for plan in needed(loaded) {
+        let result = verify(plan, loaded).and_then(|program| {
+            attach(program)?;
+            Ok(attached(program.info().ok().as_ref()))
+        });
+        features.push(match (result, plan.lost) {
+            (Ok(detail), _) => plan.feature(true, detail),
+            (Err(error), None) => plan.feature(false, shortened(&*error)),
+            (Err(error), Some(lost)) => {
+                plan.feature(false, format!("lost: {lost} ({})", shortened(&*error)))
+            }
+        });
+    }
+    features
+}
+
+impl Plan {
+    fn feature(&self, attached: bool, detail: String) -> Feature {
+        let required = self.lost.is_none();
+        Feature { name: self.feature, hook: self.label, attached, detail, required }
+    }
+}
+
+fn needed(loaded: &Loaded) -> Vec<&'static Plan> {
+    PLAN.iter().filter(|plan| (plan.needed)(loaded)).collect()
+}
+
+fn attached(info: Option<&ProgramInfo>) -> String {
+    let verified = info.and_then(ProgramInfo::verified_instruction_count);
+    verified.map_or_else(
+        || "attached".to_owned(),
+        |count| format!("attached, {count} instructions verified"),
+    )
 }
 
 type Fault = Box<dyn std::error::Error>;
 
-fn put_in_place(program: &mut Program, hook: Hook, btf: &Btf) -> Result<String, Fault> {
-    match (hook, &mut *program) {
-        (Hook::Lsm(name), Program::Lsm(lsm)) => {
-            lsm.load(name, btf)?;
-            lsm.attach()?;
-        }
-        (Hook::Entry(name), Program::FEntry(entry)) => {
-            entry.load(name, btf)?;
-            entry.attach()?;
-        }
-        (Hook::Exit(name), Program::FExit(exit)) => {
-            exit.load(name, btf)?;
-            exit.attach()?;
-        }
-        (Hook::Tracepoint(name), Program::BtfTracePoint(tracepoint)) => {
-            tracepoint.load(name, btf)?;
-            tracepoint.attach()?;
-        }
+/// Has the kernel check a program for its hook.
+fn verify<'a>(plan: &Plan, loaded: &'a mut Loaded) -> Result<&'a mut Program, Fault> {
+    let Loaded { ebpf, btf, .. } = loaded;
+    let program =
+        ebpf.program_mut(plan.program).ok_or("not among the programs this agent was built with")?;
+    match (plan.hook, &mut *program) {
+        (Hook::Lsm(name), Program::Lsm(lsm)) => lsm.load(name, btf)?,
+        (Hook::Entry(name), Program::FEntry(entry)) => entry.load(name, btf)?,
+        (Hook::Exit(name), Program::FExit(exit)) => exit.load(name, btf)?,
+        (Hook::Tracepoint(name), Program::BtfTracePoint(point)) => point.load(name, btf)?,
         _ => return Err("is of another kind than the plan says".into()),
     }
-    let verified = program.info().ok().and_then(|info| info.verified_instruction_count());
-    Ok(verified.map_or_else(
-        || "attached".to_owned(),
-        |count| format!("attached, {count} instructions verified"),
-    ))
+    Ok(program)
+}
+
+/// Puts a program on its hook; it leaves it when the link is dropped and not pinned.
+fn attach(program: &mut Program) -> Result<FdLink, Fault> {
+    Ok(match program {
+        Program::Lsm(lsm) => {
+            let link = lsm.attach()?;
+            lsm.take_link(link)?.into()
+        }
+        Program::FEntry(entry) => {
+            let link = entry.attach()?;
+            entry.take_link(link)?.into()
+        }
+        Program::FExit(exit) => {
+            let link = exit.attach()?;
+            exit.take_link(link)?.into()
+        }
+        Program::BtfTracePoint(point) => {
+            let link = point.attach()?;
+            point.take_link(link)?.into()
+        }
+        _ => return Err("is of no kind that the plan has".into()),
+    })
 }

@@ -2,13 +2,10 @@
 
 use std::{os::fd::AsRawFd, time::Duration};
 
-use aya::{
-    Ebpf,
-    maps::{MapData, RingBuf},
-};
+use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::KernelError;
+use super::{KernelError, pins::Set};
 
 /// Records read from the telemetry ring before denials are looked at again.
 const PORTION: usize = 256;
@@ -27,9 +24,9 @@ impl AsRawFd for Ring {
 }
 
 impl Rings {
-    /// Takes the rings out of the loaded programs. Must be called in a tokio runtime.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        Ok(Self { telemetry: open(ebpf, "TELEMETRY")?, denials: open(ebpf, "DENIALS")? })
+    /// Opens the rings where the last reader left them. Must be called in a tokio runtime.
+    pub(super) fn open(set: &Set) -> Result<Self, KernelError> {
+        Ok(Self { telemetry: open(set, "TELEMETRY")?, denials: open(set, "DENIALS")? })
     }
 
     /// Waits until a ring has something or `patience` is over.
@@ -73,11 +70,8 @@ fn portion(ring: &mut Ring, each: &mut dyn FnMut(&[u8])) -> usize {
     count
 }
 
-fn open(ebpf: &mut Ebpf, name: &str) -> Result<AsyncFd<Ring>, KernelError> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| KernelError::Other(format!("the programs have no map {name}")))?;
-    let ring = RingBuf::try_from(map)
+fn open(set: &Set, name: &str) -> Result<AsyncFd<Ring>, KernelError> {
+    let ring = RingBuf::try_from(set.map(name)?)
         .map_err(|error| KernelError::from_aya(&format!("map {name}"), &error))?;
     // SAFETY: the ring owns its descriptor for as long as it lives.
     unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) }

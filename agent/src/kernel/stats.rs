@@ -1,9 +1,9 @@
 //! The programs' counters.
 
-use aya::{Ebpf, maps::PerCpuArray};
+use aya::maps::PerCpuArray;
 use sekimori_abi::event::{counter, kind};
 
-use super::KernelError;
+use super::{KernelError, maps::Maps};
 
 /// Sums over all CPUs since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,11 +12,20 @@ pub struct Counters {
     pub per_kind: [[u64; counter::COUNT as usize]; kind::COUNT],
 }
 
-pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
-    let map = ebpf
-        .map("COUNTERS")
-        .ok_or_else(|| KernelError::Other("the programs have no map COUNTERS".to_owned()))?;
-    let table = PerCpuArray::<_, u64>::try_from(map)
+impl Counters {
+    /// Losses of all kinds and stages.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let stages = [counter::LOST_RING, counter::LOST_SCRATCH, counter::LOST_TABLE];
+        let of = |row: &[u64]| -> u64 {
+            stages.iter().filter_map(|stage| row.get(*stage as usize)).sum()
+        };
+        self.per_kind.iter().map(|row| of(row)).sum()
+    }
+}
+
+pub(super) fn read(maps: &Maps) -> Result<Counters, KernelError> {
+    let table = PerCpuArray::<_, u64>::try_from(maps.read("COUNTERS")?)
         .map_err(|error| KernelError::from_aya("map COUNTERS", &error))?;
     let mut counters = Counters::default();
     let cells = counters.per_kind.iter_mut().flatten();

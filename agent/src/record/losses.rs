@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use sekimori_abi::event::{counter, kind};
+use sekimori_abi::{
+    event::{counter, kind},
+    table::Accounts,
+};
 use sekimori_proto::v1::{Event, Kind, Loss, Verdict};
 
 use super::LANE_ALERT;
@@ -55,31 +58,33 @@ impl Lost {
 /// What was counted so far.
 #[derive(Debug, Default)]
 pub struct Losses {
-    reported: Table,
-    newest: [u64; RINGS],
-    received: [u64; RINGS],
+    /// What the next agent goes on from.
+    accounts: Accounts,
     /// Numbers that were passed over and may still come, the first few of each ring.
     missing: [BTreeSet<u64>; RINGS],
-    /// Missing numbers that were recorded as a loss without a counter.
-    unexplained: u64,
     gap_polls: u32,
     undecoded: u64,
     undecoded_reason: String,
 }
 
 impl Losses {
-    /// Nothing lost, nothing received.
+    /// Goes on where another agent stopped, or begins anew with the default.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn since(accounts: Accounts) -> Self {
+        Self { accounts, ..Self::default() }
+    }
+
+    /// What was received and recorded up to now.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// A record came from this ring with this number.
     pub fn received(&mut self, ring: u8, sequence: u64) {
         let ring = usize::from(ring);
-        if let (Some(newest), Some(received)) =
-            (self.newest.get_mut(ring), self.received.get_mut(ring))
-        {
+        let Accounts { newest, received, .. } = &mut self.accounts;
+        if let (Some(newest), Some(received)) = (newest.get_mut(ring), received.get_mut(ring)) {
             if sequence != *newest + 1 {
                 tracing::debug!(ring, sequence, newest = *newest, "out of order");
             }
@@ -99,14 +104,14 @@ impl Losses {
     pub fn undecodable(&mut self, reason: String) {
         self.undecoded += 1;
         self.undecoded_reason = reason;
-        self.unexplained += 1;
+        self.accounts.unexplained += 1;
     }
 
     /// Compares with the counters as they are now. Counts exactly: what is returned over all polls
     /// is what the counters say.
     pub fn poll(&mut self, now: &Table) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for (number, (seen, reported)) in now.iter().zip(&mut self.reported).enumerate() {
+        for (number, (seen, reported)) in now.iter().zip(&mut self.accounts.reported).enumerate() {
             let kind = kind_of(u8::try_from(number).unwrap_or(0));
             for (index, stage, reason) in STAGES {
                 let (Some(seen), Some(reported)) = (seen.get(index), reported.get_mut(index))
@@ -133,21 +138,21 @@ impl Losses {
 
     /// Numbers that never came and that no counter explains.
     fn unexplained_gap(&mut self) -> Option<Lost> {
-        let missing: u64 = self
-            .newest
+        let Accounts { newest, received, reported, unexplained } = &self.accounts;
+        let missing: u64 = newest
             .iter()
-            .zip(&self.received)
+            .zip(received)
             .map(|(newest, received)| newest.saturating_sub(*received))
             .sum();
         let counted: u64 =
-            self.reported.iter().filter_map(|row| row.get(counter::LOST_RING as usize)).sum();
-        let count = missing.saturating_sub(counted.saturating_add(self.unexplained));
+            reported.iter().filter_map(|row| row.get(counter::LOST_RING as usize)).sum();
+        let count = missing.saturating_sub(counted.saturating_add(*unexplained));
         self.gap_polls = if count > 0 { self.gap_polls + 1 } else { 0 };
         if self.gap_polls < GAP_POLLS {
             return None;
         }
         self.gap_polls = 0;
-        self.unexplained += count;
+        self.accounts.unexplained += count;
         let reason = format!(
             "numbers are missing that no counter explains: telemetry {:?}, denials {:?}",
             self.missing.first().into_iter().flatten().take(NAMED_MAX).collect::<Vec<_>>(),

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::GENERATIONS_KEPT_MAX;
 
 /// A question about a path.
 pub type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 /// What user space needs to know of one rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFact {
     /// The rule's id.
     pub id: String,
@@ -41,6 +43,17 @@ impl Default for RuleBook {
 }
 
 impl RuleBook {
+    /// The policies that are known, oldest first, as [`RuleBook::remember`] takes them.
+    #[must_use]
+    pub const fn known(&self) -> &VecDeque<(u32, Vec<RuleFact>)> {
+        &self.generations
+    }
+
+    /// Takes the policies that another agent knew: records of theirs may still be on the rings.
+    pub fn remember(&mut self, known: VecDeque<(u32, Vec<RuleFact>)>) {
+        known.into_iter().for_each(|(generation, rules)| self.add(generation, rules));
+    }
+
     /// Adds a policy; the oldest of more than [`GENERATIONS_KEPT_MAX`] is forgotten.
     pub fn add(&mut self, generation: u32, rules: Vec<RuleFact>) {
         self.generations.retain(|(known, _)| *known != generation);

@@ -338,7 +338,7 @@ fn only_the_last_policies_are_kept() {
 
 #[test]
 fn counted_losses_are_recorded_once_and_exactly() {
-    let mut losses = Losses::new();
+    let mut losses = Losses::default();
     let mut table = losses::Table::default();
     assert_eq!(losses.poll(&table), []);
     let (file_open, ring) = (usize::from(kind::FILE_OPEN), counter::LOST_RING as usize);
@@ -359,7 +359,7 @@ fn counted_losses_are_recorded_once_and_exactly() {
 
 #[test]
 fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
-    let mut losses = Losses::new();
+    let mut losses = Losses::default();
     let mut table = losses::Table::default();
     table[usize::from(kind::EXEC)][counter::LOST_RING as usize] = 2;
     for sequence in [1, 2, 5, 6, 9] {
@@ -383,7 +383,7 @@ fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
 
 #[test]
 fn a_record_that_came_late_is_no_loss() {
-    let mut losses = Losses::new();
+    let mut losses = Losses::default();
     losses.received(1, 2);
     assert_eq!(losses.poll(&losses::Table::default()), []);
     losses.received(1, 1);
@@ -394,7 +394,7 @@ fn a_record_that_came_late_is_no_loss() {
 
 #[test]
 fn a_record_that_cannot_be_read_is_a_loss_and_explains_its_gap() {
-    let mut losses = Losses::new();
+    let mut losses = Losses::default();
     losses.received(0, 1);
     losses.undecodable("bad".to_owned());
     losses.received(0, 3);

@@ -23,6 +23,9 @@ pub enum RunError {
     /// The kernel does not take the programs.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel does not tell of devices.
+    #[error("cannot listen to device events: {0}")]
+    Devices(std::io::Error),
     /// The process's signals cannot be had.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),

@@ -6,6 +6,8 @@
 mod error;
 mod pipeline;
 mod policy;
+mod release;
+mod rules_known;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,11 +15,13 @@ mod tests;
 pub use self::{
     error::RunError,
     policy::{PolicyError, check_policy},
+    release::release,
 };
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sekimori_proto::v1::Kind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,13 +32,16 @@ use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
-use crate::kernel::{self, Sensor};
+use crate::kernel::{self, Held, LeftBehind, Sensor};
 use crate::limits::{
     CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT,
+    STOP_TURNS_MAX,
 };
+use crate::record::Lost;
 use crate::ship::Shipper;
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
+use crate::usb::{self, UsbWatch};
 
 /// What the command line says on top of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -73,17 +80,23 @@ async fn run_with(
 ) -> Result<(), RunError> {
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
-    let loaded = keeper.load()?;
+    let mut loaded = keeper.load()?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = control::bind(&config.control.socket)?;
     let _socket = SocketFile(config.control.socket.clone());
     let program_logs = options.program_logs || config.record.kernel_log;
-    let sensor = Sensor::start(&loaded.compiled.tables, &kernel::Options { program_logs })?;
+    let held = Held::take(&kernel::Options { program_logs })?;
+    keeper.continue_from(held.generation()?, &mut loaded);
+    let (sensor, left_behind) = held.start(&loaded.compiled.tables)?;
 
-    let mut pipeline = Pipeline::new(spool.clone(), Enricher::new(), Tell::new());
+    let accounts = sensor.accounts()?;
+    let mut pipeline = Pipeline::new(spool.clone(), Enricher::new(), Tell::new(), accounts);
     let Pipeline { enricher, rules, .. } = &mut pipeline;
     let running = enricher.processes.scan(&enricher.clock);
     let started_ns = enricher.clock.now_ns();
+    if sensor.took_over() {
+        rules.remember(rules_known::read(&config.spool.directory));
+    }
     keeper.took(loaded, rules);
     tracing::debug!(running, "processes read from /proc");
 
@@ -91,8 +104,11 @@ async fn run_with(
     let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
-    let mut agent = Agent { config, spool, pipeline, keeper, sensor, shipper, started_ns };
-    agent.say_started(report);
+    let usb = UsbWatch::new().map_err(RunError::Devices)?;
+    let mut agent = Agent { config, spool, pipeline, keeper, sensor, usb, shipper, started_ns };
+    agent.watch_usb(usb::is_plugged());
+    agent.keep_rules();
+    agent.say_started(report, &left_behind);
     let result = agent.turn(asked).await;
     control.abort();
     sync.abort();
@@ -115,6 +131,7 @@ struct Agent {
     pipeline: Pipeline,
     keeper: Keeper,
     sensor: Sensor,
+    usb: UsbWatch,
     shipper: Shipper,
     started_ns: i64,
 }
@@ -138,7 +155,15 @@ impl Signals {
 }
 
 impl Agent {
-    fn say_started(&mut self, report: &RecoveryReport) {
+    /// Keeps the names of the rules for whoever reads what this agent leaves on the rings.
+    fn keep_rules(&self) {
+        let directory = &self.config.spool.directory;
+        if let Err(error) = rules_known::write(directory, self.pipeline.rules.known()) {
+            tracing::error!(%error, "the names of the rules could not be kept for the next start");
+        }
+    }
+
+    fn say_started(&mut self, report: &RecoveryReport, left_behind: &[LeftBehind]) {
         let policy = self.keeper.status();
         let mut message = format!(
             "sekimori-agent {} started; policy {} with {} rules is in force",
@@ -156,9 +181,21 @@ impl Agent {
         if !lost.is_empty() {
             message.push_str(&format!("; not on this kernel: {}", lost.join(", ")));
         }
+        if self.sensor.took_over() {
+            message.push_str("; the kernel programs were at work all along");
+        }
         self.pipeline.say(message);
-        if let Some(gap) = gap(report) {
+        if let Some(gap) = gap(report, self.sensor.took_over()) {
             self.pipeline.say(gap);
+        }
+        for LeftBehind { records, losses } in left_behind {
+            self.pipeline.lost(Lost {
+                stage: "ring",
+                kind: Kind::Unspecified,
+                count: records + losses,
+                reason: "kernel programs of another build were replaced while nobody read them"
+                    .to_owned(),
+            });
         }
         notify(&[sd_notify::NotifyState::Ready]);
     }
@@ -176,6 +213,10 @@ impl Agent {
                     self.reload();
                 }
                 Some(command) = asked.recv() => self.answer(command),
+                changed = self.usb.changed() => {
+                    changed.map_err(RunError::Devices)?;
+                    self.watch_usb(usb::is_plugged());
+                }
                 _ = poll.tick() => self.poll(),
                 ready = self.sensor.ready(patience) => ready?,
             }
@@ -189,12 +230,32 @@ impl Agent {
         let Self { sensor, pipeline, .. } = self;
         let taken = sensor.drain(DRAIN_RECORDS_MAX, &mut |record| pipeline.take(record));
         pipeline.process();
+        if taken > 0 {
+            self.keep_accounts();
+        }
         taken >= DRAIN_RECORDS_MAX
+    }
+
+    /// The programs for USB memory stand on their hooks only while there is any.
+    fn watch_usb(&mut self, plugged: bool) {
+        for failed in self.sensor.watch_usb(plugged) {
+            tracing::error!("a program for USB memory is not on its hook: {failed}");
+        }
+    }
+
+    /// Tells whoever comes after this agent what is on disk.
+    fn keep_accounts(&mut self) {
+        if let Err(error) = self.sensor.keep_accounts(self.pipeline.accounts()) {
+            tracing::error!(%error, "what was recorded could not be noted for the next start");
+        }
     }
 
     fn poll(&mut self) {
         match self.sensor.counters() {
-            Ok(counters) => self.pipeline.poll(&counters.per_kind),
+            Ok(counters) => {
+                self.pipeline.poll(&counters.per_kind);
+                self.keep_accounts();
+            }
             Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
         }
         if let Some(loaded) = self.keeper.load_for_changed_people() {
@@ -249,6 +310,7 @@ impl Agent {
                 Ok(()) => {
                     let warnings = std::mem::take(&mut loaded.warnings);
                     self.keeper.took(loaded, &mut self.pipeline.rules);
+                    self.keep_rules();
                     return Ok(warnings);
                 }
                 Err(error) => (error.to_string(), Vec::new()),
@@ -281,19 +343,28 @@ impl Agent {
         }
     }
 
-    /// What the rings still hold is recorded, losses are counted a last time, and the collector
-    /// gets [`SHIP_DRAIN_TIMEOUT`] to take the rest; what it does not take stays on disk.
+    /// What the rings hold by now is recorded, losses are counted a last time, and the collector
+    /// gets [`SHIP_DRAIN_TIMEOUT`] to take the rest; what it does not take stays on disk. The
+    /// programs stay on their hooks, and what they write from here on waits for the next agent.
     async fn stop(mut self, result: Result<(), RunError>) -> Result<(), RunError> {
         notify(&[sd_notify::NotifyState::Stopping]);
-        self.sensor.detach();
-        while self.drain() {}
+        for _ in 0..STOP_TURNS_MAX {
+            if !self.drain() {
+                break;
+            }
+        }
         self.pipeline.finish();
         self.poll();
+        // Nobody will be there to see a stick come.
+        self.watch_usb(true);
         let reason = match &result {
             Ok(()) => "stopped".to_owned(),
             Err(error) => format!("stopped because of an error: {error}"),
         };
-        self.pipeline.say(format!("sekimori-agent {reason}; nothing is enforced from here on"));
+        self.pipeline.say(format!(
+            "sekimori-agent {reason}; what the policy forbids stays forbidden, and the kernel \
+             programs keep records for the next start as far as they have room"
+        ));
         let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
         if shipped.unacknowledged_bytes > 0 {
             let bytes = shipped.unacknowledged_bytes;
@@ -304,7 +375,7 @@ impl Agent {
 }
 
 /// The sentence about what was not recorded before this start.
-fn gap(report: &RecoveryReport) -> Option<String> {
+fn gap(report: &RecoveryReport, took_over: bool) -> Option<String> {
     if report.clean {
         return None;
     }
@@ -312,9 +383,13 @@ fn gap(report: &RecoveryReport) -> Option<String> {
         .last_record_time_ns
         .and_then(|ns| jiff::Timestamp::from_nanosecond(ns.into()).ok())
         .map_or_else(|| "an unknown time".to_owned(), |time| format!("{time:.3}"));
+    let meanwhile = if took_over {
+        "the policy stayed in force; what the rings had no room for is recorded as lost"
+    } else {
+        "nothing was recorded or enforced"
+    };
     Some(format!(
-        "the agent before this one did not stop in order: from {since} until now nothing was \
-         recorded or enforced"
+        "the agent before this one did not stop in order: from {since} until now {meanwhile}"
     ))
 }
 

@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use sekimori_abi::event::{kind, verdict};
+use sekimori_abi::table::Accounts;
 use sekimori_proto::v1::Event;
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
 use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX};
-use crate::record::{LANE_ALERT, Losses, RuleBook, agent_event, event};
+use crate::record::{LANE_ALERT, Losses, Lost, RuleBook, agent_event, event};
 use crate::spool::{Lane, SharedSpool};
 use crate::tell::{Tell, Told};
 
@@ -27,11 +28,12 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub fn new(spool: SharedSpool, enricher: Enricher, tell: Tell) -> Self {
+    /// `accounts`: what earlier agents have recorded of the same rings and counters.
+    pub fn new(spool: SharedSpool, enricher: Enricher, tell: Tell, accounts: Accounts) -> Self {
         Self {
             enricher,
             rules: RuleBook::default(),
-            losses: Losses::new(),
+            losses: Losses::since(accounts),
             tell,
             spool,
             batch: Vec::new(),
@@ -132,6 +134,23 @@ impl Pipeline {
             );
             self.keep(&lost.event(now_ns));
         }
+        self.flush();
+    }
+
+    /// What was received and recorded up to now.
+    pub const fn accounts(&self) -> &Accounts {
+        self.losses.accounts()
+    }
+
+    /// One loss that was found elsewhere than in the counters.
+    pub fn lost(&mut self, lost: Lost) {
+        tracing::warn!(
+            stage = lost.stage,
+            count = lost.count,
+            reason = lost.reason,
+            "events were lost"
+        );
+        self.keep(&lost.event(self.enricher.clock.now_ns()));
         self.flush();
     }
 

@@ -66,6 +66,13 @@ impl Keeper {
         Self { path, recorded_kinds, generation: 0, source: Vec::new(), people: [None; 2], status }
     }
 
+    /// Other agents have had policies in force up to this generation; the next is numbered behind
+    /// it, and so is one that was loaded already.
+    pub fn continue_from(&mut self, generation: u32, loaded: &mut Loaded) {
+        self.generation = generation;
+        loaded.compiled.tables.set_generation(generation.saturating_add(1));
+    }
+
     /// Reads and compiles the file as the next generation. Nothing is in force yet.
     pub fn load(&self) -> Result<Loaded, PolicyError> {
         self.compile(read(&self.path)?)

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use sekimori_abi::event::{counter, flag, kind, operation, verdict};
+use sekimori_abi::table::Accounts;
 use sekimori_proto::v1::{Event, Kind, Verdict};
 
 use super::pipeline::Pipeline;
@@ -42,7 +43,8 @@ fn bench() -> Bench {
         Spool::open(&directory.path().join("spool"), SpoolConfig::default()).unwrap();
     assert!(report.fresh);
     let spool = SharedSpool::new(spool);
-    let mut pipeline = Pipeline::new(spool.clone(), Enricher::new(), Tell::new());
+    let mut pipeline =
+        Pipeline::new(spool.clone(), Enricher::new(), Tell::new(), Accounts::default());
     let mut keeper = Keeper::new(policy.clone(), 1 << kind::EXEC);
     let loaded = keeper.load().unwrap();
     keeper.took(loaded, &mut pipeline.rules);
@@ -169,14 +171,14 @@ fn errors_end_with_the_promised_codes() {
 #[test]
 fn a_stop_that_was_not_orderly_is_told_with_its_time() {
     let clean = RecoveryReport { clean: true, ..RecoveryReport::default() };
-    assert_eq!(gap(&clean), None);
+    assert_eq!(gap(&clean, false), None);
     let known = RecoveryReport {
         last_record_time_ns: Some(1_772_382_600_123_456_789),
         ..RecoveryReport::default()
     };
-    let text = gap(&known).unwrap();
+    let text = gap(&known, false).unwrap();
     assert!(text.contains("from 2026-03-01T16:30:00.123Z until now"), "{text}");
-    assert!(gap(&RecoveryReport::default()).unwrap().contains("an unknown time"));
+    assert!(gap(&RecoveryReport::default(), false).unwrap().contains("an unknown time"));
 }
 
 /// Without the kernel programs the agent says so instead of pretending to watch.

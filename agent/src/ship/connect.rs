@@ -74,10 +74,7 @@ impl From<Status> for ShipError {
         if let Some(source) = status.source() {
             message = format!("{message}: {}", causes(source));
         }
-        Self::Stream {
-            code: status.code(),
-            message,
-        }
+        Self::Stream { code: status.code(), message }
     }
 }
 
@@ -85,19 +82,12 @@ impl From<Status> for ShipError {
 pub(super) async fn connect(
     collector: &Collector,
 ) -> Result<IngestServiceClient<Channel>, ShipError> {
-    let failed = |message: String| ShipError::Connect {
-        address: collector.address.to_string(),
-        message,
-    };
+    let failed =
+        |message: String| ShipError::Connect { address: collector.address.to_string(), message };
     let endpoint = endpoint(collector, &failed)?;
     let channel = timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
         .await
-        .map_err(|_| {
-            failed(format!(
-                "no answer in {} s",
-                limits::CONNECT_TIMEOUT.as_secs()
-            ))
-        })?
+        .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
         .map_err(|error| failed(causes(&error)))?;
     Ok(IngestServiceClient::new(channel).max_decoding_message_size(limits::ANSWER_BYTES_MAX))
 }
@@ -120,9 +110,7 @@ fn endpoint(
         (Address::Unix(_), _) => Ok(endpoint),
         (Address::Https(_), Some(tls)) => {
             let config = client_tls(tls)?;
-            endpoint
-                .tls_config(config)
-                .map_err(|error| failed(causes(&error)))
+            endpoint.tls_config(config).map_err(|error| failed(causes(&error)))
         }
         (Address::Https(_), None) => Err(failed("no certificates are configured".into())),
     }
@@ -143,31 +131,16 @@ fn client_tls(tls: &Tls) -> Result<ClientTlsConfig, ShipError> {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ShipError> {
-    fs::read(path).map_err(|source| ShipError::File {
-        what,
-        path: path.into(),
-        source,
-    })
+    fs::read(path).map_err(|source| ShipError::File { what, path: path.into(), source })
 }
 
 /// Refuses a key that others than its owner may read.
 fn check_key(path: &Path) -> Result<(), ShipError> {
     let what = "the agent's key";
     let mode = fs::metadata(path)
-        .map_err(|source| ShipError::File {
-            what,
-            path: path.into(),
-            source,
-        })?
+        .map_err(|source| ShipError::File { what, path: path.into(), source })?
         .permissions()
         .mode()
         & 0o777;
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(ShipError::KeyOpen {
-            path: path.into(),
-            mode,
-        })
-    }
+    if mode & 0o077 == 0 { Ok(()) } else { Err(ShipError::KeyOpen { path: path.into(), mode }) }
 }

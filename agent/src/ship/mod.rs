@@ -53,11 +53,7 @@ impl Shipper {
         let (deadline, stop) = watch::channel(None);
         let progress = Progress::new(status_sender, spool.clone());
         let task = tokio::spawn(deliver(collector, spool, progress, stop));
-        Self {
-            task,
-            status,
-            deadline,
-        }
+        Self { task, status, deadline }
     }
 
     /// Where delivery stands, now and from now on.
@@ -94,10 +90,7 @@ async fn deliver(
 
 /// Waits for a deadline to be set and then for it to pass.
 async fn expired(stop: &mut watch::Receiver<Option<Instant>>) {
-    let deadline = stop
-        .wait_for(Option::is_some)
-        .await
-        .map(|deadline| *deadline);
+    let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline);
     // When the shipper was dropped without a word, this ends at once.
     if let Ok(Some(deadline)) = deadline {
         sleep_until(deadline).await;

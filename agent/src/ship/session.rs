@@ -40,10 +40,7 @@ pub(super) struct Caution {
 
 impl Default for Caution {
     fn default() -> Self {
-        Self {
-            window: limits::BATCHES_IN_FLIGHT_MAX,
-            events_max: limits::BATCH_EVENTS_MAX,
-        }
+        Self { window: limits::BATCHES_IN_FLIGHT_MAX, events_max: limits::BATCH_EVENTS_MAX }
     }
 }
 
@@ -216,19 +213,12 @@ impl<'a> Session<'a> {
             status.sent += events.len() as u64;
             status.in_flight = in_flight;
         });
-        IngestRequest {
-            batch: number,
-            events,
-        }
+        IngestRequest { batch: number, events }
     }
 
     /// The collector has stored a batch. The spool forgets it once all before it are stored too.
     fn answered(&mut self, number: u64) {
-        let Some(batch) = self
-            .in_flight
-            .iter_mut()
-            .find(|batch| batch.number == number)
-        else {
+        let Some(batch) = self.in_flight.iter_mut().find(|batch| batch.number == number) else {
             tracing::debug!(number, "acknowledgement of a batch that is not on the way");
             return;
         };
@@ -259,10 +249,8 @@ impl<'a> Session<'a> {
         let result = if kinds.is_empty() {
             self.spool.acknowledge(batch.end)
         } else {
-            self.progress
-                .change(|status| status.refused += kinds.len() as u64);
-            self.spool
-                .discard(batch.end, kinds.iter().map(loss).collect())
+            self.progress.change(|status| status.refused += kinds.len() as u64);
+            self.spool.discard(batch.end, kinds.iter().map(loss).collect())
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the spool's position is not written down");
@@ -279,11 +267,7 @@ impl<'a> Session<'a> {
         }
         let (code, message) = (status.code(), status.message());
         tracing::warn!(?code, message, "the collector refused a batch");
-        let only = if self.in_flight.len() == 1 {
-            self.in_flight.pop_front()
-        } else {
-            None
-        };
+        let only = if self.in_flight.len() == 1 { self.in_flight.pop_front() } else { None };
         match only {
             Some(batch) if batch.events == 1 => {
                 let mut kinds = batch.unreadable.clone();
@@ -294,11 +278,7 @@ impl<'a> Session<'a> {
                 } else {
                     kinds.push(batch.kind);
                 }
-                self.give_up(
-                    &batch,
-                    &kinds,
-                    &format!("refused by the collector ({code:?})"),
-                );
+                self.give_up(&batch, &kinds, &format!("refused by the collector ({code:?})"));
                 self.caution.refused(Some(1));
             }
             batch => self.caution.refused(batch.map(|batch| batch.events)),

@@ -65,11 +65,7 @@ pub(super) fn assess(id: &SegmentId, bytes: &[u8], acknowledged: Position) -> As
             Piece::Seal => found.sealed = true,
             Piece::Damage { bytes, entries } => {
                 found.damaged = true;
-                found.damage.push(Damage {
-                    offset,
-                    bytes,
-                    entries,
-                });
+                found.damage.push(Damage { offset, bytes, entries });
                 continue;
             }
             Piece::Entry(entry) => {
@@ -101,9 +97,7 @@ fn take(
     }
     *found.counts.entry(entry.kind).or_default() += 1;
     if entry.kind == i32::from(Kind::Loss)
-        && let Ok(Event {
-            loss: Some(loss), ..
-        }) = Event::decode(entry.payload)
+        && let Ok(Event { loss: Some(loss), .. }) = Event::decode(entry.payload)
     {
         found.losses.push(loss);
     }

@@ -65,10 +65,8 @@ fn read(path: &Path) -> Option<Position> {
     let (epoch, rest) = bytes.split_first_chunk::<8>()?;
     let (sequence, crc) = rest.split_first_chunk::<8>()?;
     let sum = crc32fast::hash(bytes.get(..16)?).to_le_bytes();
-    let position = Position {
-        epoch: u64::from_le_bytes(*epoch),
-        sequence: u64::from_le_bytes(*sequence),
-    };
+    let position =
+        Position { epoch: u64::from_le_bytes(*epoch), sequence: u64::from_le_bytes(*sequence) };
     (crc == sum.as_slice()).then_some(position)
 }
 

@@ -62,18 +62,8 @@ impl Spool {
         };
         for pending in lost {
             match pending.loss {
-                Some(Loss {
-                    stage,
-                    kind,
-                    count,
-                    reason,
-                }) => {
-                    self.ledger.add(SpoolLoss {
-                        stage,
-                        kind,
-                        reason,
-                        count,
-                    });
+                Some(Loss { stage, kind, count, reason }) => {
+                    self.ledger.add(SpoolLoss { stage, kind, reason, count });
                 }
                 None => {
                     self.dropped += 1;
@@ -112,8 +102,7 @@ impl Spool {
         let found = match segment.read(0, u64::MAX) {
             Ok(bytes) => assess(&segment.id, &bytes, acknowledged),
             Err(error) => {
-                self.ledger
-                    .add_spool(0, 0, format!("{reason}; unreadable: {}", error.kind()));
+                self.ledger.add_spool(0, 0, format!("{reason}; unreadable: {}", error.kind()));
                 Assessment::default()
             }
         };
@@ -129,19 +118,8 @@ impl Spool {
                 self.ledger.add_spool(*kind, *count, reason);
             }
         }
-        for Loss {
-            stage,
-            kind,
-            count,
-            reason,
-        } in found.losses
-        {
-            self.ledger.add(SpoolLoss {
-                stage,
-                kind,
-                reason,
-                count,
-            });
+        for Loss { stage, kind, count, reason } in found.losses {
+            self.ledger.add(SpoolLoss { stage, kind, reason, count });
         }
         if let Some(tombstone) = bury(&self.directory, &segment, &found.counts) {
             self.ledger.stand(Stand::Remove(tombstone));
@@ -186,10 +164,7 @@ fn tombstone_counts(counts: &BTreeMap<i32, u64>) -> String {
         let known = named.len() < TOMBSTONE_KINDS_MAX && *kind >= 0;
         *named.entry(if known { *kind } else { 0 }).or_default() += count;
     }
-    named
-        .iter()
-        .map(|(kind, count)| format!("-{kind}x{count}"))
-        .collect()
+    named.iter().map(|(kind, count)| format!("-{kind}x{count}")).collect()
 }
 
 /// The counts by kind out of a tombstone's name; none when it is no tombstone.

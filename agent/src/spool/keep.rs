@@ -17,11 +17,7 @@ impl Spool {
     /// # Errors
     /// The position could not be written down. It counts all the same until the agent stops.
     pub fn acknowledge(&mut self, end: BatchEnd) -> Result<(), SpoolError> {
-        let BatchEnd {
-            lane,
-            position,
-            offset,
-        } = end;
+        let BatchEnd { lane, position, offset } = end;
         let state = self.lane_mut(lane);
         if position <= state.acknowledged {
             return Ok(());
@@ -105,8 +101,7 @@ impl Spool {
     /// What the system said.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
         for file in self.take_unsynced() {
-            file.sync_data()
-                .map_err(SpoolError::storage("sync", &self.directory))?;
+            file.sync_data().map_err(SpoolError::storage("sync", &self.directory))?;
         }
         Ok(())
     }
@@ -119,13 +114,7 @@ impl Spool {
         self.flush()?;
         self.sync()?;
         let sequence = self.next_sequence - 1;
-        cursor::write_clean(
-            &self.directory,
-            Position {
-                epoch: self.epoch,
-                sequence,
-            },
-        )
+        cursor::write_clean(&self.directory, Position { epoch: self.epoch, sequence })
     }
 
     /// Where the spool stands.

@@ -30,23 +30,13 @@ impl SpoolLoss {
     /// The record of this loss.
     #[must_use]
     pub fn event(&self, time_ns: i64) -> Event {
-        let Self {
-            stage,
-            kind,
-            reason,
-            count,
-        } = self.clone();
+        let Self { stage, kind, reason, count } = self.clone();
         Event {
             time_ns,
             kind: Kind::Loss.into(),
             verdict: Verdict::Allowed.into(),
             lane: super::Lane::Alerts.number(),
-            loss: Some(Loss {
-                stage,
-                kind,
-                count,
-                reason,
-            }),
+            loss: Some(Loss { stage, kind, count, reason }),
             ..Event::default()
         }
     }
@@ -97,12 +87,7 @@ impl Ledger {
 
     /// Adds losses of the spool itself.
     pub fn add_spool(&mut self, kind: i32, count: u64, reason: impl Into<String>) {
-        self.add(SpoolLoss {
-            stage: "spool".into(),
-            kind,
-            reason: reason.into(),
-            count,
-        });
+        self.add(SpoolLoss { stage: "spool".into(), kind, reason: reason.into(), count });
     }
 
     /// Keeps a file until what has been added so far is recorded.

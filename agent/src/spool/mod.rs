@@ -192,10 +192,6 @@ impl SpoolError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Storage {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Storage { action, path, source }
     }
 }

@@ -90,11 +90,7 @@ pub struct Reader {
 impl Default for Reader {
     fn default() -> Self {
         let events_max = limits::BATCH_EVENTS_MAX;
-        Self {
-            places: Default::default(),
-            alert_batches_in_row: 0,
-            events_max,
-        }
+        Self { places: Default::default(), alert_batches_in_row: 0, events_max }
     }
 }
 
@@ -207,27 +203,13 @@ fn read_segment(
         place.open = Some((name, offset, after));
         if !entries.is_empty() {
             let position = segment.id.position(after.sequence);
-            let end = BatchEnd {
-                lane,
-                position,
-                offset,
-            };
-            return Some(Batch {
-                lane,
-                boot: segment.id.boot,
-                entries,
-                end,
-            });
+            let end = BatchEnd { lane, position, offset };
+            return Some(Batch { lane, boot: segment.id.boot, entries, end });
         }
         if consumed == 0 {
             // Here the bytes changed after the segment was checked at start.
             let damage = step_over_damage(segment, offset, after);
-            spool.note_damage(
-                lane,
-                index,
-                offset,
-                damage.and_then(|(_, _, entries)| entries),
-            );
+            spool.note_damage(lane, index, offset, damage.and_then(|(_, _, entries)| entries));
             (offset, after) = damage.map(|(behind, next, _)| (behind, next))?;
             place.open = Some((name, offset, after));
         }
@@ -248,10 +230,7 @@ fn take_entries(
     events_max: usize,
 ) -> (Vec<BatchEntry>, usize, After) {
     let (mut entries, mut consumed, mut bytes) = (Vec::new(), 0, 0);
-    while let Some(entry) = segment
-        .id
-        .entry_at(window.get(consumed..).unwrap_or_default(), after)
-    {
+    while let Some(entry) = segment.id.entry_at(window.get(consumed..).unwrap_or_default(), after) {
         if after.next_ordinal != entry.ordinal {
             break;
         }
@@ -267,11 +246,7 @@ fn take_entries(
         after = After::entry(&entry);
         if segment.id.position(entry.sequence) > done {
             let (sequence, kind) = (entry.sequence, entry.kind);
-            entries.push(BatchEntry {
-                sequence,
-                kind,
-                payload: entry.payload.to_vec(),
-            });
+            entries.push(BatchEntry { sequence, kind, payload: entry.payload.to_vec() });
         } else {
             bytes = 0;
         }

@@ -72,10 +72,7 @@ impl Spool {
         };
         report.clean = report.fresh || clean.is_some_and(|mark| mark.epoch == last_epoch);
         let mut lanes = [LaneState::default(), LaneState::default()];
-        let mut epoch = found
-            .segments
-            .iter()
-            .fold(last_epoch, |epoch, id| epoch.max(id.epoch));
+        let mut epoch = found.segments.iter().fold(last_epoch, |epoch, id| epoch.max(id.epoch));
         for (lane, state) in Lane::ALL.into_iter().zip(&mut lanes) {
             state.acknowledged = cursor::read_acknowledged(directory, lane);
             state.sent = state.acknowledged;
@@ -87,20 +84,10 @@ impl Spool {
         if let Err(error) = cursor::write_epoch(directory, epoch) {
             tracing::warn!(%error, "the spool's start cannot be written down");
         }
-        let mut recovery = Recovery {
-            directory,
-            report,
-            ledger: Ledger::default(),
-            newest: None,
-        };
+        let mut recovery = Recovery { directory, report, ledger: Ledger::default(), newest: None };
         recovery.segments(&found.segments, &mut lanes);
         recovery.losses(&found, &lanes);
-        let Recovery {
-            mut report,
-            ledger,
-            newest,
-            ..
-        } = recovery;
+        let Recovery { mut report, ledger, newest, .. } = recovery;
         report.losses = ledger.waiting();
         report.last_record_time_ns = newest.and_then(|(_, time_ns)| time_ns);
         let mut spool = Self {
@@ -136,22 +123,17 @@ fn lock(directory: &Path) -> Result<File, SpoolError> {
         .map_err(SpoolError::storage("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::Locked {
-            directory: directory.into(),
-        }),
-        Err(TryLockError::Error(source)) => Err(SpoolError::Storage {
-            action: "lock",
-            path,
-            source,
-        }),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::Locked { directory: directory.into() }),
+        Err(TryLockError::Error(source)) => {
+            Err(SpoolError::Storage { action: "lock", path, source })
+        }
     }
 }
 
 fn random_boot() -> Result<Boot, SpoolError> {
     let mut boot = Boot::default();
-    getrandom::fill(&mut boot).map_err(|error| SpoolError::Random {
-        message: error.to_string(),
-    })?;
+    getrandom::fill(&mut boot)
+        .map_err(|error| SpoolError::Random { message: error.to_string() })?;
     Ok(boot)
 }
 
@@ -168,18 +150,14 @@ fn list(directory: &Path) -> Result<Found, SpoolError> {
         } else if let Some(counts) = parse_tombstone(name) {
             found.tombstones.push((path, counts));
         } else if let Some(base) = name.strip_suffix(UNREPORTED_SUFFIX) {
-            found
-                .unreported
-                .extend(SegmentId::parse(base).map(|id| (path, id)));
+            found.unreported.extend(SegmentId::parse(base).map(|id| (path, id)));
         } else if name.ends_with(CORRUPT_SUFFIX) {
             found.corrupt.push(path);
         } else if name.ends_with(TEMPORARY_SUFFIX) {
             let _ = fs::remove_file(path);
         }
     }
-    found
-        .segments
-        .sort_by_key(|id| (id.epoch, id.lane, id.first_sequence));
+    found.segments.sort_by_key(|id| (id.epoch, id.lane, id.first_sequence));
     found.corrupt.sort();
     Ok(found)
 }
@@ -267,10 +245,7 @@ impl Recovery<'_> {
                 Err(error) => {
                     let path = path.display();
                     tracing::error!(%path, %error, "a damaged spool segment cannot be repaired");
-                    found
-                        .damage
-                        .iter()
-                        .for_each(|damage| damage.count(&mut self.ledger));
+                    found.damage.iter().for_each(|damage| damage.count(&mut self.ledger));
                     damage = found.damage.iter().map(|damage| damage.offset).collect();
                     found.good_bytes = bytes.len() as u64;
                 }
@@ -327,8 +302,7 @@ impl Recovery<'_> {
     fn losses(&mut self, found: &Found, lanes: &[LaneState; 2]) {
         for (path, counts) in &found.tombstones {
             for (kind, count) in counts {
-                self.ledger
-                    .add_spool(*kind, *count, "dropped before the agent was restarted");
+                self.ledger.add_spool(*kind, *count, "dropped before the agent was restarted");
             }
             self.ledger.stand(Stand::Remove(path.clone()));
         }
@@ -376,9 +350,7 @@ fn keep(id: &SegmentId, path: &Path, file: File, found: &Assessment, length: u64
         path: path.into(),
         file: Arc::new(file),
         length: length.max(HEADER_BYTES as u64),
-        last_sequence: found
-            .last
-            .map_or(id.first_sequence.saturating_sub(1), |(last, _)| last),
+        last_sequence: found.last.map_or(id.first_sequence.saturating_sub(1), |(last, _)| last),
         next_ordinal: found.next_ordinal,
         // An earlier boot's segment is never continued.
         sealed: true,
@@ -399,8 +371,6 @@ fn read(path: &Path) -> std::io::Result<(File, Vec<u8>)> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut bytes = Vec::new();
     // More than any segment we wrote: what is behind cannot be ours.
-    (&file)
-        .take(2 * limits::SEGMENT_BYTES_MAX)
-        .read_to_end(&mut bytes)?;
+    (&file).take(2 * limits::SEGMENT_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok((file, bytes))
 }

@@ -25,12 +25,7 @@ pub(super) struct SegmentId {
 
 impl SegmentId {
     pub fn file_name(&self) -> String {
-        let Self {
-            epoch,
-            lane,
-            first_sequence,
-            boot,
-        } = self;
+        let Self { epoch, lane, first_sequence, boot } = self;
         let (lane, boot) = (lane.number(), u128::from_be_bytes(*boot));
         format!("{epoch:016x}-{lane}-{first_sequence:016x}-{boot:032x}.seg")
     }
@@ -45,20 +40,12 @@ impl SegmentId {
         let lane = Lane::from_number(u32::try_from(number(1)?).ok()?)?;
         let first_sequence = u64::try_from(number(16)?).ok()?;
         let boot = number(32)?.to_be_bytes();
-        let id = Self {
-            epoch,
-            lane,
-            first_sequence,
-            boot,
-        };
+        let id = Self { epoch, lane, first_sequence, boot };
         (id.file_name() == name).then_some(id)
     }
 
     pub fn position(&self, sequence: u64) -> Position {
-        Position {
-            epoch: self.epoch,
-            sequence,
-        }
+        Position { epoch: self.epoch, sequence }
     }
 
     /// The header of the segment.
@@ -99,15 +86,7 @@ impl SegmentId {
     /// The seal behind the last entry.
     pub fn seal(&self, sequence: u64, ordinal: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(ENTRY_HEAD_BYTES);
-        self.encode(
-            &mut bytes,
-            &Entry {
-                sequence,
-                ordinal,
-                kind: SEAL,
-                payload: &[],
-            },
-        );
+        self.encode(&mut bytes, &Entry { sequence, ordinal, kind: SEAL, payload: &[] });
         bytes
     }
 
@@ -155,21 +134,9 @@ fn plausible_entry(bytes: &[u8], after: After) -> Option<(u32, u32, &[u8], Entry
     if sequence <= after.sequence || ahead > DAMAGED_ENTRIES_MAX {
         return None;
     }
-    let size = usize::try_from(length)
-        .ok()
-        .filter(|size| *size <= limits::EVENT_BYTES_MAX)?;
+    let size = usize::try_from(length).ok().filter(|size| *size <= limits::EVENT_BYTES_MAX)?;
     let payload = rest.get(..size)?;
-    Some((
-        length,
-        u32::from_le_bytes(*crc),
-        tail,
-        Entry {
-            sequence,
-            ordinal,
-            kind,
-            payload,
-        },
-    ))
+    Some((length, u32::from_le_bytes(*crc), tail, Entry { sequence, ordinal, kind, payload }))
 }
 
 /// Moves `field` to the front of `rest`, which is as long as all fields together.
@@ -210,18 +177,12 @@ pub(super) struct After {
 impl After {
     /// Before the first entry of a segment.
     pub fn start(id: &SegmentId) -> Self {
-        Self {
-            sequence: id.first_sequence.saturating_sub(1),
-            next_ordinal: 0,
-        }
+        Self { sequence: id.first_sequence.saturating_sub(1), next_ordinal: 0 }
     }
 
     /// Behind `entry`.
     pub fn entry(entry: &Entry<'_>) -> Self {
-        Self {
-            sequence: entry.sequence,
-            next_ordinal: entry.ordinal.saturating_add(1),
-        }
+        Self { sequence: entry.sequence, next_ordinal: entry.ordinal.saturating_add(1) }
     }
 }
 
@@ -251,22 +212,12 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Scans from `offset` of `bytes`.
     pub fn new(id: &'a SegmentId, bytes: &'a [u8], offset: usize, after: After) -> Self {
-        Self {
-            id,
-            bytes,
-            offset,
-            after,
-            budget: limits::RESYNC_BYTES_MAX,
-        }
+        Self { id, bytes, offset, after, budget: limits::RESYNC_BYTES_MAX }
     }
 
     /// Scans a whole segment, header included. A damaged header is the first piece of damage.
     pub fn segment(id: &'a SegmentId, bytes: &'a [u8]) -> Self {
-        let offset = if bytes.starts_with(&id.header()) {
-            HEADER_BYTES
-        } else {
-            0
-        };
+        let offset = if bytes.starts_with(&id.header()) { HEADER_BYTES } else { 0 };
         Self::new(id, bytes, offset, After::start(id))
     }
 
@@ -310,35 +261,22 @@ impl<'a> Iterator for Scan<'a> {
             if missing == 0 {
                 self.offset += entry.size();
                 self.after = After::entry(&entry);
-                return Some(if entry.is_seal() {
-                    Piece::Seal
-                } else {
-                    Piece::Entry(entry)
-                });
+                return Some(if entry.is_seal() { Piece::Seal } else { Piece::Entry(entry) });
             }
             // Whole bytes were cut out of the file: the numbers say what is missing.
             self.after.next_ordinal = entry.ordinal;
-            return Some(Piece::Damage {
-                bytes: 0,
-                entries: Some(missing),
-            });
+            return Some(Piece::Damage { bytes: 0, entries: Some(missing) });
         }
         let start = self.offset;
         let Some((offset, entry)) = self.resync() else {
             self.offset = self.bytes.len();
             let bytes = (self.offset - start) as u64;
-            return Some(Piece::Damage {
-                bytes,
-                entries: None,
-            });
+            return Some(Piece::Damage { bytes, entries: None });
         };
         let entries = Some(missing_before(self.after, &entry));
         self.offset = offset;
         self.after.next_ordinal = entry.ordinal;
-        Some(Piece::Damage {
-            bytes: (offset - start) as u64,
-            entries,
-        })
+        Some(Piece::Damage { bytes: (offset - start) as u64, entries })
     }
 }
 

@@ -54,8 +54,7 @@ impl SharedSpool {
     /// # Errors
     /// As [`Spool::append`].
     pub fn append(&self, lane: Lane, event: &Event) -> Result<u64, SpoolError> {
-        self.with(|spool| spool.append(lane, event))
-            .unwrap_or(Ok(0))
+        self.with(|spool| spool.append(lane, event)).unwrap_or(Ok(0))
     }
 
     /// Appends Loss events for what was lost ([`Spool::record_losses`]), flushes, and wakes the
@@ -80,8 +79,7 @@ impl SharedSpool {
     pub fn sync(&self) -> Result<(), SpoolError> {
         let files = self.with(Spool::take_unsynced).unwrap_or_default();
         for file in files {
-            file.sync_data()
-                .map_err(SpoolError::storage("sync", "a segment"))?;
+            file.sync_data().map_err(SpoolError::storage("sync", "a segment"))?;
         }
         Ok(())
     }

@@ -136,19 +136,13 @@ impl Spool {
         self.next_sequence += 1;
         if bytes > limit {
             self.dropped += 1;
-            self.ledger
-                .add_spool(event.kind, 1, format!("event larger than {limit} bytes"));
+            self.ledger.add_spool(event.kind, 1, format!("event larger than {limit} bytes"));
             return Err(SpoolError::TooLarge { bytes, limit });
         }
         let (kind, payload) = (event.kind, event.encode_to_vec());
         let state = self.lane_mut(lane);
         state.pending_bytes += bytes + ENTRY_HEAD_BYTES;
-        state.pending.push_back(Pending {
-            sequence,
-            kind,
-            payload,
-            loss: event.loss.clone(),
-        });
+        state.pending.push_back(Pending { sequence, kind, payload, loss: event.loss.clone() });
         if state.pending_bytes >= limits::SPOOL_BUFFER_BYTES_MAX {
             self.flush_lane(lane)?;
         }
@@ -227,27 +221,14 @@ impl Spool {
         };
         let (mut bytes, mut ends, mut ordinal) = (Vec::new(), Vec::new(), segment.next_ordinal);
         for pending in &state.pending {
-            let Pending {
-                sequence,
-                kind,
-                payload,
-                ..
-            } = pending;
+            let Pending { sequence, kind, payload, .. } = pending;
             let size = segment.length as usize + bytes.len() + ENTRY_HEAD_BYTES + payload.len();
             let empty = segment.length as usize == HEADER_BYTES && bytes.is_empty();
             if !empty && (size + ENTRY_HEAD_BYTES) as u64 > segment_bytes_max {
                 break;
             }
             let (sequence, kind) = (*sequence, *kind);
-            segment.id.encode(
-                &mut bytes,
-                &Entry {
-                    sequence,
-                    ordinal,
-                    kind,
-                    payload,
-                },
-            );
+            segment.id.encode(&mut bytes, &Entry { sequence, ordinal, kind, payload });
             ordinal += 1;
             ends.push(bytes.len());
         }
@@ -257,11 +238,7 @@ impl Spool {
         }
         let (written, result) = write_at(&segment.file, &bytes, segment.length);
         let whole = ends.iter().take_while(|end| **end <= written).count();
-        let kept = whole
-            .checked_sub(1)
-            .and_then(|last| ends.get(last))
-            .copied()
-            .unwrap_or(0);
+        let kept = whole.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
         segment.length += kept as u64;
         segment.next_ordinal += whole as u32;
         segment.unsynced = true;
@@ -309,12 +286,7 @@ impl Spool {
         let Some(first_sequence) = state.pending.front().map(|pending| pending.sequence) else {
             return Ok(usize::MAX);
         };
-        let id = SegmentId {
-            epoch: self.epoch,
-            lane,
-            first_sequence,
-            boot: self.boot,
-        };
+        let id = SegmentId { epoch: self.epoch, lane, first_sequence, boot: self.boot };
         let segment = create(&self.directory, id)?;
         self.directory_changed = true;
         self.reap(lane);
@@ -331,9 +303,7 @@ pub(super) fn seal(state: &mut LaneState, index: usize) {
         return;
     };
     segment.sealed = true;
-    let bytes = segment
-        .id
-        .seal(segment.last_sequence + 1, segment.next_ordinal);
+    let bytes = segment.id.seal(segment.last_sequence + 1, segment.next_ordinal);
     let (_, result) = write_at(&segment.file, &bytes, segment.length);
     if result.is_ok() {
         segment.length += bytes.len() as u64;

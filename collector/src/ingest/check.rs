@@ -66,10 +66,7 @@ pub enum Fault {
 /// The first thing that is wrong, and where.
 pub fn check_batch(batch: u64, events: &[Event]) -> Result<(), BatchError> {
     if events.len() > BATCH_EVENTS_MAX {
-        return Err(BatchError::TooMany {
-            batch,
-            count: events.len(),
-        });
+        return Err(BatchError::TooMany { batch, count: events.len() });
     }
     for (index, event) in events.iter().enumerate() {
         check_event(event).map_err(|fault| BatchError::Event {
@@ -98,10 +95,7 @@ fn check_event(event: &Event) -> Result<(), Fault> {
     at_most("message", event.message.len(), SENTENCE_BYTES_MAX)?;
     event.process.as_ref().map_or(Ok(()), check_ancestry)?;
     event.file.as_ref().map_or(Ok(()), check_file)?;
-    event
-        .destination
-        .as_ref()
-        .map_or(Ok(()), check_destination)?;
+    event.destination.as_ref().map_or(Ok(()), check_destination)?;
     event.loss.as_ref().map_or(Ok(()), check_loss)
 }
 
@@ -120,17 +114,9 @@ fn check_process(process: &Process) -> Result<(), Fault> {
     at_most("process.exe", process.exe.len(), PATH_BYTES_MAX)?;
     at_most("process.cwd", process.cwd.len(), PATH_BYTES_MAX)?;
     limited("process.argv", process.argv.len(), "parts", ARGV_PARTS_MAX)?;
-    at_most(
-        "process.argv",
-        process.argv.iter().map(Vec::len).sum(),
-        ARGV_BYTES_MAX,
-    )?;
+    at_most("process.argv", process.argv.iter().map(Vec::len).sum(), ARGV_BYTES_MAX)?;
     at_most("process.user", process.user.len(), NAME_BYTES_MAX)?;
-    at_most(
-        "process.login_user",
-        process.login_user.len(),
-        NAME_BYTES_MAX,
-    )?;
+    at_most("process.login_user", process.login_user.len(), NAME_BYTES_MAX)?;
     at_most("process.tty", process.tty.len(), NAME_BYTES_MAX)?;
     at_most("process.comm", process.comm.len(), NAME_BYTES_MAX)
 }
@@ -150,11 +136,7 @@ fn check_device(device: &Device) -> Result<(), Fault> {
 
 fn check_destination(destination: &Destination) -> Result<(), Fault> {
     at_most("destination.ip", destination.ip.len(), NAME_BYTES_MAX)?;
-    at_most(
-        "destination.protocol",
-        destination.protocol.len(),
-        NAME_BYTES_MAX,
-    )?;
+    at_most("destination.protocol", destination.protocol.len(), NAME_BYTES_MAX)?;
     at_most("destination.path", destination.path.len(), PATH_BYTES_MAX)
 }
 
@@ -174,12 +156,7 @@ fn limited(
     limit: usize,
 ) -> Result<(), Fault> {
     if size > limit {
-        return Err(Fault::TooLong {
-            field,
-            size,
-            unit,
-            limit,
-        });
+        return Err(Fault::TooLong { field, size, unit, limit });
     }
     Ok(())
 }
@@ -193,28 +170,17 @@ mod tests {
     use super::*;
 
     fn good() -> Event {
-        Event {
-            boot: vec![7; 16],
-            sequence: 1,
-            kind: 6,
-            ..Event::default()
-        }
+        Event { boot: vec![7; 16], sequence: 1, kind: 6, ..Event::default() }
     }
 
     fn with_process(process: Process) -> Event {
-        Event {
-            process: Some(process),
-            ..good()
-        }
+        Event { process: Some(process), ..good() }
     }
 
     fn chain(ancestors: usize) -> Event {
         let mut process = Process::default();
         for _ in 0..ancestors {
-            process = Process {
-                parent: Some(Box::new(process)),
-                ..Process::default()
-            };
+            process = Process { parent: Some(Box::new(process)), ..Process::default() };
         }
         with_process(process)
     }
@@ -250,22 +216,13 @@ mod tests {
     fn refused(#[case] event: Event, #[case] fault: &str) {
         let sequence = event.sequence;
         let error = check_batch(3, &[good(), event]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("batch 3, event 1 (sequence {sequence}): {fault}")
-        );
+        assert_eq!(error.to_string(), format!("batch 3, event 1 (sequence {sequence}): {fault}"));
     }
 
     #[test]
     fn a_batch_has_at_most_a_thousand_events() {
         check_batch(1, &vec![good(); 1000]).unwrap();
         let error = check_batch(1, &vec![good(); 1001]).unwrap_err();
-        assert_eq!(
-            error,
-            BatchError::TooMany {
-                batch: 1,
-                count: 1001
-            }
-        );
+        assert_eq!(error, BatchError::TooMany { batch: 1, count: 1001 });
     }
 }

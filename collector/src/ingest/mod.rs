@@ -31,11 +31,7 @@ pub struct Ingest {
 impl Ingest {
     /// Stores through `writer`.
     pub fn new(writer: Writer, connected: Connected, stop: Stop) -> Ingest {
-        Ingest {
-            writer,
-            connected,
-            stop,
-        }
+        Ingest { writer, connected, stop }
     }
 }
 
@@ -63,9 +59,7 @@ impl IngestService for Ingest {
             stop: self.stop.clone(),
         };
         tokio::spawn(reader.run(request.into_inner(), pending));
-        Ok(Response::new(Box::pin(
-            ReceiverStream::new(acknowledgements).then(acknowledge),
-        )))
+        Ok(Response::new(Box::pin(ReceiverStream::new(acknowledgements).then(acknowledge))))
     }
 }
 
@@ -116,16 +110,8 @@ impl Reader {
     async fn submit(&self, request: IngestRequest) -> Result<(u64, Written), Status> {
         check_batch(request.batch, &request.events)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let rows = request
-            .events
-            .into_iter()
-            .map(|event| Row::new(&self.agent, event))
-            .collect();
-        let written = self
-            .writer
-            .submit(&self.agent, rows)
-            .await
-            .map_err(refused)?;
+        let rows = request.events.into_iter().map(|event| Row::new(&self.agent, event)).collect();
+        let written = self.writer.submit(&self.agent, rows).await.map_err(refused)?;
         Ok((request.batch, written))
     }
 }
@@ -133,10 +119,7 @@ impl Reader {
 /// Waits for the commit of one batch.
 async fn acknowledge(pending: Pending) -> Result<IngestResponse, Status> {
     let (batch, written) = pending?;
-    let stored = written
-        .await
-        .unwrap_or(Err(WriteError::Stopping))
-        .map_err(refused)?;
+    let stored = written.await.unwrap_or(Err(WriteError::Stopping)).map_err(refused)?;
     Ok(IngestResponse { batch, stored })
 }
 

@@ -18,20 +18,14 @@ pub enum Mode {
 
 fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
     let path = path.to_owned();
-    move |source| PkiError::File {
-        action,
-        path,
-        source,
-    }
+    move |source| PkiError::File { action, path, source }
 }
 
 /// Creates `path` and its parents for the owner only. An existing one is kept as it is.
 pub fn create_directory(path: &Path) -> Result<(), PkiError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder
-        .create(path)
-        .map_err(file_error("create directory", path))
+    builder.create(path).map_err(file_error("create directory", path))
 }
 
 /// Writes a file that must not exist yet, and waits until the disk has it.
@@ -40,11 +34,7 @@ pub fn write_new(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
         Mode::Secret => 0o600,
         Mode::Public => 0o644,
     };
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -42,10 +42,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(error(what))?;
         let issuer = Issuer::new(params, key);
-        Ok(Authority {
-            certificate_pem: certificate.pem(),
-            issuer,
-        })
+        Ok(Authority { certificate_pem: certificate.pem(), issuer })
     }
 
     /// An authority from its files.
@@ -53,10 +50,7 @@ impl Authority {
         let key = KeyPair::from_pem(key_pem).map_err(error("reading the key of the authority"))?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)
             .map_err(error("reading the certificate of the authority"))?;
-        Ok(Authority {
-            certificate_pem: certificate_pem.to_owned(),
-            issuer,
-        })
+        Ok(Authority { certificate_pem: certificate_pem.to_owned(), issuer })
     }
 
     pub fn certificate_pem(&self) -> &str {
@@ -73,11 +67,7 @@ impl Authority {
         for name in names {
             params.subject_alt_names.push(server_name(name)?);
         }
-        self.issue(
-            params,
-            ExtendedKeyUsagePurpose::ServerAuth,
-            "the collector's certificate",
-        )
+        self.issue(params, ExtendedKeyUsagePurpose::ServerAuth, "the collector's certificate")
     }
 
     /// The certificate of an agent or operator. `name` was checked.
@@ -101,10 +91,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(error(what))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(error(what))?;
-        Ok(Issued {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 }
 
@@ -123,9 +110,7 @@ fn server_name(name: &str) -> Result<SanType, PkiError> {
 
 fn params(common_name: &str, days: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     // A day early, for hosts whose clock is behind.
     let (year, month, day) = date(-1);
     params.not_before = date_time_ymd(year, month, day);
@@ -136,13 +121,7 @@ fn params(common_name: &str, days: i64) -> CertificateParams {
 
 /// Year, month and day in UTC, `days` from today.
 fn date(days: i64) -> (i32, u8, u8) {
-    let today = jiff::Timestamp::now()
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .date();
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let date = today.saturating_add(jiff::Span::new().days(days));
-    (
-        date.year().into(),
-        date.month().unsigned_abs(),
-        date.day().unsigned_abs(),
-    )
+    (date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
 }

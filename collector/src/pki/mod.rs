@@ -121,11 +121,7 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
 }
 
 fn server_names(more: &[String]) -> Vec<String> {
-    let mut names = vec![
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-    ];
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     for name in std::iter::once(own_host()).chain(more.iter().cloned()) {
         if !names.contains(&name) {
             names.push(name);

@@ -23,33 +23,21 @@ fn mode(path: &Path) -> u32 {
 fn init_makes_private_keys_and_refuses_to_do_it_again() {
     let dir = tempdir().unwrap();
     let dir = dir.path().join("pki");
-    init(
-        &dir,
-        &["collector.example".to_owned(), "10.1.2.3".to_owned()],
-    )
-    .unwrap();
+    init(&dir, &["collector.example".to_owned(), "10.1.2.3".to_owned()]).unwrap();
     assert_eq!(mode(&dir), 0o700);
     assert_eq!(mode(&dir.join("ca.key")), 0o600);
     assert_eq!(mode(&dir.join("server.key")), 0o600);
     let before = fs::read(dir.join("ca.key")).unwrap();
     let error = init(&dir, &[]).unwrap_err();
     assert!(matches!(&error, PkiError::Exists(_)), "{error}");
-    assert!(
-        error.to_string().contains("nothing is overwritten"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("nothing is overwritten"), "{error}");
     assert_eq!(fs::read(dir.join("ca.key")).unwrap(), before);
 
     let server = der(&dir.join("server.pem"));
     let (_, certificate) = X509Certificate::from_der(&server).unwrap();
     let names = certificate.subject_alternative_name().unwrap().unwrap();
     let text = format!("{:?}", names.value.general_names);
-    for name in [
-        "localhost",
-        "collector.example",
-        "[127, 0, 0, 1]",
-        "[10, 1, 2, 3]",
-    ] {
+    for name in ["localhost", "collector.example", "[127, 0, 0, 1]", "[10, 1, 2, 3]"] {
         assert!(text.contains(name), "{name} is not in {text}");
     }
     let days = certificate.validity().not_after.timestamp()
@@ -91,9 +79,7 @@ fn enroll_gives_a_peer_its_name_and_role() {
 fn enroll_without_an_authority_says_what_to_run() {
     let dir = tempdir().unwrap();
     let missing = dir.path().join("nothing");
-    let error = enroll(&missing, "pc-1", Role::Agent, None)
-        .unwrap_err()
-        .to_string();
+    let error = enroll(&missing, "pc-1", Role::Agent, None).unwrap_err().to_string();
     assert!(error.contains("sekimori-collector init --dir"), "{error}");
     let error = enroll(dir.path(), "../x", Role::Agent, None).unwrap_err();
     assert!(matches!(error, PkiError::Name(_)), "{error}");

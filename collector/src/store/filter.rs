@@ -48,10 +48,7 @@ impl Condition {
         if !filter.text.is_empty() {
             check_length("text", &filter.text)?;
             // Both are blobs: bytes are compared as they are, and no character means anything else.
-            condition.and(
-                "instr(text, ?) > 0",
-                [filter.text.clone().into_bytes().into()],
-            );
+            condition.and("instr(text, ?) > 0", [filter.text.clone().into_bytes().into()]);
         }
         if let Some(since) = filter.since_ns {
             condition.and("time_ns >= ?", [since.into()]);
@@ -118,13 +115,9 @@ impl Condition {
             _ => format!("IN ({})", places(texts.len())),
         };
         let plus = if texts.len() == 1 { "" } else { "+" };
-        let either: Vec<String> = columns
-            .iter()
-            .map(|column| format!("{plus}{column} {places}"))
-            .collect();
-        let values = columns
-            .iter()
-            .flat_map(|_| texts.iter().cloned().map(Value::from));
+        let either: Vec<String> =
+            columns.iter().map(|column| format!("{plus}{column} {places}")).collect();
+        let values = columns.iter().flat_map(|_| texts.iter().cloned().map(Value::from));
         self.and(format!("({})", either.join(" OR ")), values);
         Ok(())
     }
@@ -175,10 +168,7 @@ mod tests {
              (+rule IN (?,?)) AND instr(text, ?) > 0 AND time_ns >= ? AND time_ns < ?"
         );
         assert_eq!(condition.values().len(), 11);
-        assert_eq!(
-            condition.values().get(8),
-            Some(&Value::Blob(b"100%_".to_vec()))
-        );
+        assert_eq!(condition.values().get(8), Some(&Value::Blob(b"100%_".to_vec())));
         assert_eq!(Condition::new(None).unwrap().sql(), "TRUE");
     }
 

@@ -83,20 +83,12 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
-        let last = read::last_cursor(&connection).map_err(|source| StoreError::Sqlite {
-            path: path.to_owned(),
-            source,
-        })?;
+        let last = read::last_cursor(&connection)
+            .map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
         let committed = Committed::new(last);
         let (writer, thread) = write::start(path.to_owned(), connection, committed.clone())?;
         let readers = Readers::new(path.to_owned());
-        Ok(Store {
-            committed,
-            writer,
-            readers,
-            thread,
-            _lock: lock,
-        })
+        Ok(Store { committed, writer, readers, thread, _lock: lock })
     }
 
     /// How far it is committed.

@@ -90,20 +90,13 @@ pub struct Readers {
 impl Readers {
     /// Connections are opened when they are needed.
     pub fn new(path: PathBuf) -> Readers {
-        Readers {
-            path,
-            idle: Arc::default(),
-            places: Arc::new(Semaphore::new(READERS_MAX)),
-        }
+        Readers { path, idle: Arc::default(), places: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
     /// Closes the connections that wait. One that is in use closes when its query ends.
     pub fn close(&self) {
         self.places.close();
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// One page of the events that match, by time and then by cursor.
@@ -111,19 +104,10 @@ impl Readers {
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, _reader: &Operator, search: Search) -> Result<Page, ReadError> {
-        let Search {
-            mut condition,
-            position,
-            limit,
-            newest_first,
-        } = search;
+        let Search { mut condition, position, limit, newest_first } = search;
         // The plus: this must not make SQLite walk by cursor and sort everything by time.
         condition.and("+cursor <= ?", [sql_cursor(position.upper)]);
-        let (order, beyond) = if newest_first {
-            ("DESC", "<")
-        } else {
-            ("ASC", ">")
-        };
+        let (order, beyond) = if newest_first { ("DESC", "<") } else { ("ASC", ">") };
         if let Some((time_ns, cursor)) = position.last {
             let sql = format!("time_ns {beyond}= ? AND (time_ns {beyond} ? OR cursor {beyond} ?)");
             condition.and(sql, [time_ns.into(), time_ns.into(), cursor.into()]);
@@ -132,15 +116,10 @@ impl Readers {
             "SELECT {COLUMNS} FROM events WHERE {} ORDER BY time_ns {order}, cursor {order}",
             condition.sql()
         );
-        let found = self
-            .run(move |connection| take(connection, &sql, &condition, limit))
-            .await?;
+        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
         let last = found.rows.last().map(|row| (row.time_ns, row.cursor));
         let next = found.more.then_some(Position { last, ..position });
-        Ok(Page {
-            events: decode(&found.rows)?,
-            next,
-        })
+        Ok(Page { events: decode(&found.rows)?, next })
     }
 
     /// The matching events behind `position`, up to `committed` at most; looks at a bounded number
@@ -156,27 +135,19 @@ impl Readers {
         committed: u64,
     ) -> Result<Step, ReadError> {
         let end = committed.min(position.saturating_add(WATCH_WINDOW));
-        condition.and(
-            "cursor > ? AND cursor <= ?",
-            [sql_cursor(position), sql_cursor(end)],
-        );
+        condition.and("cursor > ? AND cursor <= ?", [sql_cursor(position), sql_cursor(end)]);
         // The window is short: walking it by cursor is best, whatever the filter.
         let sql = format!(
             "SELECT {COLUMNS} FROM events NOT INDEXED WHERE {} ORDER BY cursor",
             condition.sql()
         );
         let limit = WATCH_PAGE_EVENTS;
-        let found = self
-            .run(move |connection| take(connection, &sql, &condition, limit))
-            .await?;
+        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
         let position = match found.rows.last() {
             Some(last) if found.more => last.cursor.unsigned_abs(),
             _ => end,
         };
-        Ok(Step {
-            events: decode(&found.rows)?,
-            position,
-        })
+        Ok(Step { events: decode(&found.rows)?, position })
     }
 
     /// Every host in the store, by name.
@@ -223,9 +194,7 @@ impl Readers {
             let result = query(&connection);
             // A connection that failed, or that nobody will want, is closed rather than kept.
             if result.is_ok() && !places.is_closed() {
-                idle.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(connection);
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             }
             result
         });
@@ -259,10 +228,7 @@ fn take(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(condition.values()))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found = Found {
-        rows: Vec::new(),
-        more: false,
-    };
+    let mut found = Found { rows: Vec::new(), more: false };
     let mut bytes: usize = 0;
     while let Some(row) = rows.next()? {
         let stored = Stored::read(row)?;
@@ -279,10 +245,7 @@ fn take(
 
 fn decode(rows: &[Stored]) -> Result<Vec<Event>, ReadError> {
     rows.iter()
-        .map(|row| {
-            row.event()
-                .map_err(|error| ReadError::Damaged(row.cursor, error))
-        })
+        .map(|row| row.event().map_err(|error| ReadError::Damaged(row.cursor, error)))
         .collect()
 }
 

@@ -88,11 +88,7 @@ fn searched_text(event: &Event) -> Vec<u8> {
     if let Some(destination) = &event.destination {
         let ip = &destination.ip;
         if !ip.is_empty() {
-            let bracketed = if ip.contains(':') {
-                format!("[{ip}]")
-            } else {
-                ip.clone()
-            };
+            let bracketed = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
             parts.push(format!("{bracketed}:{}", destination.port).into_bytes());
         }
         parts.push(destination.path.clone());
@@ -118,11 +114,7 @@ pub struct Stored {
 impl Stored {
     /// Takes one row of [`COLUMNS`].
     pub fn read(row: &SqlRow<'_>) -> rusqlite::Result<Stored> {
-        Ok(Stored {
-            cursor: row.get(0)?,
-            time_ns: row.get(1)?,
-            body: row.get(2)?,
-        })
+        Ok(Stored { cursor: row.get(0)?, time_ns: row.get(1)?, body: row.get(2)? })
     }
 
     /// The event as it is shown.
@@ -152,31 +144,13 @@ mod tests {
                 new_path: b"/b".to_vec(),
                 ..File::default()
             }),
-            process: Some(Process {
-                exe: b"/bin/cp".to_vec(),
-                ..Process::default()
-            }),
-            destination: Some(Destination {
-                ip: "::1".into(),
-                port: 25,
-                ..Destination::default()
-            }),
+            process: Some(Process { exe: b"/bin/cp".to_vec(), ..Process::default() }),
+            destination: Some(Destination { ip: "::1".into(), port: 25, ..Destination::default() }),
             ..Event::default()
         };
         let row = Row::new(&Agent::for_test("pc"), event.clone());
         assert_eq!(row.text, b"/a\xff\0/b\0/bin/cp\0[::1]:25");
-        let stored = Stored {
-            cursor: 3,
-            time_ns: 0,
-            body: row.body,
-        };
-        assert_eq!(
-            stored.event(),
-            Ok(Event {
-                host: "pc".into(),
-                cursor: 3,
-                ..event
-            })
-        );
+        let stored = Stored { cursor: 3, time_ns: 0, body: row.body };
+        assert_eq!(stored.event(), Ok(Event { host: "pc".into(), cursor: 3, ..event }));
     }
 }

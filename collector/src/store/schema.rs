@@ -54,10 +54,7 @@ pub fn lock(path: &Path) -> Result<StoreLock, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(StoreLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(StoreError::File {
-            path: lock_path,
-            source,
-        }),
+        Err(TryLockError::Error(source)) => Err(StoreError::File { path: lock_path, source }),
     }
 }
 
@@ -70,40 +67,23 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Opens or creates a file only its owner can read: events hold names of people and of files.
 fn private_file(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    options.open(path).map_err(|source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    })
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(|source| StoreError::File { path: path.to_owned(), source })
 }
 
 /// Opens the store for writing, creates it if need be, and brings it to today's version.
 pub fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     drop(private_file(path)?);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let sqlite = |source| StoreError::Sqlite {
-        path: path.to_owned(),
-        source,
-    };
+    let sqlite = |source| StoreError::Sqlite { path: path.to_owned(), source };
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     // First look whose it is, and only then change anything.
     let version = check(&connection, path)?;
-    connection
-        .pragma_update(None, "journal_mode", "wal")
-        .map_err(sqlite)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
     // Acknowledged means stored: every commit reaches the disk before it is acknowledged.
-    connection
-        .pragma_update(None, "synchronous", "full")
-        .map_err(sqlite)?;
-    connection
-        .pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
-        .map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT).map_err(sqlite)?;
     migrate(&mut connection, version).map_err(sqlite)?;
     Ok(connection)
 }
@@ -125,18 +105,14 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
         let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
         Ok((id, read("user_version")?, tables))
     });
-    let (id, version, tables) = facts.map_err(|source| StoreError::Sqlite {
-        path: path.to_owned(),
-        source,
-    })?;
+    let (id, version, tables) =
+        facts.map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
     let version = usize::try_from(version).unwrap_or(0);
     match (id, tables) {
         (0, 0) => Ok(0),
-        (APPLICATION_ID, _) if version > MIGRATIONS.len() => Err(StoreError::Newer {
-            path: path.to_owned(),
-            version,
-            known: MIGRATIONS.len(),
-        }),
+        (APPLICATION_ID, _) if version > MIGRATIONS.len() => {
+            Err(StoreError::Newer { path: path.to_owned(), version, known: MIGRATIONS.len() })
+        }
         (APPLICATION_ID, _) => Ok(version),
         _ => Err(StoreError::Foreign(path.to_owned())),
     }
@@ -170,15 +146,12 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let pragma = |name: &str| -> i32 {
-            connection
-                .pragma_query_value(None, name, |row| row.get(0))
-                .unwrap()
+            connection.pragma_query_value(None, name, |row| row.get(0)).unwrap()
         };
         assert_eq!(pragma("synchronous"), 2);
         assert_eq!(pragma("user_version"), 1);
-        let journal: String = connection
-            .pragma_query_value(None, "journal_mode", |row| row.get(0))
-            .unwrap();
+        let journal: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!(journal, "wal");
     }
 
@@ -190,41 +163,19 @@ mod tests {
         connection.pragma_update(None, "user_version", 2).unwrap();
         drop(connection);
         let error = open_writer(&path).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                StoreError::Newer {
-                    version: 2,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::Newer { version: 2, known: 1, .. }), "{error}");
     }
 
     #[test]
     fn what_is_no_store_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("other.db");
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch("CREATE TABLE t (a)")
-            .unwrap();
-        assert!(matches!(
-            open_writer(&path).unwrap_err(),
-            StoreError::Foreign(_)
-        ));
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(matches!(open_writer(&path).unwrap_err(), StoreError::Foreign(_)));
         std::fs::write(&path, "not a database, but long enough to be read as one").unwrap();
-        assert!(matches!(
-            open_writer(&path).unwrap_err(),
-            StoreError::Sqlite { .. }
-        ));
+        assert!(matches!(open_writer(&path).unwrap_err(), StoreError::Sqlite { .. }));
         let missing = dir.path().join("no/such/events.db");
-        assert!(matches!(
-            open_writer(&missing).unwrap_err(),
-            StoreError::File { .. }
-        ));
+        assert!(matches!(open_writer(&missing).unwrap_err(), StoreError::File { .. }));
     }
 
     #[test]

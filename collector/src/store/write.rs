@@ -60,15 +60,8 @@ impl Writer {
     /// [`WriteError::Stopping`].
     pub async fn submit(&self, agent: &Agent, rows: Vec<Row>) -> Result<Written, WriteError> {
         let (answer, written) = oneshot::channel();
-        let job = Job {
-            host: agent.name().to_owned(),
-            rows,
-            answer,
-        };
-        self.queue
-            .send(Message::Job(job))
-            .await
-            .map_err(|_| WriteError::Stopping)?;
+        let job = Job { host: agent.name().to_owned(), rows, answer };
+        self.queue.send(Message::Job(job)).await.map_err(|_| WriteError::Stopping)?;
         Ok(written)
     }
 
@@ -86,11 +79,7 @@ pub fn start(
     committed: Committed,
 ) -> Result<(Writer, JoinHandle<()>), StoreError> {
     let (queue, messages) = mpsc::channel(WRITER_QUEUE_MAX);
-    let mut thread = Thread {
-        path,
-        connection: Some(connection),
-        committed,
-    };
+    let mut thread = Thread { path, connection: Some(connection), committed };
     let handle = thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || thread.run(messages))
@@ -159,10 +148,8 @@ impl Thread {
             Some(connection) => connection,
             slot => slot.insert(schema::open_writer(&self.path)?),
         };
-        insert_all(connection, jobs).map_err(|source| StoreError::Sqlite {
-            path: self.path.clone(),
-            source,
-        })
+        insert_all(connection, jobs)
+            .map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
     }
 }
 
@@ -232,9 +219,7 @@ mod tests {
             message: "x".repeat(4000),
             ..Event::default()
         };
-        sequences
-            .map(|sequence| Row::new(agent, event(sequence)))
-            .collect()
+        sequences.map(|sequence| Row::new(agent, event(sequence))).collect()
     }
 
     #[tokio::test]
@@ -244,22 +229,13 @@ mod tests {
         let connection = schema::open_writer(&path).unwrap();
         // SQLite reports this limit as it reports a full disk. The connection that is opened after
         // the failure does not have it.
-        let pages: u32 = connection
-            .query_row("PRAGMA page_count", [], |row| row.get(0))
-            .unwrap();
-        connection
-            .pragma_update(None, "max_page_count", pages + 20)
-            .unwrap();
+        let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages + 20).unwrap();
         let committed = Committed::new(0);
         let (writer, thread) = start(path, connection, committed.clone()).unwrap();
         let agent = Agent::for_test("pc");
         let submit = async |sequences| {
-            writer
-                .submit(&agent, rows(&agent, sequences))
-                .await
-                .unwrap()
-                .await
-                .unwrap()
+            writer.submit(&agent, rows(&agent, sequences)).await.unwrap().await.unwrap()
         };
         assert_eq!(submit(1..6).await.unwrap(), 5);
         let error = submit(6..200).await.unwrap_err();
@@ -280,13 +256,9 @@ mod tests {
         let (writer, thread) = start(path, connection, Committed::new(0)).unwrap();
         let (first, second) = (Agent::for_test("a"), Agent::for_test("b"));
         let mut answers = Vec::new();
-        for (agent, sequences) in [
-            (&first, 1..11),
-            (&second, 1..11),
-            (&first, 6..16),
-            (&second, 1..1),
-            (&first, 1..3),
-        ] {
+        for (agent, sequences) in
+            [(&first, 1..11), (&second, 1..11), (&first, 6..16), (&second, 1..1), (&first, 1..3)]
+        {
             answers.push(writer.submit(agent, rows(agent, sequences)).await.unwrap());
         }
         // What was submitted before the wish to stop is stored.

@@ -10,66 +10,29 @@ async fn what_is_acknowledged_is_there_after_a_restart_and_once() {
     let server = Server::start().await;
     let mut agent = server.agent("pc-1").await;
     assert_eq!(agent.deliver(events(1..=10)).await.unwrap(), 10);
-    assert_eq!(
-        agent.deliver(events(1..=10)).await.unwrap(),
-        0,
-        "a batch again"
-    );
-    assert_eq!(
-        agent.deliver(events([9, 10, 11, 11])).await.unwrap(),
-        1,
-        "an overlap"
-    );
-    assert_eq!(
-        agent.deliver(Vec::new()).await.unwrap(),
-        0,
-        "an empty batch"
-    );
+    assert_eq!(agent.deliver(events(1..=10)).await.unwrap(), 0, "a batch again");
+    assert_eq!(agent.deliver(events([9, 10, 11, 11])).await.unwrap(), 1, "an overlap");
+    assert_eq!(agent.deliver(Vec::new()).await.unwrap(), 0, "an empty batch");
     drop(agent);
     let server = Server::start_with(server.stop().await, |config| config).await;
     let mut agent = server.agent("pc-1").await;
-    assert_eq!(
-        agent.deliver(events(10..=12)).await.unwrap(),
-        1,
-        "after a restart"
-    );
+    assert_eq!(agent.deliver(events(10..=12)).await.unwrap(), 1, "after a restart");
     let stored = search_all(&mut server.query().await, Filter::default(), 1000).await;
     assert_eq!(sequences(&stored), (1..=12).collect::<Vec<_>>());
     let mut expected = event(4);
     expected.host = "pc-1".into();
     expected.cursor = stored[3].cursor;
-    assert_eq!(
-        stored[3], expected,
-        "nothing but host and cursor is changed"
-    );
+    assert_eq!(stored[3], expected, "nothing but host and cursor is changed");
 }
 
 #[tokio::test]
 async fn the_host_is_the_certificates_name_whatever_the_event_says() {
     let server = Server::start().await;
-    let lie = Event {
-        host: "pc-1".into(),
-        cursor: 99,
-        ..event(1)
-    };
-    assert_eq!(
-        server
-            .agent("pc-1")
-            .await
-            .deliver(vec![lie.clone()])
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(
-        server.agent("pc-2").await.deliver(vec![lie]).await.unwrap(),
-        1
-    );
+    let lie = Event { host: "pc-1".into(), cursor: 99, ..event(1) };
+    assert_eq!(server.agent("pc-1").await.deliver(vec![lie.clone()]).await.unwrap(), 1);
+    assert_eq!(server.agent("pc-2").await.deliver(vec![lie]).await.unwrap(), 1);
     let stored = search_all(&mut server.query().await, Filter::default(), 10).await;
-    let hosts: Vec<_> = stored
-        .iter()
-        .map(|event| (event.cursor, event.host.as_str()))
-        .collect();
+    let hosts: Vec<_> = stored.iter().map(|event| (event.cursor, event.host.as_str())).collect();
     assert_eq!(hosts, [(1, "pc-1"), (2, "pc-2")]);
 }
 
@@ -79,11 +42,7 @@ async fn acknowledgements_come_in_order_when_many_batches_are_on_their_way() {
     let mut agent = server.agent("pc-1").await;
     let mut sent = Vec::new();
     for start in 0..6 {
-        sent.push(
-            agent
-                .send(events(start * 100 + 1..=start * 100 + 100))
-                .await,
-        );
+        sent.push(agent.send(events(start * 100 + 1..=start * 100 + 100)).await);
     }
     for batch in sent {
         let answer = agent.acknowledged().await.unwrap().unwrap();
@@ -96,20 +55,8 @@ async fn a_bad_batch_ends_the_stream_with_the_reason_and_stores_nothing_of_it() 
     let server = Server::start().await;
     let mut agent = server.agent("pc-1").await;
     agent.send(events([1])).await;
-    agent
-        .send(vec![
-            event(2),
-            Event {
-                boot: Vec::new(),
-                ..event(3)
-            },
-        ])
-        .await;
-    assert_eq!(
-        agent.acknowledged().await.unwrap().unwrap().stored,
-        1,
-        "the one before"
-    );
+    agent.send(vec![event(2), Event { boot: Vec::new(), ..event(3) }]).await;
+    assert_eq!(agent.acknowledged().await.unwrap().unwrap().stored, 1, "the one before");
     let status = agent.acknowledged().await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     let reason = "batch 2, event 1 (sequence 3): boot has 0 bytes, expected exactly 16";
@@ -127,24 +74,14 @@ async fn an_oversized_message_is_refused_and_the_next_one_taken() {
     let mut agent = server.agent("pc-1").await;
     let argv = vec![vec![b'x'; 60_000]];
     let big = |sequence| Event {
-        process: Some(Process {
-            argv: argv.clone(),
-            ..Process::default()
-        }),
+        process: Some(Process { argv: argv.clone(), ..Process::default() }),
         ..event(sequence)
     };
-    let status = agent
-        .deliver((1..=80).map(big).collect())
-        .await
-        .unwrap_err();
+    let status = agent.deliver((1..=80).map(big).collect()).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(status.message().contains("4194304"), "{status}");
     let mut agent = server.agent("pc-1").await;
-    assert_eq!(
-        agent.deliver((1..=60).map(big).collect()).await.unwrap(),
-        60,
-        "3.6 MB fit"
-    );
+    assert_eq!(agent.deliver((1..=60).map(big).collect()).await.unwrap(), 60, "3.6 MB fit");
 }
 
 #[tokio::test]
@@ -153,29 +90,14 @@ async fn what_is_no_batch_is_refused() {
     let mut client = tonic::client::Grpc::new(server.agent_channel("pc-1").await);
     client.ready().await.unwrap();
     // Where a batch has a number this has a message.
-    let wrong = SearchRequest {
-        filter: Some(Filter::default()),
-        ..SearchRequest::default()
-    };
+    let wrong = SearchRequest { filter: Some(Filter::default()), ..SearchRequest::default() };
     let codec = tonic_prost::ProstCodec::<SearchRequest, IngestResponse>::default();
     let path = PathAndQuery::from_static("/sekimori.v1.IngestService/Stream");
     let request = tonic::Request::new(tokio_stream::once(wrong));
-    let mut answers = client
-        .streaming(request, path, codec)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers = client.streaming(request, path, codec).await.unwrap().into_inner();
     let status = answers.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    assert_eq!(
-        server
-            .agent("pc-1")
-            .await
-            .deliver(events([1]))
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(server.agent("pc-1").await.deliver(events([1])).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -185,10 +107,7 @@ async fn a_stopping_collector_says_so_and_loses_nothing() {
     let mut agent = AgentStream::open(channel).await.unwrap();
     assert_eq!(agent.deliver(events(1..=500)).await.unwrap(), 500);
     server.ask_to_stop();
-    assert_eq!(
-        agent.acknowledged().await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(agent.acknowledged().await.unwrap_err().code(), Code::Unavailable);
     let server = Server::start_with(server.stop().await, |config| config).await;
     let stored = search_all(&mut server.query().await, Filter::default(), 1000).await;
     assert_eq!(stored.len(), 500);

@@ -68,30 +68,16 @@ fn init_and_enroll_say_what_they_made_and_overwrite_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("new");
     let dir = dir.to_str().unwrap();
-    assert!(
-        run(&["init", "--dir", dir, "--name", "192.0.2.1"])
-            .status
-            .success()
-    );
+    assert!(run(&["init", "--dir", dir, "--name", "192.0.2.1"]).status.success());
     let again = run(&["init", "--dir", dir]);
     assert_eq!(again.status.code(), Some(64));
-    assert!(
-        error_text(&again).contains("nothing is overwritten"),
-        "{}",
-        error_text(&again)
-    );
+    assert!(error_text(&again).contains("nothing is overwritten"), "{}", error_text(&again));
     let enrolled = run(&["enroll", "pc-1", "--dir", dir]);
     assert_eq!(enrolled.status.code(), Some(0));
     let text = String::from_utf8(enrolled.stdout).unwrap();
-    assert_eq!(
-        text,
-        format!("made the certificate of agent pc-1 in {dir}/agents/pc-1\n")
-    );
+    assert_eq!(text, format!("made the certificate of agent pc-1 in {dir}/agents/pc-1\n"));
     for file in ["ca.pem", "cert.pem", "key.pem"] {
-        assert!(
-            Path::new(dir).join("agents/pc-1").join(file).exists(),
-            "{file}"
-        );
+        assert!(Path::new(dir).join("agents/pc-1").join(file).exists(), "{file}");
     }
 }
 
@@ -109,11 +95,7 @@ fn init_and_enroll_say_what_they_made_and_overwrite_nothing() {
 fn wrong_usage(#[case] arguments: &[&str], #[case] code: i32, #[case] text: &str) {
     let output = run(arguments);
     assert_eq!(output.status.code(), Some(code));
-    assert!(
-        error_text(&output).contains(text),
-        "{}",
-        error_text(&output)
-    );
+    assert!(error_text(&output).contains(text), "{}", error_text(&output));
 }
 
 #[test]
@@ -142,9 +124,7 @@ fn the_service_manager_is_told_when_all_is_ready() {
     let pki = Pki::new();
     let path = pki.dir.join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut child = Command::new(PROGRAM)
         .args(["run", "--listen", "127.0.0.1:0", "--dir"])
         .arg(&pki.dir)
@@ -166,9 +146,7 @@ async fn deliver_until_it_breaks(
     first: u64,
     stored: &std::sync::mpsc::Sender<()>,
 ) -> u64 {
-    let channel = connect(address, tls(&pki.dir, &pki.agent("pc-1")))
-        .await
-        .unwrap();
+    let channel = connect(address, tls(&pki.dir, &pki.agent("pc-1"))).await.unwrap();
     let mut agent = AgentStream::open(channel).await.unwrap();
     let mut acknowledged = first - 1;
     let mut next = first;
@@ -202,32 +180,19 @@ async fn sudden_death_loses_nothing_that_was_acknowledged_and_doubles_nothing() 
         let before = acknowledged;
         acknowledged = deliver_until_it_breaks(address, &pki, before + 1, &stored).await;
         assert_eq!(killer.await.unwrap(), None, "it died of the signal");
-        assert!(
-            acknowledged > before,
-            "round {round}: it was killed before it stored anything"
-        );
+        assert!(acknowledged > before, "round {round}: it was killed before it stored anything");
     }
     let process = Process::start(&pki.dir);
-    let channel = connect(process.address, tls(&pki.dir, &pki.operator()))
-        .await
-        .unwrap();
+    let channel = connect(process.address, tls(&pki.dir, &pki.operator())).await.unwrap();
     let mut client = QueryServiceClient::new(channel);
     let stored = sequences(&search_all(&mut client, Filter::default(), 1000).await);
     let count = u64::try_from(stored.len()).unwrap();
     assert_eq!(stored, (1..=count).collect::<Vec<_>>(), "each once");
-    assert!(
-        count >= acknowledged,
-        "{count} stored, {acknowledged} acknowledged"
-    );
+    assert!(count >= acknowledged, "{count} stored, {acknowledged} acknowledged");
     // What was on its way comes again and is stored once.
-    let channel = connect(process.address, tls(&pki.dir, &pki.agent("pc-1")))
-        .await
-        .unwrap();
+    let channel = connect(process.address, tls(&pki.dir, &pki.agent("pc-1"))).await.unwrap();
     let mut agent = AgentStream::open(channel).await.unwrap();
-    agent
-        .deliver(events(acknowledged + 1..=acknowledged + 100))
-        .await
-        .unwrap();
+    agent.deliver(events(acknowledged + 1..=acknowledged + 100)).await.unwrap();
     let stored = sequences(&search_all(&mut client, Filter::default(), 1000).await);
     assert_eq!(stored, (1..=acknowledged + 100).collect::<Vec<_>>());
 }
@@ -248,14 +213,9 @@ async fn asked_to_end_it_ends_well(#[case] signal: Signal) {
     let acknowledged = deliver_until_it_breaks(address, &pki, 1, &stored).await;
     assert_eq!(ender.await.unwrap(), Some(0));
     assert!(acknowledged > 0);
-    assert!(
-        !pki.dir.join("events.db-wal").exists(),
-        "the store is one whole file"
-    );
+    assert!(!pki.dir.join("events.db-wal").exists(), "the store is one whole file");
     let process = Process::start(&pki.dir);
-    let channel = connect(process.address, tls(&pki.dir, &pki.operator()))
-        .await
-        .unwrap();
+    let channel = connect(process.address, tls(&pki.dir, &pki.operator())).await.unwrap();
     let mut client = QueryServiceClient::new(channel);
     let stored = sequences(&search_all(&mut client, Filter::default(), 1000).await);
     assert!(stored.len() as u64 >= acknowledged);

@@ -16,58 +16,24 @@ fn person(user: &str, login_user: &str) -> Option<Process> {
 }
 
 fn file(path: &[u8], new_path: &[u8]) -> Option<File> {
-    Some(File {
-        path: path.to_vec(),
-        new_path: new_path.to_vec(),
-        ..File::default()
-    })
+    Some(File { path: path.to_vec(), new_path: new_path.to_vec(), ..File::default() })
 }
 
 /// Eight events of two hosts; the number of each is its time.
 async fn filled() -> Server {
     let server = Server::start().await;
     let denied = Verdict::Denied.into();
-    let address = Destination {
-        ip: "192.0.2.7".into(),
-        port: 443,
-        ..Destination::default()
-    };
+    let address = Destination { ip: "192.0.2.7".into(), port: 443, ..Destination::default() };
     let first = vec![
-        Event {
-            file: file("/srv/顧客/名簿.xlsx".as_bytes(), b""),
-            ..event(1)
-        },
-        Event {
-            process: person("花子", ""),
-            verdict: denied,
-            ..event(2)
-        },
-        Event {
-            file: file(b"/a/100%_sure", b""),
-            rule: "no-usb".into(),
-            ..event(3)
-        },
-        Event {
-            kind: Kind::NetUpload.into(),
-            destination: Some(address),
-            ..event(4)
-        },
+        Event { file: file("/srv/顧客/名簿.xlsx".as_bytes(), b""), ..event(1) },
+        Event { process: person("花子", ""), verdict: denied, ..event(2) },
+        Event { file: file(b"/a/100%_sure", b""), rule: "no-usb".into(), ..event(3) },
+        Event { kind: Kind::NetUpload.into(), destination: Some(address), ..event(4) },
     ];
     let second = vec![
-        Event {
-            process: person("root", "花子"),
-            kind: Kind::Exec.into(),
-            ..event(5)
-        },
-        Event {
-            file: file(b"/a/100x5sure", b"/mnt/usb/B"),
-            ..event(6)
-        },
-        Event {
-            file: file(b"/bytes/\xff\xfe", b""),
-            verdict: denied,
-            ..event(7)
-        },
+        Event { process: person("root", "花子"), kind: Kind::Exec.into(), ..event(5) },
+        Event { file: file(b"/a/100x5sure", b"/mnt/usb/B"), ..event(6) },
+        Event { file: file(b"/bytes/\xff\xfe", b""), verdict: denied, ..event(7) },
         event(8),
     ];
     assert_eq!(server.agent("pc-1").await.deliver(first).await.unwrap(), 4);
@@ -82,98 +48,21 @@ async fn filters() {
     let none = Filter::default();
     let denied: i32 = Verdict::Denied.into();
     let (exec, upload): (i32, i32) = (Kind::Exec.into(), Kind::NetUpload.into());
-    let text = |text: &str| Filter {
-        text: text.into(),
-        ..Filter::default()
-    };
+    let text = |text: &str| Filter { text: text.into(), ..Filter::default() };
     let cases: Vec<(Filter, &[u64])> = vec![
         (none.clone(), &[1, 2, 3, 4, 5, 6, 7, 8]),
-        (
-            Filter {
-                since_ns: Some(3),
-                until_ns: Some(6),
-                ..none.clone()
-            },
-            &[3, 4, 5],
-        ),
-        (
-            Filter {
-                until_ns: Some(1),
-                ..none.clone()
-            },
-            &[],
-        ),
-        (
-            Filter {
-                kinds: vec![exec],
-                ..none.clone()
-            },
-            &[5],
-        ),
-        (
-            Filter {
-                kinds: vec![upload, exec],
-                ..none.clone()
-            },
-            &[4, 5],
-        ),
-        (
-            Filter {
-                hosts: vec!["pc-2".into()],
-                ..none.clone()
-            },
-            &[5, 6, 7, 8],
-        ),
-        (
-            Filter {
-                hosts: vec!["pc-1".into(), "pc-9".into()],
-                ..none.clone()
-            },
-            &[1, 2, 3, 4],
-        ),
-        (
-            Filter {
-                hosts: vec!["pc".into()],
-                ..none.clone()
-            },
-            &[],
-        ),
-        (
-            Filter {
-                users: vec!["花子".into()],
-                ..none.clone()
-            },
-            &[2, 5],
-        ),
-        (
-            Filter {
-                users: vec!["root".into(), "花子".into()],
-                ..none.clone()
-            },
-            &[2, 5],
-        ),
-        (
-            Filter {
-                verdicts: vec![denied],
-                ..none.clone()
-            },
-            &[2, 7],
-        ),
-        (
-            Filter {
-                rules: vec!["no-usb".into()],
-                ..none.clone()
-            },
-            &[3],
-        ),
-        (
-            Filter {
-                verdicts: vec![denied],
-                hosts: vec!["pc-2".into()],
-                ..none.clone()
-            },
-            &[7],
-        ),
+        (Filter { since_ns: Some(3), until_ns: Some(6), ..none.clone() }, &[3, 4, 5]),
+        (Filter { until_ns: Some(1), ..none.clone() }, &[]),
+        (Filter { kinds: vec![exec], ..none.clone() }, &[5]),
+        (Filter { kinds: vec![upload, exec], ..none.clone() }, &[4, 5]),
+        (Filter { hosts: vec!["pc-2".into()], ..none.clone() }, &[5, 6, 7, 8]),
+        (Filter { hosts: vec!["pc-1".into(), "pc-9".into()], ..none.clone() }, &[1, 2, 3, 4]),
+        (Filter { hosts: vec!["pc".into()], ..none.clone() }, &[]),
+        (Filter { users: vec!["花子".into()], ..none.clone() }, &[2, 5]),
+        (Filter { users: vec!["root".into(), "花子".into()], ..none.clone() }, &[2, 5]),
+        (Filter { verdicts: vec![denied], ..none.clone() }, &[2, 7]),
+        (Filter { rules: vec!["no-usb".into()], ..none.clone() }, &[3]),
+        (Filter { verdicts: vec![denied], hosts: vec!["pc-2".into()], ..none.clone() }, &[7]),
         (text("顧客/名"), &[1]),
         (text("客"), &[1]),
         (text("100%_s"), &[3]),
@@ -203,23 +92,12 @@ async fn pages_stay_as_they_are_while_events_arrive(#[case] newest_first: bool) 
     let server = Server::start().await;
     let mut agent = server.agent("pc-1").await;
     // All of one time, so that only the cursor tells them apart.
-    let at_once = |sequence| Event {
-        time_ns: 50,
-        ..event(sequence)
-    };
-    agent
-        .deliver((1..=25).map(at_once).collect())
-        .await
-        .unwrap();
+    let at_once = |sequence| Event { time_ns: 50, ..event(sequence) };
+    agent.deliver((1..=25).map(at_once).collect()).await.unwrap();
     let mut client = server.query().await;
     let (mut found, mut page, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        let request = SearchRequest {
-            filter: None,
-            limit: 10,
-            page,
-            newest_first,
-        };
+        let request = SearchRequest { filter: None, limit: 10, page, newest_first };
         let answer = client.search(request).await.unwrap().into_inner();
         found.extend(sequences(&answer.events));
         pages += 1;
@@ -228,10 +106,8 @@ async fn pages_stay_as_they_are_while_events_arrive(#[case] newest_first: bool) 
         }
         page = answer.next_page;
         // Before, among and after the ones that are being paged through.
-        let more = [(0, 10), (1, 50), (2, 90)].map(|(offset, time_ns)| Event {
-            time_ns,
-            ..event(100 + 3 * pages + offset)
-        });
+        let more = [(0, 10), (1, 50), (2, 90)]
+            .map(|(offset, time_ns)| Event { time_ns, ..event(100 + 3 * pages + offset) });
         assert_eq!(agent.deliver(more.to_vec()).await.unwrap(), 3);
     }
     let mut expected: Vec<u64> = (1..=25).collect();
@@ -244,18 +120,8 @@ async fn pages_stay_as_they_are_while_events_arrive(#[case] newest_first: bool) 
 #[tokio::test]
 async fn by_time_and_not_by_arrival() {
     let server = Server::start().await;
-    server
-        .agent("pc-1")
-        .await
-        .deliver(events([5, 1]))
-        .await
-        .unwrap();
-    server
-        .agent("pc-2")
-        .await
-        .deliver(events([3]))
-        .await
-        .unwrap();
+    server.agent("pc-1").await.deliver(events([5, 1])).await.unwrap();
+    server.agent("pc-2").await.deliver(events([3])).await.unwrap();
     let found = search_all(&mut server.query().await, Filter::default(), 1).await;
     assert_eq!(sequences(&found), [1, 3, 5]);
 }
@@ -266,23 +132,14 @@ async fn a_page_fits_into_an_answer() {
     let mut agent = server.agent("pc-1").await;
     let argv = vec![vec![0xff; 60_000]];
     let big = |sequence| Event {
-        process: Some(Process {
-            argv: argv.clone(),
-            ..Process::default()
-        }),
+        process: Some(Process { argv: argv.clone(), ..Process::default() }),
         ..event(sequence)
     };
     for start in [1, 51, 101] {
-        agent
-            .deliver((start..start + 50).map(big).collect())
-            .await
-            .unwrap();
+        agent.deliver((start..start + 50).map(big).collect()).await.unwrap();
     }
     let mut client = server.query().await;
-    let request = SearchRequest {
-        limit: 1000,
-        ..SearchRequest::default()
-    };
+    let request = SearchRequest { limit: 1000, ..SearchRequest::default() };
     let answer = client.search(request).await.unwrap().into_inner();
     assert_eq!(answer.events.len(), 52, "3 MiB of them");
     assert!(!answer.next_page.is_empty());
@@ -294,49 +151,21 @@ async fn a_page_fits_into_an_answer() {
 async fn what_cannot_be_is_refused() {
     let server = filled().await;
     let mut client = server.query().await;
-    let limit = SearchRequest {
-        limit: 1001,
-        ..SearchRequest::default()
-    };
-    let page = SearchRequest {
-        page: "nonsense".into(),
-        ..SearchRequest::default()
-    };
-    let kind = Filter {
-        kinds: vec![0],
-        ..Filter::default()
-    };
-    let kind = SearchRequest {
-        filter: Some(kind),
-        ..SearchRequest::default()
-    };
-    let two = SearchRequest {
-        limit: 2,
-        ..SearchRequest::default()
-    };
+    let limit = SearchRequest { limit: 1001, ..SearchRequest::default() };
+    let page = SearchRequest { page: "nonsense".into(), ..SearchRequest::default() };
+    let kind = Filter { kinds: vec![0], ..Filter::default() };
+    let kind = SearchRequest { filter: Some(kind), ..SearchRequest::default() };
+    let two = SearchRequest { limit: 2, ..SearchRequest::default() };
     let next_page = client.search(two).await.unwrap().into_inner().next_page;
-    let turned = SearchRequest {
-        page: next_page,
-        newest_first: true,
-        ..SearchRequest::default()
-    };
+    let turned = SearchRequest { page: next_page, newest_first: true, ..SearchRequest::default() };
     for (request, reason) in [
         (limit, "limit 1001: at most 1000 events a page"),
-        (
-            page,
-            "page: not a next_page of this collector; leave it empty to begin",
-        ),
+        (page, "page: not a next_page of this collector; leave it empty to begin"),
         (kind, "filter.kinds: 0 is not a known value"),
-        (
-            turned,
-            "page: newest_first differs from that of the page before",
-        ),
+        (turned, "page: newest_first differs from that of the page before"),
     ] {
         let status = client.search(request).await.unwrap_err();
-        assert_eq!(
-            (status.code(), status.message()),
-            (Code::InvalidArgument, reason)
-        );
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, reason));
     }
 }
 
@@ -344,29 +173,11 @@ async fn what_cannot_be_is_refused() {
 async fn status_tells_hosts_counts_losses_and_who_is_there() {
     let server = filled().await;
     let mut agent = server.agent("pc-2").await;
-    let loss = Loss {
-        count: 40,
-        ..Loss::default()
-    };
-    let lost = Event {
-        kind: Kind::Loss.into(),
-        loss: Some(loss),
-        time_ns: 2,
-        ..event(9)
-    };
-    let lost = vec![
-        lost.clone(),
-        Event {
-            sequence: 10,
-            ..lost.clone()
-        },
-    ];
+    let loss = Loss { count: 40, ..Loss::default() };
+    let lost = Event { kind: Kind::Loss.into(), loss: Some(loss), time_ns: 2, ..event(9) };
+    let lost = vec![lost.clone(), Event { sequence: 10, ..lost.clone() }];
     assert_eq!(agent.deliver(lost.clone()).await.unwrap(), 2);
-    assert_eq!(
-        agent.deliver(lost).await.unwrap(),
-        0,
-        "sent again it is not counted again"
-    );
+    assert_eq!(agent.deliver(lost).await.unwrap(), 0, "sent again it is not counted again");
     let mut client = server.query().await;
     // The streams that `filled` opened close some time after their client has gone.
     let status = loop {
@@ -383,13 +194,7 @@ async fn status_tells_hosts_counts_losses_and_who_is_there() {
         .hosts
         .iter()
         .map(|host| {
-            (
-                host.host.as_str(),
-                host.events,
-                host.last_event_ns,
-                host.lost,
-                host.connected,
-            )
+            (host.host.as_str(), host.events, host.last_event_ns, host.lost, host.connected)
         })
         .collect();
     assert_eq!(hosts, [("pc-1", 4, 4, 0, false), ("pc-2", 6, 8, 80, true)]);

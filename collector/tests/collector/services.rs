@@ -7,11 +7,8 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::support::Server;
 
-const SERVICES: [&str; 3] = [
-    "sekimori.v1.IngestService",
-    "sekimori.v1.QueryService",
-    "sekimori.v1.WatchService",
-];
+const SERVICES: [&str; 3] =
+    ["sekimori.v1.IngestService", "sekimori.v1.QueryService", "sekimori.v1.WatchService"];
 
 #[tokio::test]
 async fn reflection_lists_and_describes_the_services() {
@@ -26,40 +23,17 @@ async fn reflection_lists_and_describes_the_services() {
     };
     let requests = tokio_stream::iter([
         ask(MessageRequest::ListServices(String::new())),
-        ask(MessageRequest::FileContainingSymbol(
-            "sekimori.v1.QueryService.Search".into(),
-        )),
-        ask(MessageRequest::FileContainingSymbol(
-            "sekimori.v1.Event".into(),
-        )),
+        ask(MessageRequest::FileContainingSymbol("sekimori.v1.QueryService.Search".into())),
+        ask(MessageRequest::FileContainingSymbol("sekimori.v1.Event".into())),
     ]);
-    let mut answers = client
-        .server_reflection_info(requests)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut next = async || {
-        answers
-            .message()
-            .await
-            .unwrap()
-            .unwrap()
-            .message_response
-            .unwrap()
-    };
+    let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
+    let mut next = async || answers.message().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(list) = next().await else {
         panic!("expected a list");
     };
-    let names: Vec<String> = list
-        .service
-        .into_iter()
-        .map(|service| service.name)
-        .collect();
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     for name in SERVICES.into_iter().chain(["grpc.health.v1.Health"]) {
-        assert!(
-            names.iter().any(|known| known == name),
-            "{name} is not in {names:?}"
-        );
+        assert!(names.iter().any(|known| known == name), "{name} is not in {names:?}");
     }
     for _ in 0..2 {
         let MessageResponse::FileDescriptorResponse(files) = next().await else {
@@ -80,26 +54,13 @@ async fn older_clients_find_reflection_too() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let answers = client
-        .server_reflection_info(tokio_stream::once(request))
-        .await
-        .unwrap();
-    let answer = answers
-        .into_inner()
-        .message()
-        .await
-        .unwrap()
-        .unwrap()
-        .message_response
-        .unwrap();
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(list) = answer else {
         panic!("expected a list");
     };
     for name in SERVICES {
-        assert!(
-            list.service.iter().any(|known| known.name == name),
-            "{name}"
-        );
+        assert!(list.service.iter().any(|known| known.name == name), "{name}");
     }
 }
 
@@ -108,9 +69,7 @@ async fn health_is_serving() {
     let server = Server::start().await;
     let mut client = HealthClient::new(server.operator_channel().await);
     for service in SERVICES.into_iter().chain([""]) {
-        let request = HealthCheckRequest {
-            service: service.into(),
-        };
+        let request = HealthCheckRequest { service: service.into() };
         let status = client.check(request).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service}");
     }

@@ -37,10 +37,7 @@ impl Pki {
             pki::enroll(&dir, name, Role::Agent, None).unwrap();
         }
         pki::enroll(&dir, "hanako", Role::Operator, None).unwrap();
-        Pki {
-            _temporary: temporary,
-            dir,
-        }
+        Pki { _temporary: temporary, dir }
     }
 
     pub fn config(&self) -> Config {
@@ -64,10 +61,7 @@ pub fn read(path: PathBuf) -> Vec<u8> {
 pub fn tls(ca: &Path, peer: &Path) -> ClientTlsConfig {
     ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(ca.join("ca.pem"))))
-        .identity(Identity::from_pem(
-            read(peer.join("cert.pem")),
-            read(peer.join("key.pem")),
-        ))
+        .identity(Identity::from_pem(read(peer.join("cert.pem")), read(peer.join("key.pem"))))
         .domain_name("localhost")
 }
 
@@ -95,12 +89,7 @@ impl Server {
     pub async fn start_with(pki: Pki, change: impl FnOnce(Config) -> Config) -> Server {
         let collector = Collector::bind(&change(pki.config())).await.unwrap();
         let (address, stop) = (collector.address(), collector.stopper());
-        Server {
-            pki,
-            address,
-            stop,
-            task: tokio::spawn(collector.serve()),
-        }
+        Server { pki, address, stop, task: tokio::spawn(collector.serve()) }
     }
 
     /// Stops it as SIGTERM does and returns its directory for the next one.
@@ -115,9 +104,7 @@ impl Server {
     }
 
     async fn channel(&self, peer: PathBuf) -> Channel {
-        connect(self.address, tls(&self.pki.dir, &peer))
-            .await
-            .unwrap()
+        connect(self.address, tls(&self.pki.dir, &peer)).await.unwrap()
     }
 
     pub async fn agent_channel(&self, name: &str) -> Channel {
@@ -129,9 +116,7 @@ impl Server {
     }
 
     pub async fn agent(&self, name: &str) -> AgentStream {
-        AgentStream::open(self.agent_channel(name).await)
-            .await
-            .unwrap()
+        AgentStream::open(self.agent_channel(name).await).await.unwrap()
     }
 
     pub async fn query(&self) -> QueryServiceClient<Channel> {
@@ -155,11 +140,7 @@ impl AgentStream {
         let (batches, receiver) = mpsc::channel(8);
         let mut client = IngestServiceClient::new(channel);
         let answer = client.stream(ReceiverStream::new(receiver)).await?;
-        Ok(AgentStream {
-            batches,
-            acknowledgements: answer.into_inner(),
-            next: 1,
-        })
+        Ok(AgentStream { batches, acknowledgements: answer.into_inner(), next: 1 })
     }
 
     /// Sends a batch and returns its number.
@@ -194,10 +175,7 @@ pub fn event(sequence: u64) -> Event {
         time_ns: i64::try_from(sequence).unwrap(),
         kind: Kind::FileOpen.into(),
         verdict: Verdict::Allowed.into(),
-        file: Some(File {
-            path: format!("/srv/{sequence}").into_bytes(),
-            ..File::default()
-        }),
+        file: Some(File { path: format!("/srv/{sequence}").into_bytes(), ..File::default() }),
         ..Event::default()
     }
 }
@@ -219,12 +197,8 @@ pub async fn search_all(
     let mut all = Vec::new();
     let mut page = String::new();
     loop {
-        let request = SearchRequest {
-            filter: Some(filter.clone()),
-            limit,
-            page,
-            newest_first: false,
-        };
+        let request =
+            SearchRequest { filter: Some(filter.clone()), limit, page, newest_first: false };
         let answer = client.search(request).await.unwrap().into_inner();
         all.extend(answer.events);
         if answer.next_page.is_empty() {

@@ -17,10 +17,7 @@ use crate::support::{AgentStream, Pki, Server, connect, events, read, tls};
 async fn gets_in(server: &Server, tls: ClientTlsConfig) -> bool {
     match connect(server.address, tls).await {
         Err(_) => false,
-        Ok(channel) => QueryServiceClient::new(channel)
-            .status(StatusRequest {})
-            .await
-            .is_ok(),
+        Ok(channel) => QueryServiceClient::new(channel).status(StatusRequest {}).await.is_ok(),
     }
 }
 
@@ -28,16 +25,10 @@ async fn gets_in(server: &Server, tls: ClientTlsConfig) -> bool {
 async fn only_certificates_of_the_own_authority_get_in() {
     let server = Server::start().await;
     let own = &server.pki;
-    assert!(
-        gets_in(&server, tls(&own.dir, &own.operator())).await,
-        "the operator"
-    );
+    assert!(gets_in(&server, tls(&own.dir, &own.operator())).await, "the operator");
 
     let foreign = Pki::new();
-    assert!(
-        !gets_in(&server, tls(&own.dir, &foreign.operator())).await,
-        "another authority"
-    );
+    assert!(!gets_in(&server, tls(&own.dir, &foreign.operator())).await, "another authority");
 
     let bare = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(own.dir.join("ca.pem"))))
@@ -46,21 +37,14 @@ async fn only_certificates_of_the_own_authority_get_in() {
 
     let (certificate, key) = (own.dir.join("server.pem"), own.dir.join("server.key"));
     let as_server = bare.identity(Identity::from_pem(read(certificate), read(key)));
-    assert!(
-        !gets_in(&server, as_server).await,
-        "the collector's own certificate"
-    );
+    assert!(!gets_in(&server, as_server).await, "the collector's own certificate");
 
     let plain = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let plain = QueryServiceClient::new(plain.connect_lazy())
-        .status(StatusRequest {})
-        .await;
+    let plain = QueryServiceClient::new(plain.connect_lazy()).status(StatusRequest {}).await;
     assert!(plain.is_err(), "no TLS at all");
 
     assert!(
-        connect(server.address, tls(&foreign.dir, &own.operator()))
-            .await
-            .is_err(),
+        connect(server.address, tls(&foreign.dir, &own.operator())).await.is_err(),
         "the client does not take a collector of another authority"
     );
 }
@@ -72,27 +56,14 @@ async fn an_agent_cannot_read_and_an_operator_cannot_write() {
     let mut query = QueryServiceClient::new(channel.clone());
     let search = query.search(SearchRequest::default()).await.unwrap_err();
     let status = query.status(StatusRequest {}).await.unwrap_err();
-    let subscribe = WatchServiceClient::new(channel)
-        .subscribe(SubscribeRequest::default())
-        .await;
+    let subscribe = WatchServiceClient::new(channel).subscribe(SubscribeRequest::default()).await;
     for refused in [search, status, subscribe.unwrap_err()] {
         assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(
-            refused.message().starts_with("agent pc-1 may not read"),
-            "{refused}"
-        );
+        assert!(refused.message().starts_with("agent pc-1 may not read"), "{refused}");
     }
-    let refused = AgentStream::open(server.operator_channel().await)
-        .await
-        .err()
-        .unwrap();
+    let refused = AgentStream::open(server.operator_channel().await).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    assert!(
-        refused
-            .message()
-            .starts_with("operator hanako may not deliver"),
-        "{refused}"
-    );
+    assert!(refused.message().starts_with("operator hanako may not deliver"), "{refused}");
 }
 
 #[tokio::test]
@@ -101,26 +72,13 @@ async fn garbage_and_silence_on_the_port_disturb_nobody() {
     let silent = TcpStream::connect(server.address).await.unwrap();
     let mut long = vec![0x16, 0x03, 0x01, 0xff, 0xff];
     long.extend([0x5a; 70_000]);
-    for garbage in [
-        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-        vec![0xff; 10_000],
-        long,
-        vec![0],
-    ] {
+    for garbage in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 10_000], long, vec![0]] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let _ = stream.write_all(&garbage).await;
         let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
-    assert_eq!(
-        server
-            .agent("pc-1")
-            .await
-            .deliver(events([1]))
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(server.agent("pc-1").await.deliver(events([1])).await.unwrap(), 1);
     drop(silent);
 }
 
@@ -128,11 +86,7 @@ async fn unix_channel(path: std::path::PathBuf) -> Channel {
     let endpoint = Endpoint::from_static("http://localhost");
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
-        async move {
-            UnixStream::connect(path)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
+        async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
     });
     endpoint.connect_with_connector(connector).await.unwrap()
 }
@@ -146,26 +100,10 @@ async fn on_the_unix_socket_the_own_user_is_an_operator() {
         config
     })
     .await;
-    assert_eq!(
-        server
-            .agent("pc-1")
-            .await
-            .deliver(events(1..=3))
-            .await
-            .unwrap(),
-        3
-    );
+    assert_eq!(server.agent("pc-1").await.deliver(events(1..=3)).await.unwrap(), 3);
     let channel = unix_channel(path.clone()).await;
     let mut query = QueryServiceClient::new(channel.clone());
-    assert_eq!(
-        query
-            .status(StatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .events,
-        3
-    );
+    assert_eq!(query.status(StatusRequest {}).await.unwrap().into_inner().events, 3);
     // Root may deliver this host's own events; nobody else may.
     match AgentStream::open(channel).await {
         Ok(mut stream) => {

@@ -13,17 +13,12 @@ async fn subscribe(
     filter: Filter,
     cursor: Option<u64>,
 ) -> Streaming<SubscribeResponse> {
-    let request = SubscribeRequest {
-        filter: Some(filter),
-        cursor,
-    };
+    let request = SubscribeRequest { filter: Some(filter), cursor };
     client.subscribe(request).await.unwrap().into_inner()
 }
 
 async fn next(stream: &mut Streaming<SubscribeResponse>) -> Result<Event, Status> {
-    let answer = timeout(Duration::from_secs(20), stream.message())
-        .await
-        .expect("in time")?;
+    let answer = timeout(Duration::from_secs(20), stream.message()).await.expect("in time")?;
     Ok(answer.expect("the stream goes on").event.expect("an event"))
 }
 
@@ -58,16 +53,8 @@ async fn a_stream_that_breaks_again_and_again_has_no_gap_and_no_repeat() {
     assert!(breaks > 10);
     assert!(seen.is_sorted_by(|first, second| first.cursor < second.cursor));
     for host in ["pc-1", "pc-2"] {
-        let of_host: Vec<Event> = seen
-            .iter()
-            .filter(|event| event.host == host)
-            .cloned()
-            .collect();
-        assert_eq!(
-            sequences(&of_host),
-            (1..=EVENTS).collect::<Vec<_>>(),
-            "{host}"
-        );
+        let of_host: Vec<Event> = seen.iter().filter(|event| event.host == host).cloned().collect();
+        assert_eq!(sequences(&of_host), (1..=EVENTS).collect::<Vec<_>>(), "{host}");
     }
 }
 
@@ -77,20 +64,11 @@ async fn without_a_cursor_only_what_comes_from_now_on() {
     let mut agent = server.agent("pc-1").await;
     agent.deliver(events(1..=5)).await.unwrap();
     let mut client = server.watch().await;
-    let wanted = Filter {
-        kinds: vec![Kind::Exec.into()],
-        ..Filter::default()
-    };
+    let wanted = Filter { kinds: vec![Kind::Exec.into()], ..Filter::default() };
     let mut now = subscribe(&mut client, Filter::default(), None).await;
     let mut launches = subscribe(&mut client, wanted.clone(), None).await;
-    let launch = Event {
-        kind: Kind::Exec.into(),
-        ..event(7)
-    };
-    agent
-        .deliver(vec![event(6), launch, event(8)])
-        .await
-        .unwrap();
+    let launch = Event { kind: Kind::Exec.into(), ..event(7) };
+    agent.deliver(vec![event(6), launch, event(8)]).await.unwrap();
     assert_eq!(next(&mut now).await.unwrap().sequence, 6);
     assert_eq!(next(&mut now).await.unwrap().sequence, 7);
     assert_eq!(next(&mut launches).await.unwrap().sequence, 7);
@@ -108,17 +86,8 @@ async fn a_rare_event_far_behind_is_found() {
     for start in (1..=25_000).step_by(1000) {
         agent.deliver(events(start..start + 1000)).await.unwrap();
     }
-    agent
-        .deliver(vec![Event {
-            kind: Kind::UsbWrite.into(),
-            ..event(25_001)
-        }])
-        .await
-        .unwrap();
-    let wanted = Filter {
-        kinds: vec![Kind::UsbWrite.into()],
-        ..Filter::default()
-    };
+    agent.deliver(vec![Event { kind: Kind::UsbWrite.into(), ..event(25_001) }]).await.unwrap();
+    let wanted = Filter { kinds: vec![Kind::UsbWrite.into()], ..Filter::default() };
     let mut stream = subscribe(&mut server.watch().await, wanted, Some(0)).await;
     assert_eq!(next(&mut stream).await.unwrap().sequence, 25_001);
 }
@@ -129,10 +98,7 @@ async fn a_subscriber_that_does_not_read_holds_up_nobody() {
     let mut agent = server.agent("pc-1").await;
     let mut client = server.watch().await;
     let mut slow = subscribe(&mut client, Filter::default(), Some(0)).await;
-    let long = |sequence| Event {
-        message: "x".repeat(4000),
-        ..event(sequence)
-    };
+    let long = |sequence| Event { message: "x".repeat(4000), ..event(sequence) };
     // 12 MB: more than windows and queues hold.
     for start in (1..=3000).step_by(500) {
         let batch = (start..start + 500).map(long).collect();
@@ -147,27 +113,13 @@ async fn a_subscriber_that_does_not_read_holds_up_nobody() {
 #[tokio::test]
 async fn what_cannot_be_is_refused_and_a_stop_is_told() {
     let server = Server::start().await;
-    server
-        .agent("pc-1")
-        .await
-        .deliver(events(1..=3))
-        .await
-        .unwrap();
+    server.agent("pc-1").await.deliver(events(1..=3)).await.unwrap();
     let mut client = server.watch().await;
-    let beyond = SubscribeRequest {
-        filter: None,
-        cursor: Some(4),
-    };
+    let beyond = SubscribeRequest { filter: None, cursor: Some(4) };
     let status = client.subscribe(beyond).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
-    let unknown = Filter {
-        kinds: vec![55],
-        ..Filter::default()
-    };
-    let unknown = SubscribeRequest {
-        filter: Some(unknown),
-        cursor: None,
-    };
+    let unknown = Filter { kinds: vec![55], ..Filter::default() };
+    let unknown = SubscribeRequest { filter: Some(unknown), cursor: None };
     let status = client.subscribe(unknown).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(status.message(), "filter.kinds: 55 is not a known value");

@@ -3,7 +3,10 @@
 //! Two policies fit at once, in slot 0 and slot 1; every key names its slot. A reload fills the idle
 //! slot and then writes [`Active`] once, so no event ever sees half a policy.
 
-use crate::limits::{CANDIDATES_MAX, SERIAL_BYTES_MAX};
+use crate::{
+    event::{counter, kind},
+    limits::{CANDIDATES_MAX, SERIAL_BYTES_MAX},
+};
 
 /// The only mutable cell of a reload: `generation << 1 | slot`. 0 means no policy yet.
 pub type Active = u64;
@@ -209,3 +212,18 @@ pub struct PlaceKey {
 
 /// Bits of [`PlaceKey::slot`], to be added to a prefix's length in bits.
 pub const PLACE_SLOT_BITS: u32 = 32;
+
+/// Which records and losses user space has accounted for. The kernel programs never touch it; it
+/// lives beside them, so that the next agent goes on where the last one stopped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Highest number received from each ring.
+    pub newest: [u64; 2],
+    /// Records received from each ring.
+    pub received: [u64; 2],
+    /// Missing numbers that were recorded as a loss although no counter explained them.
+    pub unexplained: u64,
+    /// The counters up to which losses were recorded.
+    pub reported: [[u64; counter::COUNT as usize]; kind::COUNT],
+}

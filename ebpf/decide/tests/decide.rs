@@ -1,11 +1,5 @@
 //! The decision function against a naive reading of its contract, and the names' hashes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
 use proptest::prelude::*;
 use sekimori_abi::{
@@ -25,12 +19,7 @@ fn mask() -> impl Strategy<Value = u64> {
 
 fn condition() -> impl Strategy<Value = Condition> {
     (mask(), mask(), mask(), mask()).prop_map(|(programs, users, devices, destinations)| {
-        Condition {
-            programs,
-            users,
-            devices,
-            destinations,
-        }
+        Condition { programs, users, devices, destinations }
     })
 }
 
@@ -44,18 +33,8 @@ fn facts() -> impl Strategy<Value = Facts> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (
-        condition(),
-        condition(),
-        action::RECORD..=action::DENY,
-        0u32..2,
-    )
-        .prop_map(|(when, unless, action, has_unless)| Rule {
-            when,
-            unless,
-            action,
-            has_unless,
-        })
+    (condition(), condition(), action::RECORD..=action::DENY, 0u32..2)
+        .prop_map(|(when, unless, action, has_unless)| Rule { when, unless, action, has_unless })
 }
 
 fn pairs(condition: &Condition, facts: &Facts) -> [(u64, u64); 4] {
@@ -96,10 +75,7 @@ fn naive_decide(candidates: &[(u32, bool)], rules: &[Rule], facts: &Facts) -> Ou
         let stronger =
             rule.action > best.action || (rule.action == best.action && index + 1 > best.rule);
         if naive_applies(rule, *void, facts) && stronger {
-            best = Outcome {
-                action: rule.action,
-                rule: index + 1,
-            };
+            best = Outcome { action: rule.action, rule: index + 1 };
         }
     }
     best
@@ -107,10 +83,7 @@ fn naive_decide(candidates: &[(u32, bool)], rules: &[Rule], facts: &Facts) -> Ou
 
 fn bucket(candidates: &[(u32, bool)]) -> Bucket {
     // What lies behind `count` is old data and must not be read.
-    let mut bucket = Bucket {
-        count: candidates.len() as u32,
-        candidates: [0; CANDIDATES_MAX],
-    };
+    let mut bucket = Bucket { count: candidates.len() as u32, candidates: [0; CANDIDATES_MAX] };
     for (to, (index, void)) in bucket.candidates.iter_mut().zip(candidates) {
         *to = *index | if *void { CANDIDATE_UNLESS_VOID } else { 0 };
     }
@@ -173,25 +146,13 @@ fn names_longer_than_a_file_name_have_no_hash() {
 #[test]
 fn the_last_possible_rule_and_all_candidates_are_seen() {
     let last = RULES_MAX - 1;
-    let deny = Rule {
-        action: action::DENY,
-        ..Rule::default()
-    };
-    let record = Rule {
-        action: action::RECORD,
-        ..Rule::default()
-    };
+    let deny = Rule { action: action::DENY, ..Rule::default() };
+    let record = Rule { action: action::RECORD, ..Rule::default() };
     let mut candidates = vec![(0, false); CANDIDATES_MAX];
     candidates[CANDIDATES_MAX - 1] = (last, true);
     let rule_at = |at| Some(if at == last { &deny } else { &record });
     let outcome = decide(&bucket(&candidates), &Facts::default(), rule_at);
-    assert_eq!(
-        outcome,
-        Outcome {
-            action: action::DENY,
-            rule: last + 1
-        }
-    );
+    assert_eq!(outcome, Outcome { action: action::DENY, rule: last + 1 });
     assert!(outcome.denies());
     assert_eq!(outcome.verdict(), verdict::DENIED);
 }
@@ -201,33 +162,15 @@ fn candidates_behind_the_count_are_not_read() {
     let mut bucket = bucket(&[(0, false)]);
     bucket.candidates[1] = 1;
     let rules = [
-        Rule {
-            action: action::RECORD,
-            ..Rule::default()
-        },
-        Rule {
-            action: action::DENY,
-            ..Rule::default()
-        },
+        Rule { action: action::RECORD, ..Rule::default() },
+        Rule { action: action::DENY, ..Rule::default() },
     ];
     let outcome = decide(&bucket, &Facts::default(), |at| rules.get(at as usize));
-    assert_eq!(
-        outcome,
-        Outcome {
-            action: action::RECORD,
-            rule: 1
-        }
-    );
+    assert_eq!(outcome, Outcome { action: action::RECORD, rule: 1 });
     // A count beyond the array (never written by the loader) reads the array and no further.
     bucket.count = u32::MAX;
     let outcome = decide(&bucket, &Facts::default(), |at| rules.get(at as usize));
-    assert_eq!(
-        outcome,
-        Outcome {
-            action: action::DENY,
-            rule: 2
-        }
-    );
+    assert_eq!(outcome, Outcome { action: action::DENY, rule: 2 });
 }
 
 #[test]
@@ -238,11 +181,5 @@ fn verdicts_of_all_actions() {
     assert_eq!(verdict(action::ALERT), verdict::ALERTED);
     assert_eq!(verdict(action::WOULD_DENY), verdict::WOULD_DENY);
     assert_eq!(verdict(action::DENY), verdict::DENIED);
-    assert!(
-        !Outcome {
-            action: action::WOULD_DENY,
-            rule: 1
-        }
-        .denies()
-    );
+    assert!(!Outcome { action: action::WOULD_DENY, rule: 1 }.denies());
 }

@@ -27,17 +27,11 @@ pub fn event(event: &v1::Event) -> Value {
     put("kind", event.kind().word().into());
     put("verdict", event.verdict().word().into());
     put("rule", text_or_null(&event.rule));
-    put(
-        "process",
-        event.process.as_ref().map_or(Value::Null, process),
-    );
+    put("process", event.process.as_ref().map_or(Value::Null, process));
     put("file", event.file.as_ref().map_or(Value::Null, file));
     put("bytes", event.bytes.into());
     put("calls", event.calls.into());
-    put(
-        "destination",
-        event.destination.as_ref().map_or(Value::Null, destination),
-    );
+    put("destination", event.destination.as_ref().map_or(Value::Null, destination));
     put("errno", event.errno.into());
     put("truncated", event.truncated.into());
     let operation = event.operation();
@@ -50,16 +44,8 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
-    extra(
-        &mut object,
-        "boot",
-        (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)),
-    );
-    extra(
-        &mut object,
-        "cursor",
-        (event.cursor != 0).then_some(event.cursor),
-    );
+    extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
+    extra(&mut object, "cursor", (event.cursor != 0).then_some(event.cursor));
     Value::Object(object)
 }
 
@@ -72,62 +58,28 @@ pub fn time(ns: i64) -> Value {
 }
 
 fn process(process: &v1::Process) -> Value {
-    let start = if process.start_ns == 0 {
-        Value::Null
-    } else {
-        time(process.start_ns)
-    };
-    let argv: Vec<String> = process
-        .argv
-        .iter()
-        .map(|argument| escape(argument))
-        .collect();
+    let start = if process.start_ns == 0 { Value::Null } else { time(process.start_ns) };
+    let argv: Vec<String> = process.argv.iter().map(|argument| escape(argument)).collect();
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
     put("pid", process.pid.into());
     put("start", start);
     put("exe", bytes_or_null(&process.exe));
-    put(
-        "argv",
-        if argv.is_empty() {
-            Value::Null
-        } else {
-            argv.into()
-        },
-    );
+    put("argv", if argv.is_empty() { Value::Null } else { argv.into() });
     put("uid", process.uid.into());
     put("user", text_or_null(&process.user));
     put("login_uid", process.login_uid.into());
     put("tty", text_or_null(&process.tty));
-    put(
-        "parent",
-        process.parent.as_deref().map_or(Value::Null, self::process),
-    );
+    put("parent", process.parent.as_deref().map_or(Value::Null, self::process));
     extra(&mut object, "login_user", some_text(&process.login_user));
     // Ancestors carry neither thread nor group.
-    extra(
-        &mut object,
-        "gid",
-        (process.tid != 0).then_some(process.gid),
-    );
+    extra(&mut object, "gid", (process.tid != 0).then_some(process.gid));
     extra(&mut object, "session_id", process.session_id);
-    extra(
-        &mut object,
-        "tid",
-        (process.tid != 0).then_some(process.tid),
-    );
+    extra(&mut object, "tid", (process.tid != 0).then_some(process.tid));
     extra(&mut object, "comm", some_bytes(&process.comm));
     extra(&mut object, "cwd", some_bytes(&process.cwd));
-    extra(
-        &mut object,
-        "exe_inode",
-        (process.exe_inode != 0).then_some(process.exe_inode),
-    );
-    extra(
-        &mut object,
-        "cgroup_id",
-        (process.cgroup_id != 0).then_some(process.cgroup_id),
-    );
+    extra(&mut object, "exe_inode", (process.exe_inode != 0).then_some(process.exe_inode));
+    extra(&mut object, "cgroup_id", (process.cgroup_id != 0).then_some(process.cgroup_id));
     Value::Object(object)
 }
 
@@ -135,23 +87,12 @@ fn file(file: &v1::File) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
     put("path", bytes_or_null(&file.path));
-    put(
-        "inode",
-        if file.inode == 0 {
-            Value::Null
-        } else {
-            file.inode.into()
-        },
-    );
+    put("inode", if file.inode == 0 { Value::Null } else { file.inode.into() });
     put("device", file.device.as_ref().map_or(Value::Null, device));
     extra(&mut object, "new_path", some_bytes(&file.new_path));
     extra(&mut object, "size", (file.size != 0).then_some(file.size));
     extra(&mut object, "mode", (file.mode != 0).then_some(file.mode));
-    extra(
-        &mut object,
-        "open_flags",
-        (file.open_flags != 0).then_some(file.open_flags),
-    );
+    extra(&mut object, "open_flags", (file.open_flags != 0).then_some(file.open_flags));
     extra(&mut object, "unlinked", file.unlinked.then_some(true));
     Value::Object(object)
 }

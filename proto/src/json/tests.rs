@@ -26,18 +26,9 @@ proptest! {
 #[test]
 fn bytes_become_readable_text() {
     assert_eq!(escape("顧客/名簿.xlsx".as_bytes()), "顧客/名簿.xlsx");
-    assert_eq!(
-        escape(b"a\\b\xff\xfe\xe3\x81"),
-        "a\\\\b\\xff\\xfe\\xe3\\x81"
-    );
+    assert_eq!(escape(b"a\\b\xff\xfe\xe3\x81"), "a\\\\b\\xff\\xfe\\xe3\\x81");
     assert_eq!(unescape("a\\xFF").unwrap(), b"a\xff");
-    for (bad, offset) in [
-        ("\\", 0),
-        ("ab\\n", 2),
-        ("\\x4", 0),
-        ("\\x\\xzz", 0),
-        ("あ\\q", 3),
-    ] {
+    for (bad, offset) in [("\\", 0), ("ab\\n", 2), ("\\x4", 0), ("\\x\\xzz", 0), ("あ\\q", 3)] {
         assert_eq!(unescape(bad).unwrap_err().offset, offset, "{bad}");
     }
 }
@@ -45,10 +36,7 @@ fn bytes_become_readable_text() {
 #[test]
 fn times_have_nine_digits() {
     assert_eq!(time(0), "1970-01-01T00:00:00.000000000Z");
-    assert_eq!(
-        time(1_767_323_045_000_000_006),
-        "2026-01-02T03:04:05.000000006Z"
-    );
+    assert_eq!(time(1_767_323_045_000_000_006), "2026-01-02T03:04:05.000000006Z");
     assert_eq!(time(-1), "1969-12-31T23:59:59.999999999Z");
     assert!(time(i64::MIN).is_string() && time(i64::MAX).is_string());
 }
@@ -66,10 +54,7 @@ fn an_empty_event_has_every_name_of_the_contract() {
     );
     let nested = Event {
         process: Some(Process::default()),
-        file: Some(File {
-            device: Some(Device::default()),
-            ..File::default()
-        }),
+        file: Some(File { device: Some(Device::default()), ..File::default() }),
         destination: Some(Destination::default()),
         ..Event::default()
     };
@@ -82,22 +67,12 @@ fn an_empty_event_has_every_name_of_the_contract() {
         })
     );
     let device = json!({ "class": null, "vendor": null, "product": null, "serial": null });
-    assert_eq!(
-        value["file"],
-        json!({ "path": null, "inode": null, "device": device })
-    );
-    assert_eq!(
-        value["destination"],
-        json!({ "ip": null, "port": null, "protocol": null })
-    );
+    assert_eq!(value["file"], json!({ "path": null, "inode": null, "device": device }));
+    assert_eq!(value["destination"], json!({ "ip": null, "port": null, "protocol": null }));
 }
 
 fn full() -> Event {
-    let parent = Process {
-        pid: 7,
-        comm: b"bash".to_vec(),
-        ..Process::default()
-    };
+    let parent = Process { pid: 7, comm: b"bash".to_vec(), ..Process::default() };
     let process = Process {
         pid: 42,
         start_ns: 1,
@@ -184,10 +159,7 @@ fn losses_and_destinations_are_told() {
             count: 3,
             reason: "full".to_owned(),
         }),
-        destination: Some(Destination {
-            path: b"/run/a\xff".to_vec(),
-            ..Destination::default()
-        }),
+        destination: Some(Destination { path: b"/run/a\xff".to_vec(), ..Destination::default() }),
         ..Event::default()
     };
     let value = event(&lost);

@@ -49,9 +49,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, UnescapeError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {
-        let error = UnescapeError {
-            offset: text.len() - rest.len(),
-        };
+        let error = UnescapeError { offset: text.len() - rest.len() };
         rest = match (first, behind) {
             (b'\\', [b'\\', behind @ ..]) => {
                 bytes.push(b'\\');
@@ -74,7 +72,5 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, UnescapeError> {
 }
 
 fn digit(character: u8) -> Option<u8> {
-    char::from(character)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(character).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }

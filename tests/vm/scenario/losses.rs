@@ -19,8 +19,7 @@ const OPENS: u64 = 8000;
 /// ring does overflow.
 fn burst(world: &mut World) -> Result<()> {
     let label = "{ name: watched, paths: [\"/srv/watched/**\"";
-    let policy =
-        World::usual_policy_and("").replace(label, &format!("{label}, \"/tmp/burst/**\""));
+    let policy = World::usual_policy_and("").replace(label, &format!("{label}, \"/tmp/burst/**\""));
     let path = format!("/tmp/burst/{}", ["長".repeat(80).as_str(); 4].join("/"));
     guest::write(&path, "x")?;
     world.policy(&policy)?;

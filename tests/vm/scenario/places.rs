@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::Run;
 use super::prepare::SECRET;
+use crate::check;
 use crate::guest::{self, Background, Output};
 use crate::limits::PROGRAM_TIMEOUT;
 use crate::run::World;
-use crate::check;
 
 pub const ALL: &[(&str, Run)] = &[
     ("bind-mount", bind_mount),
@@ -33,8 +33,15 @@ pub const ALL: &[(&str, Run)] = &[
 
 /// Files in `/srv/secret`, one for each scenario.
 pub const NEVER_OPENED: [&str; 9] = [
-    "bind.txt", "file.txt", "user.txt", "root.txt", "overlay.txt", "forged.txt", "many.txt",
-    "exempted.txt", "tmpfs.txt",
+    "bind.txt",
+    "file.txt",
+    "user.txt",
+    "root.txt",
+    "overlay.txt",
+    "forged.txt",
+    "many.txt",
+    "exempted.txt",
+    "tmpfs.txt",
 ];
 /// Runs `$1` as nobody, who is root in a user namespace of his own and has mounts of his own.
 const IN_NAMESPACE: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups \
@@ -207,7 +214,16 @@ fn many_mounts(world: &mut World) -> Result<()> {
         let _ = std::fs::remove_file(path);
     }
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "python3", "-I", "-S", "-c", MANY_MOUNTS]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "python3",
+        "-I",
+        "-S",
+        "-c",
+        MANY_MOUNTS,
+    ]);
     command.args([ready, go]);
     let log = Path::new("/run/sekimori-many-mounts.log");
     let mut program = Background::start(command, log)?;

@@ -62,8 +62,14 @@ pub fn prepare() -> Result<Older> {
 }
 
 fn secrets() -> Result<()> {
-    let names =
-        ["plan.txt", "linked.txt", "linked-too.txt", "move.txt", "inside.txt", "directory/inner.txt"];
+    let names = [
+        "plan.txt",
+        "linked.txt",
+        "linked-too.txt",
+        "move.txt",
+        "inside.txt",
+        "directory/inner.txt",
+    ];
     for name in names {
         guest::write(format!("/srv/secret/{name}"), SECRET)?;
     }

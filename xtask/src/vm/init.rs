@@ -22,11 +22,7 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_share(
-    share: &Path,
-    request: &Request,
-    kernel: &Kernel,
-) -> Result<()> {
+pub fn write_share(share: &Path, request: &Request, kernel: &Kernel) -> Result<()> {
     let bin = share.join("bin");
     cache::make(&bin)?;
     write_program(&bin.join("sekimori-boot"), BOOT)?;

@@ -71,9 +71,7 @@ struct Tree {
 
 impl Tree {
     fn new() -> Self {
-        Self {
-            nodes: vec![Node::default()],
-        }
+        Self { nodes: vec![Node::default()] }
     }
 
     fn insert(&mut self, pattern: &Pattern, member: Member) {
@@ -108,10 +106,7 @@ impl Tree {
         };
         if found == next {
             let stays = *component == Component::Deep;
-            self.nodes.push(Node {
-                stays,
-                ..Node::default()
-            });
+            self.nodes.push(Node { stays, ..Node::default() });
         }
         found
     }
@@ -131,9 +126,7 @@ impl Tree {
     }
 
     fn members<'a>(&'a self, subset: &'a [u32]) -> impl Iterator<Item = (u32, &'a Node)> {
-        subset
-            .iter()
-            .filter_map(|at| Some((*at, self.nodes.get(*at as usize)?)))
+        subset.iter().filter_map(|at| Some((*at, self.nodes.get(*at as usize)?)))
     }
 
     /// Where "any other name" leads from a subset.
@@ -231,11 +224,7 @@ pub(crate) fn build<'a>(
         state += 1;
     }
     edges.sort_unstable();
-    let accepted = subsets
-        .list
-        .iter()
-        .map(|subset| tree.accepted(subset))
-        .collect();
+    let accepted = subsets.list.iter().map(|subset| tree.accepted(subset)).collect();
     Ok(Automaton { edges, accepted })
 }
 

@@ -39,18 +39,9 @@ pub(super) fn build(
     sets: &Sets,
     findings: &mut Findings,
 ) -> Built {
-    let built = Built {
-        own_buckets: vec![0; sets.keys.len()],
-        ..Built::default()
-    };
-    let mut builder = Builder {
-        resolved,
-        rules,
-        findings,
-        built,
-        synthetic: HashMap::new(),
-        overflows: 0,
-    };
+    let built = Built { own_buckets: vec![0; sets.keys.len()], ..Built::default() };
+    let mut builder =
+        Builder { resolved, rules, findings, built, synthetic: HashMap::new(), overflows: 0 };
     for word in Word::ALL {
         builder.overflows = 0;
         builder.kind(word, sets);
@@ -72,11 +63,7 @@ struct Index {
 impl Index {
     fn of(kind: u8, rules: &[Resolved]) -> Self {
         let mut index = Self::default();
-        for (at, rule) in rules
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| rule.kinds.contains(&kind))
-        {
+        for (at, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.kinds.contains(&kind)) {
             let at = at as u32;
             if rule.when_labels.is_empty() && rule.unless_labels.is_empty() {
                 index.plain.push(at);
@@ -93,11 +80,7 @@ impl Index {
 
     /// Rules whose conditions on labels leave them possible for a set.
     fn candidates(&self, key: &SetKey, rules: &[Resolved]) -> Vec<Candidate> {
-        let labelled = key
-            .accepted
-            .labels
-            .iter()
-            .filter_map(|label| self.by_label.get(label));
+        let labelled = key.accepted.labels.iter().filter_map(|label| self.by_label.get(label));
         let mut found: Vec<u32> = self.plain.iter().chain(&self.excepted).copied().collect();
         found.extend(labelled.flatten());
         found.sort_unstable();
@@ -174,13 +157,8 @@ impl Builder<'_> {
             let rule = self.resolved.get(number(**at) as usize);
             exec && rule.is_some_and(|rule| rule.rule.when.programs != 0)
         });
-        let mut hidden: Vec<Candidate> = index
-            .by_label
-            .values()
-            .flatten()
-            .chain(by_program)
-            .copied()
-            .collect();
+        let mut hidden: Vec<Candidate> =
+            index.by_label.values().flatten().chain(by_program).copied().collect();
         hidden.sort_unstable();
         hidden.dedup();
         for candidate in &mut hidden {
@@ -228,13 +206,7 @@ impl Builder<'_> {
         self.synthetic.insert(key, number);
         let at = Position::default();
         let (when_labels, unless_labels) = (Vec::new(), Vec::new());
-        self.resolved.push(Resolved {
-            rule,
-            kinds: vec![kind],
-            when_labels,
-            unless_labels,
-            at,
-        });
+        self.resolved.push(Resolved { rule, kinds: vec![kind], when_labels, unless_labels, at });
         let tell = if id == PATH_TOO_DEEP {
             "The path has too many directories to be checked against the policy."
         } else {
@@ -246,20 +218,13 @@ impl Builder<'_> {
             on: vec![kind],
             tell_user: Some(tell.to_owned()),
             tell_admin: Some(AlertLevel::Medium),
-            mode: if rule.action == action::DENY {
-                Mode::Enforce
-            } else {
-                Mode::Observe
-            },
+            mode: if rule.action == action::DENY { Mode::Enforce } else { Mode::Observe },
         });
         Some(number)
     }
 
     fn emit(&mut self, kind: u8, set: u32, candidates: &[Candidate]) {
-        let mut bucket = Bucket {
-            count: candidates.len() as u32,
-            candidates: [0; CANDIDATES_MAX],
-        };
+        let mut bucket = Bucket { count: candidates.len() as u32, candidates: [0; CANDIDATES_MAX] };
         for (to, from) in bucket.candidates.iter_mut().zip(candidates) {
             *to = *from;
         }
@@ -277,10 +242,7 @@ impl Builder<'_> {
             return;
         }
         let name = |candidate: &Candidate| {
-            let id = self
-                .rules
-                .get(number(*candidate) as usize)
-                .map_or("", |rule| &rule.id);
+            let id = self.rules.get(number(*candidate) as usize).map_or("", |rule| &rule.id);
             format!("`{}`", shown(id))
         };
         let ids: Vec<String> = candidates.iter().take(IDS_SHOWN).map(name).collect();
@@ -300,9 +262,7 @@ impl Builder<'_> {
             word.text(),
             ids.join(", ")
         );
-        let last = candidates
-            .last()
-            .and_then(|it| self.resolved.get(number(*it) as usize));
+        let last = candidates.last().and_then(|it| self.resolved.get(number(*it) as usize));
         let at = last.map_or_else(Position::default, |rule| rule.at);
         self.findings.error_hint(
             at,

@@ -65,9 +65,7 @@ fn undominated(candidates: &[Candidate], rules: &[Resolved]) -> Vec<Candidate> {
     acting
         .iter()
         .filter(|weak| {
-            !acting
-                .iter()
-                .any(|strong| score(strong) > score(weak) && covers(&strong.2, &weak.2))
+            !acting.iter().any(|strong| score(strong) > score(weak) && covers(&strong.2, &weak.2))
         })
         .map(|(_, candidate, _)| *candidate)
         .collect()
@@ -112,9 +110,7 @@ pub(super) fn split(
     rules: &[Resolved],
 ) -> (Vec<Candidate>, Vec<Candidate>) {
     candidates.sort_by_key(|candidate| {
-        let action = rules
-            .get(number(*candidate) as usize)
-            .map_or(0, |it| it.rule.action);
+        let action = rules.get(number(*candidate) as usize).map_or(0, |it| it.rule.action);
         (std::cmp::Reverse(action), number(*candidate))
     });
     let left = candidates.split_off(room.min(candidates.len()));
@@ -130,18 +126,12 @@ pub(super) fn approximate(
     any_program: bool,
     rules: &[Resolved],
 ) -> Option<Rule> {
-    let acting: Vec<Rule> = candidates
-        .iter()
-        .filter_map(|it| acting(*it, rules))
-        .collect();
+    let acting: Vec<Rule> = candidates.iter().filter_map(|it| acting(*it, rules)).collect();
     let strongest = acting.iter().map(|rule| rule.action).max()?;
     if strongest < action::WOULD_DENY {
         return None;
     }
-    let deny: Vec<&Rule> = acting
-        .iter()
-        .filter(|rule| rule.action == strongest)
-        .collect();
+    let deny: Vec<&Rule> = acting.iter().filter(|rule| rule.action == strongest).collect();
     let first = **deny.first()?;
     let join = |mask: fn(&Condition) -> u64| {
         deny.iter()
@@ -157,18 +147,7 @@ pub(super) fn approximate(
     if any_program {
         when.programs = 0;
     }
-    let same_unless = deny
-        .iter()
-        .all(|rule| rule.has_unless != 0 && rule.unless == first.unless);
-    let unless = if same_unless {
-        first.unless
-    } else {
-        Condition::default()
-    };
-    Some(Rule {
-        when,
-        unless,
-        action: strongest,
-        has_unless: u32::from(same_unless),
-    })
+    let same_unless = deny.iter().all(|rule| rule.has_unless != 0 && rule.unless == first.unless);
+    let unless = if same_unless { first.unless } else { Condition::default() };
+    Some(Rule { when, unless, action: strongest, has_unless: u32::from(same_unless) })
 }

@@ -20,23 +20,11 @@ use crate::{
 
 /// Bits in front of an IPv4 address in its mapped form.
 const MAPPED_BITS: u8 = 96;
-const ALL_IPV4: Cidr = Cidr {
-    address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    bits: 0,
-};
-const ALL_IPV6: Cidr = Cidr {
-    address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    bits: 0,
-};
+const ALL_IPV4: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), bits: 0 };
+const ALL_IPV6: Cidr = Cidr { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), bits: 0 };
 const LOOPBACK_BLOCKS: [Cidr; 2] = [
-    Cidr {
-        address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)),
-        bits: 8,
-    },
-    Cidr {
-        address: IpAddr::V6(Ipv6Addr::LOCALHOST),
-        bits: 128,
-    },
+    Cidr { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
+    Cidr { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
 ];
 
 /// Fills networks and ports; gives the groups that do not ask for a port.
@@ -59,13 +47,7 @@ pub(super) fn destinations(
         if mask == 0 {
             continue;
         }
-        add(
-            destination
-                .cidrs
-                .as_deref()
-                .unwrap_or(&[ALL_IPV4, ALL_IPV6]),
-            mask,
-        );
+        add(destination.cidrs.as_deref().unwrap_or(&[ALL_IPV4, ALL_IPV6]), mask);
         match &destination.ports {
             None => any_port |= mask,
             Some(ranges) => {
@@ -75,11 +57,7 @@ pub(super) fn destinations(
             }
         }
     }
-    if !policy
-        .destinations
-        .iter()
-        .any(|destination| destination.name.value == LOOPBACK)
-    {
+    if !policy.destinations.iter().any(|destination| destination.name.value == LOOPBACK) {
         let mask = numbers.mask(Subject::Destination, LOOPBACK);
         if mask != 0 {
             add(&LOOPBACK_BLOCKS, mask);
@@ -90,13 +68,7 @@ pub(super) fn destinations(
     tables.ports = ports.into_iter().collect();
     let hint = "leave `ports` out to mean every port";
     bound(tables.ports.len(), PORTS_MAX, "ports", hint, findings);
-    bound(
-        tables.networks.len(),
-        NETWORKS_MAX,
-        "CIDR blocks",
-        "join neighbouring blocks",
-        findings,
-    );
+    bound(tables.networks.len(), NETWORKS_MAX, "CIDR blocks", "join neighbouring blocks", findings);
     any_port
 }
 
@@ -112,18 +84,11 @@ fn join(blocks: &HashMap<Cidr, u64>) -> Vec<([u8; 16], u32, u64)> {
         .into_iter()
         .map(|cidr| {
             let around = widths.range(..=cidr.bits).map(|bits| {
-                let outer = Cidr {
-                    address: masked(cidr.address, *bits),
-                    bits: *bits,
-                };
+                let outer = Cidr { address: masked(cidr.address, *bits), bits: *bits };
                 blocks.get(&outer).copied().unwrap_or(0)
             });
             let mask = around.fold(0, |mask, outer| mask | outer);
-            let extra = if cidr.address.is_ipv4() {
-                MAPPED_BITS
-            } else {
-                0
-            };
+            let extra = if cidr.address.is_ipv4() { MAPPED_BITS } else { 0 };
             (mapped(cidr.address), u32::from(cidr.bits + extra), mask)
         })
         .collect();
@@ -160,10 +125,7 @@ pub(super) fn devices(
             *patterns.entry(any_serial).or_default() |= mask;
         }
         for serial in &device.serials {
-            let mut pattern = DevicePattern {
-                has_serial: 1,
-                ..any_serial
-            };
+            let mut pattern = DevicePattern { has_serial: 1, ..any_serial };
             for (to, from) in pattern.serial.iter_mut().zip(serial.value.bytes()) {
                 *to = from;
             }
@@ -171,13 +133,7 @@ pub(super) fn devices(
         }
     }
     tables.devices = patterns.into_iter().collect();
-    bound(
-        tables.devices.len(),
-        DEVICE_PATTERNS_MAX,
-        "device patterns",
-        "",
-        findings,
-    );
+    bound(tables.devices.len(), DEVICE_PATTERNS_MAX, "device patterns", "", findings);
 }
 
 /// Fills the uids. A name that the directory does not know yet is a warning.
@@ -189,41 +145,23 @@ pub(super) fn users(
     findings: &mut Findings,
 ) {
     let mut uids: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut people = People {
-        directory,
-        findings,
-    };
+    let mut people = People { directory, findings };
     for group in &policy.users {
         let mask = numbers.mask(Subject::User, &group.name.value);
         if mask == 0 {
             continue;
         }
-        let named = group
-            .users
-            .iter()
-            .filter_map(|user| people.user(user))
-            .collect::<Vec<_>>();
+        let named = group.users.iter().filter_map(|user| people.user(user)).collect::<Vec<_>>();
         let members = group.groups.iter().flat_map(|group| people.members(group));
         for uid in named.into_iter().chain(members) {
             *uids.entry(uid).or_default() |= mask;
         }
     }
-    let groups: BTreeSet<&str> = policy
-        .users
-        .iter()
-        .map(|group| group.name.value.as_str())
-        .collect();
+    let groups: BTreeSet<&str> =
+        policy.users.iter().map(|group| group.name.value.as_str()).collect();
     let mut logins = BTreeSet::new();
-    for conditions in policy
-        .rules
-        .iter()
-        .flat_map(|rule| [&rule.when, &rule.unless])
-    {
-        for name in conditions
-            .get(&Subject::User)
-            .into_iter()
-            .flat_map(|asked| &asked.names)
-        {
+    for conditions in policy.rules.iter().flat_map(|rule| [&rule.when, &rule.unless]) {
+        for name in conditions.get(&Subject::User).into_iter().flat_map(|asked| &asked.names) {
             if groups.contains(name.value.as_str()) || !logins.insert(name.value.as_str()) {
                 continue;
             }

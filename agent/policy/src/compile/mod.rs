@@ -96,16 +96,10 @@ pub(crate) fn compile(
     findings: &mut Findings,
 ) -> Compiled {
     let numbers = Numbers::of(policy, findings);
-    let mut resolved: Vec<Resolved> = policy
-        .rules
-        .iter()
-        .map(|rule| resolve(rule, &numbers))
-        .collect();
+    let mut resolved: Vec<Resolved> =
+        policy.rules.iter().map(|rule| resolve(rule, &numbers)).collect();
     let mut rules: Vec<RuleFacts> = policy.rules.iter().map(facts).collect();
-    let mut tables = Tables {
-        generation,
-        ..Tables::default()
-    };
+    let mut tables = Tables { generation, ..Tables::default() };
     let sets = path_tables(policy, &numbers, &resolved, &mut tables, findings);
     let mut built = buckets::build(&mut resolved, &mut rules, &sets, findings);
     built.buckets.sort_by_key(|(kind, set, _)| (*kind, *set));
@@ -121,11 +115,7 @@ pub(crate) fn compile(
         .keys
         .iter()
         .zip(&built.own_buckets)
-        .map(|(key, own)| Set {
-            programs: key.accepted.programs,
-            own_buckets: *own,
-            reserved: 0,
-        })
+        .map(|(key, own)| Set { programs: key.accepted.programs, own_buckets: *own, reserved: 0 })
         .collect();
     tables.buckets = built.buckets;
     tables.rules = resolved.iter().map(|resolved| resolved.rule).collect();
@@ -143,18 +133,8 @@ pub(crate) fn compile(
         })),
         any_port,
     };
-    let set_labels = sets
-        .keys
-        .into_iter()
-        .map(|key| key.accepted.labels)
-        .collect();
-    Compiled {
-        name: policy.name.clone(),
-        tables,
-        rules,
-        names: numbers.names,
-        set_labels,
-    }
+    let set_labels = sets.keys.into_iter().map(|key| key.accepted.labels).collect();
+    Compiled { name: policy.name.clone(), tables, rules, names: numbers.names, set_labels }
 }
 
 /// Fills the automaton's tables and gives the sets; on an error about size the sets are empty.
@@ -165,10 +145,8 @@ fn path_tables(
     tables: &mut Tables,
     findings: &mut Findings,
 ) -> sets::Sets {
-    let unless_labels: HashSet<u32> = resolved
-        .iter()
-        .flat_map(|rule| rule.unless_labels.iter().copied())
-        .collect();
+    let unless_labels: HashSet<u32> =
+        resolved.iter().flat_map(|rule| rule.unless_labels.iter().copied()).collect();
     let labels = members(&policy.labels, numbers, Subject::Label, Member::Label);
     let programs = members(&policy.programs, numbers, Subject::Program, Member::Program);
     let made = automaton::build(labels.chain(programs)).and_then(|automaton| {
@@ -201,10 +179,7 @@ fn members<'a>(
             Some((paths, member(number)))
         })
         .flat_map(|(paths, member)| {
-            paths
-                .patterns
-                .iter()
-                .map(move |pattern| (&pattern.value, member))
+            paths.patterns.iter().map(move |pattern| (&pattern.value, member))
         })
 }
 

@@ -40,10 +40,7 @@ impl Names {
     /// The names of the bits in `mask`.
     pub fn in_mask(&self, subject: Subject, mask: u64) -> Vec<String> {
         let names = self.of(subject).iter().enumerate().take(GROUPS_MAX);
-        names
-            .filter(|(bit, _)| mask & (1 << bit) != 0)
-            .map(|(_, name)| name.clone())
-            .collect()
+        names.filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, name)| name.clone()).collect()
     }
 }
 
@@ -59,11 +56,7 @@ impl Numbers {
         let mut by_name = HashMap::new();
         let mut lists: HashMap<Subject, Vec<String>> = HashMap::new();
         let mut full: HashMap<Subject, Position> = HashMap::new();
-        for conditions in policy
-            .rules
-            .iter()
-            .flat_map(|rule| [&rule.when, &rule.unless])
-        {
+        for conditions in policy.rules.iter().flat_map(|rule| [&rule.when, &rule.unless]) {
             for (subject, asked) in conditions {
                 let list = lists.entry(*subject).or_default();
                 for name in &asked.names {
@@ -113,10 +106,7 @@ impl Numbers {
     pub fn condition(&self, conditions: &Conditions) -> Condition {
         let mask = |subject| {
             conditions.get(&subject).map_or(0, |asked| {
-                asked
-                    .names
-                    .iter()
-                    .fold(0, |mask, name| mask | self.mask(subject, &name.value))
+                asked.names.iter().fold(0, |mask, name| mask | self.mask(subject, &name.value))
             })
         };
         Condition {
@@ -131,9 +121,8 @@ impl Numbers {
     pub fn labels(&self, conditions: &Conditions) -> Vec<u32> {
         let asked = conditions.get(&Subject::Label);
         let names = asked.into_iter().flat_map(|asked| &asked.names);
-        let mut labels: Vec<u32> = names
-            .filter_map(|name| self.number(Subject::Label, &name.value))
-            .collect();
+        let mut labels: Vec<u32> =
+            names.filter_map(|name| self.number(Subject::Label, &name.value)).collect();
         labels.sort_unstable();
         labels.dedup();
         labels

@@ -28,9 +28,7 @@ pub(super) fn fill(
         .flat_map(|rule| rule.when_labels.iter().chain(&rule.unless_labels).copied())
         .collect();
     let is_asked = |name: &str| {
-        numbers
-            .number(Subject::Label, name)
-            .is_some_and(|number| asked.contains(&number))
+        numbers.number(Subject::Label, name).is_some_and(|number| asked.contains(&number))
     };
     let mut places: Vec<_> = policy
         .labels

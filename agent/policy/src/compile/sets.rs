@@ -40,11 +40,7 @@ struct Interner {
 impl Interner {
     fn new() -> Self {
         let numbers = HashMap::from([(SetKey::default(), SET_NONE)]);
-        Self {
-            numbers,
-            keys: vec![SetKey::default(), SetKey::default()],
-            members: 0,
-        }
+        Self { numbers, keys: vec![SetKey::default(), SetKey::default()], members: 0 }
     }
 
     fn number(&mut self, key: SetKey) -> Result<u32, String> {
@@ -54,9 +50,7 @@ impl Interner {
         let number = self.keys.len() as u32;
         self.members += key.accepted.labels.len();
         if number >= SETS_MAX {
-            return Err(format!(
-                "the paths carry more than {SETS_MAX} distinct sets of labels"
-            ));
+            return Err(format!("the paths carry more than {SETS_MAX} distinct sets of labels"));
         }
         if self.members > SET_MEMBERS_MAX {
             return Err(format!(
@@ -78,22 +72,12 @@ pub(crate) fn assign(automaton: &Automaton, unless_labels: &HashSet<u32>) -> Res
     let mut states = Vec::with_capacity(automaton.accepted.len());
     let mut exact = HashSet::from([SET_NONE, SET_UNKNOWN]);
     for accepted in &automaton.accepted {
-        let set = interner.number(SetKey {
-            accepted: accepted.clone(),
-            mixed: false,
-        })?;
+        let set = interner.number(SetKey { accepted: accepted.clone(), mixed: false })?;
         exact.insert(set);
-        states.push(State {
-            set,
-            below: SET_NONE,
-        });
+        states.push(State { set, below: SET_NONE });
     }
     below(automaton, &mut states, &mut interner, unless_labels)?;
-    Ok(Sets {
-        keys: interner.keys,
-        states,
-        exact,
-    })
+    Ok(Sets { keys: interner.keys, states, exact })
 }
 
 /// Fills `below`, from the states that lead nowhere towards the root: states that reach each other
@@ -111,11 +95,7 @@ fn below(
     }
     let mut has_any = vec![false; states.len()];
     for (from, component, to) in &automaton.edges {
-        graph.add_edge(
-            NodeIndex::new(*from as usize),
-            NodeIndex::new(*to as usize),
-            (),
-        );
+        graph.add_edge(NodeIndex::new(*from as usize), NodeIndex::new(*to as usize), ());
         if *component == COMPONENT_ANY
             && let Some(has) = has_any.get_mut(*from as usize)
         {
@@ -175,12 +155,8 @@ fn union(
     }
     key.accepted.labels.sort_unstable();
     key.accepted.labels.dedup();
-    key.mixed |= parts.len() > 1
-        && key
-            .accepted
-            .labels
-            .iter()
-            .any(|label| unless_labels.contains(label));
+    key.mixed |=
+        parts.len() > 1 && key.accepted.labels.iter().any(|label| unless_labels.contains(label));
     interner.number(key)
 }
 

@@ -47,10 +47,7 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, (String, String)> {
 fn unmapped(cidr: Cidr) -> Cidr {
     match cidr.address {
         IpAddr::V6(address) if cidr.bits >= MAPPED_BITS => match address.to_ipv4_mapped() {
-            Some(address) => Cidr {
-                address: address.into(),
-                bits: cidr.bits - MAPPED_BITS,
-            },
+            Some(address) => Cidr { address: address.into(), bits: cidr.bits - MAPPED_BITS },
             None => cidr,
         },
         _ => cidr,
@@ -61,15 +58,11 @@ fn unmapped(cidr: Cidr) -> Cidr {
 pub(crate) fn masked(address: IpAddr, bits: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
-            let mask = u32::MAX
-                .checked_shl(32 - u32::from(bits.min(32)))
-                .unwrap_or(0);
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
             Ipv4Addr::from_bits(address.to_bits() & mask).into()
         }
         IpAddr::V6(address) => {
-            let mask = u128::MAX
-                .checked_shl(128 - u32::from(bits.min(128)))
-                .unwrap_or(0);
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
             Ipv6Addr::from_bits(address.to_bits() & mask).into()
         }
     }

@@ -31,11 +31,8 @@ impl<'a> Fields<'a> {
     /// Reads a mapping; unknown, unsupported and repeated fields are reported and left out.
     pub fn of(node: &'a Node, known: &Known, findings: &mut Findings) -> Option<Self> {
         let Value::Mapping(mapping) = &node.value else {
-            let message = format!(
-                "expected a mapping for {}, found {}",
-                known.what,
-                node.describe()
-            );
+            let message =
+                format!("expected a mapping for {}, found {}", known.what, node.describe());
             let hint = format!("with the fields {}", one_of(known.fields));
             findings.error_hint(node.at, message, hint);
             return None;
@@ -44,11 +41,8 @@ impl<'a> Fields<'a> {
         let mut entries = Vec::new();
         for (key, value) in mapping {
             let Value::Scalar { text, .. } = &key.value else {
-                let message = format!(
-                    "expected a field of {}, found {}",
-                    known.what,
-                    key.describe()
-                );
+                let message =
+                    format!("expected a field of {}, found {}", known.what, key.describe());
                 findings.error(key.at, message);
                 continue;
             };
@@ -63,12 +57,7 @@ impl<'a> Fields<'a> {
                 unknown(text, key.at, known, findings);
             }
         }
-        Some(Self {
-            at: node.at,
-            what: known.what,
-            written: mapping.len(),
-            entries,
-        })
+        Some(Self { at: node.at, what: known.what, written: mapping.len(), entries })
     }
 
     /// Whether nothing was written, not even an unknown field.
@@ -78,10 +67,7 @@ impl<'a> Fields<'a> {
 
     /// A field's value.
     pub fn get(&self, field: &str) -> Option<&'a Node> {
-        self.entries
-            .iter()
-            .find(|(name, ..)| *name == field)
-            .map(|(.., node)| *node)
+        self.entries.iter().find(|(name, ..)| *name == field).map(|(.., node)| *node)
     }
 
     /// A field's value; its absence is an error.
@@ -121,10 +107,7 @@ pub(super) fn text(node: &Node, what: &str, findings: &mut Findings) -> Option<L
                 findings.error(node.at, format!("{what} is empty"));
                 return None;
             }
-            Some(Located {
-                value: text.clone(),
-                at: node.at,
-            })
+            Some(Located { value: text.clone(), at: node.at })
         }
         _ => {
             let message = format!("expected a text for {what}, found {}", node.describe());
@@ -176,27 +159,17 @@ pub(super) fn choice<T: Copy>(
 ) -> Option<Located<T>> {
     let given = text(node, &format!("`{field}`"), findings)?;
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == given.value) {
-        return Some(Located {
-            value: *value,
-            at: given.at,
-        });
+        return Some(Located { value: *value, at: given.at });
     }
     if later.contains(&given.value.as_str()) {
         let message = format!("`{}` is not supported by this version", given.value);
         let supported: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        findings.error_hint(
-            given.at,
-            message,
-            format!("supported: {}", one_of(&supported)),
-        );
+        findings.error_hint(given.at, message, format!("supported: {}", one_of(&supported)));
         return None;
     }
     let names: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
-    let message = format!(
-        "unknown `{field}` `{}`, expected {}",
-        shown(&given.value),
-        one_of(&names)
-    );
+    let message =
+        format!("unknown `{field}` `{}`, expected {}", shown(&given.value), one_of(&names));
     match findings.suggest(&given.value, names.iter().chain(later).copied()) {
         Some(hint) => findings.error_hint(given.at, message, hint),
         None => findings.error(given.at, message),

@@ -31,11 +31,7 @@ const POLICY: Known = Known {
     ],
     later: &["hours", "exceptions"],
 };
-const METADATA: Known = Known {
-    what: "metadata",
-    fields: &["name"],
-    later: &[],
-};
+const METADATA: Known = Known { what: "metadata", fields: &["name"], later: &[] };
 
 /// The words of `mode`.
 const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
@@ -60,23 +56,15 @@ pub(crate) fn policy(root: &Node, findings: &mut Findings) -> Option<Policy> {
         destinations: each(&fields, "destinations", findings, subjects::destination),
         programs: each(&fields, "programs", findings, subjects::program),
         users: each(&fields, "users", findings, subjects::users),
-        rules: each(&fields, "rules", findings, |node, findings| {
-            rules::rule(node, mode, findings)
-        }),
+        rules: each(&fields, "rules", findings, |node, findings| rules::rule(node, mode, findings)),
     };
     let Some(node) = fields.get("rules") else {
         let at = Position { line: 1, column: 1 };
-        findings.warn(
-            at,
-            "the policy has no `rules`: events are recorded and nothing is judged",
-        );
+        findings.warn(at, "the policy has no `rules`: events are recorded and nothing is judged");
         return Some(policy);
     };
     if policy.rules.len() > RULES_MAX {
-        let message = format!(
-            "{} rules; at most {RULES_MAX} are possible",
-            policy.rules.len()
-        );
+        let message = format!("{} rules; at most {RULES_MAX} are possible", policy.rules.len());
         findings.error(node.at, message);
     }
     Some(policy)
@@ -96,10 +84,7 @@ fn each<T>(
     let Some(nodes) = fields::sequence(node, &what, findings) else {
         return Vec::new();
     };
-    nodes
-        .iter()
-        .filter_map(|node| read(node, findings))
-        .collect()
+    nodes.iter().filter_map(|node| read(node, findings)).collect()
 }
 
 fn fixed(fields: &Fields<'_>, field: &'static str, value: &str, findings: &mut Findings) {
@@ -122,10 +107,8 @@ fn mode(fields: &Fields<'_>, findings: &mut Findings) -> Option<Located<Mode>> {
 fn name(node: &Node, what: &str, findings: &mut Findings) -> Option<Located<String>> {
     let name = text(node, what, findings)?;
     if name.value.len() > NAME_BYTES_MAX {
-        let message = format!(
-            "{what} is {} bytes long; at most {NAME_BYTES_MAX}",
-            name.value.len()
-        );
+        let message =
+            format!("{what} is {} bytes long; at most {NAME_BYTES_MAX}", name.value.len());
         findings.error(name.at, message);
         return None;
     }

@@ -19,43 +19,21 @@ const RULE: Known = Known {
 const SUBJECTS: &[&str] = &["label", "program", "user", "device", "destination"];
 /// Conditions that the language has and this version does not judge.
 const LATER: &[&str] = &["carries", "content", "bytes", "hours", "inside", "outside"];
-const WHEN: Known = Known {
-    what: "`when`",
-    fields: SUBJECTS,
-    later: LATER,
-};
-const UNLESS: Known = Known {
-    what: "`unless`",
-    fields: SUBJECTS,
-    later: LATER,
-};
-const TELL: Known = Known {
-    what: "`tell`",
-    fields: &["user", "admin"],
-    later: &[],
-};
+const WHEN: Known = Known { what: "`when`", fields: SUBJECTS, later: LATER };
+const UNLESS: Known = Known { what: "`unless`", fields: SUBJECTS, later: LATER };
+const TELL: Known = Known { what: "`tell`", fields: &["user", "admin"], later: &[] };
 
-const ACTIONS: [(&str, Action); 3] = [
-    ("record", Action::Record),
-    ("alert", Action::Alert),
-    ("deny", Action::Deny),
-];
-const LEVELS: [(&str, AlertLevel); 3] = [
-    ("low", AlertLevel::Low),
-    ("medium", AlertLevel::Medium),
-    ("high", AlertLevel::High),
-];
+const ACTIONS: [(&str, Action); 3] =
+    [("record", Action::Record), ("alert", Action::Alert), ("deny", Action::Deny)];
+const LEVELS: [(&str, AlertLevel); 3] =
+    [("low", AlertLevel::Low), ("medium", AlertLevel::Medium), ("high", AlertLevel::High)];
 /// Words that the language has and this version does not see.
 const LATER_WORDS: [&str; 5] = ["file.read", "file.write", "device.raw", "print", "mail"];
 
 pub(super) fn rule(node: &Node, policy_mode: Mode, findings: &mut Findings) -> Option<Rule> {
     let fields = Fields::of(node, &RULE, findings)?;
-    let id = fields
-        .required("id", findings)
-        .and_then(|node| id(node, findings));
-    let on = fields
-        .required("on", findings)
-        .map_or_else(Vec::new, |node| words(node, findings));
+    let id = fields.required("id", findings).and_then(|node| id(node, findings));
+    let on = fields.required("on", findings).map_or_else(Vec::new, |node| words(node, findings));
     let when = conditions(&fields, "when", &WHEN, findings);
     let unless = conditions(&fields, "unless", &UNLESS, findings);
     let action = fields
@@ -64,10 +42,7 @@ pub(super) fn rule(node: &Node, policy_mode: Mode, findings: &mut Findings) -> O
     let (tell_user, tell_admin) = tell(&fields, findings);
     let own_mode = mode(&fields, findings);
     if policy_mode == Mode::Observe
-        && let Some(Located {
-            value: Mode::Enforce,
-            at,
-        }) = own_mode
+        && let Some(Located { value: Mode::Enforce, at }) = own_mode
     {
         findings.error_hint(
             at,
@@ -110,26 +85,16 @@ fn words(node: &Node, findings: &mut Findings) -> Vec<Located<Word>> {
 
 fn word(given: Located<String>, findings: &mut Findings) -> Option<Located<Word>> {
     if let Some(value) = Word::from_text(&given.value) {
-        return Some(Located {
-            value,
-            at: given.at,
-        });
+        return Some(Located { value, at: given.at });
     }
     let supported = Word::ALL.map(Word::text);
     if LATER_WORDS.contains(&given.value.as_str()) {
         let message = format!("`{}` is not supported by this version", given.value);
-        findings.error_hint(
-            given.at,
-            message,
-            format!("supported: {}", one_of(&supported)),
-        );
+        findings.error_hint(given.at, message, format!("supported: {}", one_of(&supported)));
         return None;
     }
-    let message = format!(
-        "unknown word `{}`, expected {}",
-        shown(&given.value),
-        one_of(&supported)
-    );
+    let message =
+        format!("unknown word `{}`, expected {}", shown(&given.value), one_of(&supported));
     match findings.suggest(&given.value, supported.into_iter().chain(LATER_WORDS)) {
         Some(hint) => findings.error_hint(given.at, message, hint),
         None => findings.error(given.at, message),
@@ -166,12 +131,7 @@ fn conditions(
 
 fn names(node: &Node, subject: Subject, findings: &mut Findings) -> Vec<Located<String>> {
     let mut names: Vec<Located<String>> = Vec::new();
-    for name in texts(
-        node,
-        &format!("`{}`", subject.text()),
-        findings,
-        |name, _| Some(name),
-    ) {
+    for name in texts(node, &format!("`{}`", subject.text()), findings, |name, _| Some(name)) {
         if names.iter().any(|earlier| earlier.value == name.value) {
             findings.error(name.at, format!("`{}` is given twice", shown(&name.value)));
         } else {
@@ -182,10 +142,7 @@ fn names(node: &Node, subject: Subject, findings: &mut Findings) -> Vec<Located<
 }
 
 fn tell(fields: &Fields<'_>, findings: &mut Findings) -> (Option<String>, Option<AlertLevel>) {
-    let Some(tell) = fields
-        .get("tell")
-        .and_then(|node| Fields::of(node, &TELL, findings))
-    else {
+    let Some(tell) = fields.get("tell").and_then(|node| Fields::of(node, &TELL, findings)) else {
         return (None, None);
     };
     let user = tell.get("user").and_then(|node| {
@@ -203,19 +160,10 @@ fn tell(fields: &Fields<'_>, findings: &mut Findings) -> (Option<String>, Option
 /// The text goes to a person's terminal as it is, so it must not steer the terminal.
 fn check_told(told: &str, at: Position, findings: &mut Findings) {
     if told.len() > TELL_BYTES_MAX {
-        let message = format!(
-            "the text is {} bytes long; at most {TELL_BYTES_MAX}",
-            told.len()
-        );
+        let message = format!("the text is {} bytes long; at most {TELL_BYTES_MAX}", told.len());
         findings.error(at, message);
     }
-    if told
-        .chars()
-        .any(|character| character.is_control() && !matches!(character, '\n' | '\t'))
-    {
-        findings.error(
-            at,
-            "the text has control characters other than newline and tab",
-        );
+    if told.chars().any(|character| character.is_control() && !matches!(character, '\n' | '\t')) {
+        findings.error(at, "the text has control characters other than newline and tab");
     }
 }

@@ -13,36 +13,15 @@ use crate::{
     yaml::Node,
 };
 
-const LABEL: Known = Known {
-    what: "a label",
-    fields: &["name", "paths"],
-    later: &["content"],
-};
-const PROGRAM: Known = Known {
-    what: "a program group",
-    fields: &["name", "exe"],
-    later: &["sha256"],
-};
-const DEVICE: Known = Known {
-    what: "a device",
-    fields: &["name", "usb"],
-    later: &[],
-};
-const USB: Known = Known {
-    what: "`usb`",
-    fields: &["vendor", "product", "serials"],
-    later: &[],
-};
-const DESTINATION: Known = Known {
-    what: "a destination",
-    fields: &["name", "cidrs", "ports"],
-    later: &["domains"],
-};
-const USERS: Known = Known {
-    what: "a group of users",
-    fields: &["name", "users", "groups"],
-    later: &[],
-};
+const LABEL: Known = Known { what: "a label", fields: &["name", "paths"], later: &["content"] };
+const PROGRAM: Known =
+    Known { what: "a program group", fields: &["name", "exe"], later: &["sha256"] };
+const DEVICE: Known = Known { what: "a device", fields: &["name", "usb"], later: &[] };
+const USB: Known = Known { what: "`usb`", fields: &["vendor", "product", "serials"], later: &[] };
+const DESTINATION: Known =
+    Known { what: "a destination", fields: &["name", "cidrs", "ports"], later: &["domains"] };
+const USERS: Known =
+    Known { what: "a group of users", fields: &["name", "users", "groups"], later: &[] };
 
 pub(super) fn label(node: &Node, findings: &mut Findings) -> Option<Paths> {
     paths(node, &LABEL, "paths", findings)
@@ -54,29 +33,21 @@ pub(super) fn program(node: &Node, findings: &mut Findings) -> Option<Paths> {
 
 fn paths(node: &Node, known: &Known, field: &str, findings: &mut Findings) -> Option<Paths> {
     let fields = Fields::of(node, known, findings)?;
-    let patterns = fields
-        .required(field, findings)
-        .map_or_else(Vec::new, |node| {
-            texts(
-                node,
-                &format!("`{field}`"),
-                findings,
-                |path, findings| match Pattern::parse(&path.value) {
-                    Ok(value) => Some(Located { value, at: path.at }),
-                    Err((message, hint)) => {
-                        match hint {
-                            Some(hint) => findings.error_hint(path.at, message, hint),
-                            None => findings.error(path.at, message),
-                        }
-                        None
+    let patterns = fields.required(field, findings).map_or_else(Vec::new, |node| {
+        texts(node, &format!("`{field}`"), findings, |path, findings| {
+            match Pattern::parse(&path.value) {
+                Ok(value) => Some(Located { value, at: path.at }),
+                Err((message, hint)) => {
+                    match hint {
+                        Some(hint) => findings.error_hint(path.at, message, hint),
+                        None => findings.error(path.at, message),
                     }
-                },
-            )
-        });
-    Some(Paths {
-        name: named(&fields, findings)?,
-        patterns,
-    })
+                    None
+                }
+            }
+        })
+    });
+    Some(Paths { name: named(&fields, findings)?, patterns })
 }
 
 fn named(fields: &Fields<'_>, findings: &mut Findings) -> Option<Located<String>> {
@@ -91,9 +62,7 @@ pub(super) fn device(node: &Node, findings: &mut Findings) -> Option<Device> {
         product: None,
         serials: Vec::new(),
     };
-    let usb = fields
-        .required("usb", findings)
-        .and_then(|node| Fields::of(node, &USB, findings));
+    let usb = fields.required("usb", findings).and_then(|node| Fields::of(node, &USB, findings));
     let Some(usb) = usb else { return Some(device) };
     if usb.is_empty_mapping() {
         findings.error_hint(
@@ -102,12 +71,8 @@ pub(super) fn device(node: &Node, findings: &mut Findings) -> Option<Device> {
             "give `vendor`, `product` or `serials`",
         );
     }
-    device.vendor = usb
-        .get("vendor")
-        .and_then(|node| usb_id(node, "vendor", findings));
-    device.product = usb
-        .get("product")
-        .and_then(|node| usb_id(node, "product", findings));
+    device.vendor = usb.get("vendor").and_then(|node| usb_id(node, "vendor", findings));
+    device.product = usb.get("product").and_then(|node| usb_id(node, "product", findings));
     if let Some(node) = usb.get("serials") {
         device.serials = texts(node, "`serials`", findings, serial);
     }
@@ -153,18 +118,13 @@ fn serial(serial: Located<String>, findings: &mut Findings) -> Option<Located<St
 pub(super) fn destination(node: &Node, findings: &mut Findings) -> Option<Destination> {
     let fields = Fields::of(node, &DESTINATION, findings)?;
     let cidrs = fields.get("cidrs").map(|node| {
-        texts(
-            node,
-            "`cidrs`",
-            findings,
-            |text, findings| match address::cidr(&text.value) {
-                Ok(cidr) => Some(cidr),
-                Err((message, hint)) => {
-                    findings.error_hint(text.at, message, hint);
-                    None
-                }
-            },
-        )
+        texts(node, "`cidrs`", findings, |text, findings| match address::cidr(&text.value) {
+            Ok(cidr) => Some(cidr),
+            Err((message, hint)) => {
+                findings.error_hint(text.at, message, hint);
+                None
+            }
+        })
     });
     let ports = fields.get("ports").map(|node| {
         texts(node, "`ports`", findings, |text, findings| {
@@ -177,20 +137,14 @@ pub(super) fn destination(node: &Node, findings: &mut Findings) -> Option<Destin
             ports
         })
     });
-    Some(Destination {
-        name: named(&fields, findings)?,
-        cidrs,
-        ports,
-    })
+    Some(Destination { name: named(&fields, findings)?, cidrs, ports })
 }
 
 pub(super) fn users(node: &Node, findings: &mut Findings) -> Option<Users> {
     let fields = Fields::of(node, &USERS, findings)?;
     let mut list = |field: &str| {
         let what = format!("`{field}`");
-        fields
-            .get(field)
-            .map(|node| texts(node, &what, findings, |name, _| Some(name)))
+        fields.get(field).map(|node| texts(node, &what, findings, |name, _| Some(name)))
     };
     let (users, groups) = (list("users"), list("groups"));
     if users.is_none() && groups.is_none() {

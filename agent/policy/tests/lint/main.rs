@@ -1,10 +1,5 @@
 //! Every mistake is reported with its place, and all of them at once.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod rules;
 mod subjects;
@@ -18,21 +13,13 @@ const HEAD: &str = "apiVersion: sekimori/v1\nkind: Policy\nmetadata: { name: t }
 /// All errors, as they are shown.
 pub fn errors(source: &str) -> Vec<String> {
     let of = |severity| move |finding: &&Finding| finding.severity == severity;
-    lint(source)
-        .iter()
-        .filter(of(Severity::Error))
-        .map(ToString::to_string)
-        .collect()
+    lint(source).iter().filter(of(Severity::Error)).map(ToString::to_string).collect()
 }
 
 /// All warnings, as they are shown.
 pub fn warnings(source: &str) -> Vec<String> {
     let warning = |finding: &&Finding| finding.severity == Severity::Warning;
-    lint(source)
-        .iter()
-        .filter(warning)
-        .map(ToString::to_string)
-        .collect()
+    lint(source).iter().filter(warning).map(ToString::to_string).collect()
 }
 
 /// Whether lint says `expected` (and `hint`) exactly at the `§` of the text.
@@ -42,9 +29,7 @@ pub fn assert_marked(marked: &str, expected: &str, hint: &str) {
     let column = 1 + before.rsplit('\n').next().unwrap().chars().count();
     let errors = errors(&format!("{before}{after}"));
     let wanted = format!("{line}:{column}: error: {expected}");
-    let found = errors
-        .iter()
-        .any(|it| it.starts_with(&wanted) && it.contains(hint));
+    let found = errors.iter().any(|it| it.starts_with(&wanted) && it.contains(hint));
     assert!(found, "wanted {wanted}, got {errors:#?}");
 }
 

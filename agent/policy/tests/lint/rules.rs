@@ -22,26 +22,14 @@ fn rule(text: &str) -> String {
     "`file.read` is not supported by this version",
     "`file.open`"
 )]
-#[case(
-    "id: a, on: [exec, §print], action: record",
-    "`print` is not supported by this version",
-    ""
-)]
-#[case(
-    "id: a, on: §mail, action: record",
-    "`mail` is not supported by this version",
-    ""
-)]
+#[case("id: a, on: [exec, §print], action: record", "`print` is not supported by this version", "")]
+#[case("id: a, on: §mail, action: record", "`mail` is not supported by this version", "")]
 #[case(
     "id: a, on: §device.raw, action: record",
     "`device.raw` is not supported by this version",
     ""
 )]
-#[case(
-    "id: a, on: [exec, §exec], action: record",
-    "`exec` is given twice",
-    ""
-)]
+#[case("id: a, on: [exec, §exec], action: record", "`exec` is given twice", "")]
 #[case(
     "id: a, on: exec, action: §deny+kill",
     "`deny+kill` is not supported by this version",
@@ -52,11 +40,7 @@ fn rule(text: &str) -> String {
     "unknown `action` `block`, expected `record`, `alert` or `deny`",
     ""
 )]
-#[case(
-    "id: a, on: exec, action: §dney",
-    "unknown `action` `dney`",
-    "did you mean `deny`?"
-)]
+#[case("id: a, on: exec, action: §dney", "unknown `action` `dney`", "did you mean `deny`?")]
 #[case(
     "id: a, on: exec, action: record, mode: §of",
     "unknown `mode` `of`, expected `observe` or `enforce`",
@@ -67,11 +51,7 @@ fn rule(text: &str) -> String {
     "ids that begin with `sekimori/` are reserved",
     ""
 )]
-#[case(
-    "id: a, on: exec, action: record, when: §{}",
-    "`when` asks for nothing",
-    "leave it out"
-)]
+#[case("id: a, on: exec, action: record, when: §{}", "`when` asks for nothing", "leave it out")]
 #[case(
     "id: a, on: exec, action: record, when: { §bytes: 1 }",
     "`bytes` is not supported by this version",
@@ -92,16 +72,8 @@ fn rule(text: &str) -> String {
     "unknown field `users` in `unless`",
     "did you mean `user`?"
 )]
-#[case(
-    "id: a, on: exec, action: record, when: { user: §[] }",
-    "`user` is an empty list",
-    ""
-)]
-#[case(
-    "id: a, on: exec, action: record, when: { user: [b, §b] }",
-    "`b` is given twice",
-    ""
-)]
+#[case("id: a, on: exec, action: record, when: { user: §[] }", "`user` is an empty list", "")]
+#[case("id: a, on: exec, action: record, when: { user: [b, §b] }", "`b` is given twice", "")]
 #[case(
     "id: a, on: exec, action: record, when: { label: §x }",
     "label `x` is not defined",
@@ -127,11 +99,7 @@ fn rule(text: &str) -> String {
     "`net.upload` has no `label`: this `unless` could never hold for it",
     "`file.open`, `usb.write` or `exec`"
 )]
-#[case(
-    "id: a, on: usb.mount, action: deny, when: { §label: x }",
-    "`usb.mount` has no `label`",
-    ""
-)]
+#[case("id: a, on: usb.mount, action: deny, when: { §label: x }", "`usb.mount` has no `label`", "")]
 #[case(
     "id: a, on: file.open, action: deny, when: { §device: x }",
     "`file.open` has no `device`",
@@ -142,11 +110,7 @@ fn rule(text: &str) -> String {
     "`exec` has no `destination`",
     "`net.connect` or `net.upload`"
 )]
-#[case(
-    "id: a, on: §exec, action: deny",
-    "the rule refuses every launch of every program",
-    ""
-)]
+#[case("id: a, on: §exec, action: deny", "the rule refuses every launch of every program", "")]
 #[case(
     "id: a, on: [net.connect, §file.open], action: deny",
     "the rule refuses every open of every file",
@@ -172,11 +136,7 @@ fn rule(text: &str) -> String {
     "unknown field `actoin` in a rule",
     "did you mean `action`?"
 )]
-#[case(
-    "id: §\" a\", on: exec, action: record",
-    "`id` has space around it",
-    ""
-)]
+#[case("id: §\" a\", on: exec, action: record", "`id` has space around it", "")]
 fn rules(#[case] text: &str, #[case] expected: &str, #[case] hint: &str) {
     assert_marked(&rule(text), expected, hint);
 }

@@ -9,10 +9,7 @@ use crate::{assert_marked, body};
 #[case("§", "the policy is empty; begin with `apiVersion: sekimori/v1`")]
 #[case("§- a\n", "expected a mapping for the policy, found a list")]
 #[case("§just text", "expected a mapping for the policy, found a text")]
-#[case(
-    "§kind: Policy\nmetadata: { name: x }\nrules: []\n",
-    "the policy has no `apiVersion`"
-)]
+#[case("§kind: Policy\nmetadata: { name: x }\nrules: []\n", "the policy has no `apiVersion`")]
 #[case(
     "apiVersion: §sekimori/v2\nkind: Policy\nmetadata: { name: x }\nrules: []\n",
     "`apiVersion` is `sekimori/v2`; expected `sekimori/v1`"
@@ -36,17 +33,9 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
 
 #[rstest]
 // Fields.
-#[case(
-    "§rulez: []\n",
-    "unknown field `rulez` in the policy, expected ",
-    "did you mean `rules`?"
-)]
+#[case("§rulez: []\n", "unknown field `rulez` in the policy, expected ", "did you mean `rules`?")]
 #[case("rules: []\n§rules: []\n", "`rules` is given twice", "")]
-#[case(
-    "§hours: []\n",
-    "`hours` is not supported by this version",
-    "remove it"
-)]
+#[case("§hours: []\n", "`hours` is not supported by this version", "remove it")]
 #[case(
     "§exceptions:\n  - { rule: a, user: b }\n",
     "`exceptions` is not supported by this version",
@@ -54,29 +43,13 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
 )]
 #[case("rules: §{}\n", "expected a list for `rules`, found a mapping", "")]
 #[case("rules§:\n", "expected a list for `rules`, found nothing", "")]
-#[case(
-    "rules:\n  - §text\n",
-    "expected a mapping for a rule, found a text",
-    ""
-)]
-#[case(
-    "? §[a]\n: b\nrules: []\n",
-    "expected a field of the policy, found a list",
-    ""
-)]
+#[case("rules:\n  - §text\n", "expected a mapping for a rule, found a text", "")]
+#[case("? §[a]\n: b\nrules: []\n", "expected a field of the policy, found a list", "")]
 // Labels and programs.
 #[case("labels:\n  - §paths: [/a]\n", "a label has no `name`", "")]
 #[case("labels:\n  - §name: a\n", "a label has no `paths`", "")]
-#[case(
-    "labels:\n  - { name: a, paths: §[] }\n",
-    "`paths` is an empty list",
-    ""
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§~] }\n",
-    "expected a text for `paths`, found nothing",
-    ""
-)]
+#[case("labels:\n  - { name: a, paths: §[] }\n", "`paths` is an empty list", "")]
+#[case("labels:\n  - { name: a, paths: [§~] }\n", "expected a text for `paths`, found nothing", "")]
 #[case("labels:\n  - { name: §'', paths: [/a] }\n", "`name` is empty", "")]
 #[case(
     "labels:\n  - { name: a, paths: [/a], §content: {} }\n",
@@ -93,36 +66,12 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
     "unknown field `path` in a label",
     "did you mean `paths`?"
 )]
-#[case(
-    "labels:\n  - { name: a, paths: [§srv/a] }\n",
-    "the path is not absolute",
-    ""
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§/srv/] }\n",
-    "the path ends with `/`",
-    "`/srv/**`"
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§/] }\n",
-    "`/` names only the root",
-    "`/**`"
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§/a//b] }\n",
-    "the path has an empty component",
-    ""
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§/a/../b] }\n",
-    "`..` is not allowed in a path",
-    ""
-)]
-#[case(
-    "labels:\n  - { name: a, paths: [§/a/./b] }\n",
-    "`.` is not allowed in a path",
-    ""
-)]
+#[case("labels:\n  - { name: a, paths: [§srv/a] }\n", "the path is not absolute", "")]
+#[case("labels:\n  - { name: a, paths: [§/srv/] }\n", "the path ends with `/`", "`/srv/**`")]
+#[case("labels:\n  - { name: a, paths: [§/] }\n", "`/` names only the root", "`/**`")]
+#[case("labels:\n  - { name: a, paths: [§/a//b] }\n", "the path has an empty component", "")]
+#[case("labels:\n  - { name: a, paths: [§/a/../b] }\n", "`..` is not allowed in a path", "")]
+#[case("labels:\n  - { name: a, paths: [§/a/./b] }\n", "`.` is not allowed in a path", "")]
 #[case(
     "labels:\n  - { name: a, paths: [§/a/*.pdf] }\n",
     "`*` inside a name (`*.pdf`) is not supported",
@@ -133,11 +82,7 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
     "`*` inside a name (`***`) is not supported",
     ""
 )]
-#[case(
-    "labels:\n  - { name: a, paths: [§\"/a\\0b\"] }\n",
-    "the path has a zero byte",
-    ""
-)]
+#[case("labels:\n  - { name: a, paths: [§\"/a\\0b\"] }\n", "the path has a zero byte", "")]
 #[case(
     "labels:\n  - { name: a, paths: [/x] }\n  - { name: §a, paths: [/y] }\n",
     "label `a` is already defined in line 6",
@@ -192,32 +137,12 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
     "`10.0.0.0/+8` is not an address",
     ""
 )]
-#[case(
-    "destinations:\n  - { name: a, ports: [§0] }\n",
-    "`0` is not a port",
-    ""
-)]
-#[case(
-    "destinations:\n  - { name: a, ports: [80, §9-8] }\n",
-    "`9-8` is not a port",
-    ""
-)]
-#[case(
-    "destinations:\n  - { name: a, ports: [§65536] }\n",
-    "`65536` is not a port",
-    ""
-)]
+#[case("destinations:\n  - { name: a, ports: [§0] }\n", "`0` is not a port", "")]
+#[case("destinations:\n  - { name: a, ports: [80, §9-8] }\n", "`9-8` is not a port", "")]
+#[case("destinations:\n  - { name: a, ports: [§65536] }\n", "`65536` is not a port", "")]
 // People.
-#[case(
-    "users:\n  - §{ name: a }\n",
-    "the group of users names nobody",
-    "`users` or `groups`"
-)]
-#[case(
-    "rules:\n  - §{ on: exec, action: record }\n",
-    "a rule has no `id`",
-    ""
-)]
+#[case("users:\n  - §{ name: a }\n", "the group of users names nobody", "`users` or `groups`")]
+#[case("rules:\n  - §{ on: exec, action: record }\n", "a rule has no `id`", "")]
 #[case("rules:\n  - §{ id: a, action: record }\n", "a rule has no `on`", "")]
 #[case("rules:\n  - §{ id: a, on: exec }\n", "a rule has no `action`", "")]
 fn subjects(#[case] text: &str, #[case] expected: &str, #[case] hint: &str) {

@@ -11,10 +11,8 @@ fn a_rule_cannot_be_stronger_than_its_policy() {
     let source = body(rule).replace("mode: enforce", "mode: observe");
     assert_eq!(
         errors(&source.replace("MODE", "enforce")),
-        [
-            "6:49: error: the rule's mode is stronger than the policy's; the policy observes: \
-             remove the rule's `mode`, or set the policy's to `enforce`"
-        ]
+        ["6:49: error: the rule's mode is stronger than the policy's; the policy observes: \
+             remove the rule's `mode`, or set the policy's to `enforce`"]
     );
     assert_eq!(errors(&source.replace("MODE", "observe")), [""; 0]);
 }
@@ -74,10 +72,7 @@ fn columns_count_characters() {
     "devices:\n  - { name: a, usb: { vendor: 0951 } }\nrules: []\n",
     "6:13: warning: device `a` is in no rule"
 )]
-#[case(
-    "",
-    "1:1: warning: the policy has no `rules`: events are recorded and nothing is judged"
-)]
+#[case("", "1:1: warning: the policy has no `rules`: events are recorded and nothing is judged")]
 #[case(
     "users:\n  - { name: staff, users: [a] }\nrules:\n  \
      - { id: r, on: exec, when: { user: [staff, staf] }, action: record }\n",
@@ -121,17 +116,13 @@ fn long_names_serials_and_texts_are_refused_with_the_number() {
     let id = "x".repeat(129);
     let errors_of = |text: &str| errors(&body(text)).join("\n");
     assert!(
-        errors_of(&format!(
-            "rules:\n  - {{ id: {id}, on: exec, action: record }}\n"
-        ))
-        .contains("`id` is 129 bytes long; at most 128")
+        errors_of(&format!("rules:\n  - {{ id: {id}, on: exec, action: record }}\n"))
+            .contains("`id` is 129 bytes long; at most 128")
     );
     let serial = "y".repeat(64);
     assert!(
-        errors_of(&format!(
-            "devices:\n  - {{ name: d, usb: {{ serials: {serial} }} }}\n"
-        ))
-        .contains("the serial is 64 bytes long; at most 63")
+        errors_of(&format!("devices:\n  - {{ name: d, usb: {{ serials: {serial} }} }}\n"))
+            .contains("the serial is 64 bytes long; at most 63")
     );
     let tell = "z".repeat(1025);
     let rule =
@@ -139,10 +130,8 @@ fn long_names_serials_and_texts_are_refused_with_the_number() {
     assert!(errors_of(&rule).contains("the text is 1025 bytes long; at most 1024"));
     let name = "あ".repeat(86);
     assert!(
-        errors_of(&format!(
-            "labels:\n  - {{ name: a, paths: [\"/{name}\"] }}\n"
-        ))
-        .contains("a component is 258 bytes long; a file name has at most 255")
+        errors_of(&format!("labels:\n  - {{ name: a, paths: [\"/{name}\"] }}\n"))
+            .contains("a component is 258 bytes long; a file name has at most 255")
     );
     let deep = "/a".repeat(49);
     assert!(
@@ -154,13 +143,7 @@ fn long_names_serials_and_texts_are_refused_with_the_number() {
 #[test]
 fn bytes_that_are_not_utf8_are_refused_with_their_place() {
     let findings = lint_bytes(
-        "a: b\n日本\u{0}: "
-            .as_bytes()
-            .iter()
-            .copied()
-            .chain([0xff])
-            .collect::<Vec<_>>()
-            .as_slice(),
+        "a: b\n日本\u{0}: ".as_bytes().iter().copied().chain([0xff]).collect::<Vec<_>>().as_slice(),
     );
     assert_eq!(
         findings[0].to_string(),
@@ -188,10 +171,7 @@ fn people_become_uids_and_missing_ones_warnings() {
     );
     let (compiled, findings) = load(&source, &Staff, 1).unwrap();
     assert_eq!(compiled.names.users, ["staff", "alice", "carol"]);
-    assert_eq!(
-        compiled.tables.users,
-        [(1000, 0b11), (1001, 0b01), (2000, 0b01)]
-    );
+    assert_eq!(compiled.tables.users, [(1000, 0b11), (1001, 0b01), (2000, 0b01)]);
     let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
     let hint = "the policy takes effect for it after a reload";
     assert_eq!(

@@ -57,18 +57,13 @@ pub struct Fake {
 
 impl Fake {
     pub fn new(manner: Manner) -> Self {
-        Self {
-            manner: Arc::new(Mutex::new(manner)),
-            store: Arc::default(),
-        }
+        Self { manner: Arc::new(Mutex::new(manner)), store: Arc::default() }
     }
 
     pub fn serve(&self, path: &Path) -> JoinHandle<()> {
         let listener = UnixListenerStream::new(UnixListener::bind(path).unwrap());
         let service = IngestServiceServer::new(self.clone());
-        let server = Server::builder()
-            .add_service(service)
-            .serve_with_incoming(listener);
+        let server = Server::builder().add_service(service).serve_with_incoming(listener);
         tokio::spawn(async move { server.await.unwrap() })
     }
 
@@ -87,11 +82,7 @@ impl Fake {
 
     pub fn losses(&self) -> Vec<sekimori_proto::v1::Loss> {
         let store = self.store.lock().unwrap();
-        store
-            .events
-            .values()
-            .filter_map(|event| event.loss.clone())
-            .collect()
+        store.events.values().filter_map(|event| event.loss.clone()).collect()
     }
 
     fn take(&self, request: IngestRequest) -> Result<IngestResponse, Status> {
@@ -102,11 +93,7 @@ impl Fake {
         if manner.refuses {
             return Err(Status::invalid_argument("no"));
         }
-        if request
-            .events
-            .iter()
-            .any(|event| manner.poison.contains(&event.time_ns))
-        {
+        if request.events.iter().any(|event| manner.poison.contains(&event.time_ns)) {
             return Err(Status::invalid_argument("an event with an impossible 値"));
         }
         let mut store = self.store.lock().unwrap();
@@ -116,16 +103,10 @@ impl Fake {
         for event in request.events {
             let key = (event.boot.clone(), event.sequence);
             let known = store.events.insert(key, event.clone());
-            assert!(
-                known.is_none_or(|known| known == event),
-                "one number, two events"
-            );
+            assert!(known.is_none_or(|known| known == event), "one number, two events");
             stored += 1;
         }
-        Ok(IngestResponse {
-            batch: request.batch,
-            stored,
-        })
+        Ok(IngestResponse { batch: request.batch, stored })
     }
 
     async fn talk(

@@ -36,25 +36,10 @@ async fn everything_is_stored_once_and_forgotten_after(#[case] manner: Manner) {
     assert_eq!(status.state, ShipState::Stopped);
     let store = collector.store.lock().unwrap();
     assert_eq!(store.streams, manner.breaks + 1);
-    assert_eq!(
-        store.received > COUNT,
-        manner.breaks > 0,
-        "{}",
-        store.received
-    );
+    assert_eq!(store.received > COUNT, manner.breaks > 0, "{}", store.received);
     assert!(store.largest_batch <= limits::BATCH_EVENTS_MAX);
-    assert!(
-        store
-            .events
-            .values()
-            .all(|event| event.boot == spool.boot())
-    );
-    assert!(
-        store
-            .events
-            .values()
-            .all(|event| (event.lane == 1) == (event.time_ns % 10 == 0))
-    );
+    assert!(store.events.values().all(|event| event.boot == spool.boot()));
+    assert!(store.events.values().all(|event| (event.lane == 1) == (event.time_ns % 10 == 0)));
     assert_eq!(spool.next_batch(&mut spool.reader()), None);
 }
 
@@ -63,10 +48,7 @@ async fn answers_out_of_order_forget_nothing_early() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.sock");
     let spool = spool(&directory.path().join("spool"));
-    let collector = Fake::new(Manner {
-        swapped: true,
-        ..Manner::default()
-    });
+    let collector = Fake::new(Manner { swapped: true, ..Manner::default() });
     let _server = collector.serve(&path);
     fill(&spool, 1..1001);
     // 100 alerts and 900 others: three batches, of which the third stays unanswered.
@@ -85,17 +67,9 @@ async fn a_collector_that_comes_late_gets_everything() {
     let spool = spool(&directory.path().join("spool"));
     fill(&spool, 1..301);
     let shipper = Shipper::start(unix(&path), spool.clone());
-    let status = until(&shipper, |status| {
-        matches!(status.state, ShipState::Retrying { .. })
-    })
-    .await;
-    let ShipState::Retrying { error, delay_ms } = status.state else {
-        panic!()
-    };
-    assert!(
-        error.contains("c.sock") && error.contains("No such file"),
-        "{error}"
-    );
+    let status = until(&shipper, |status| matches!(status.state, ShipState::Retrying { .. })).await;
+    let ShipState::Retrying { error, delay_ms } = status.state else { panic!() };
+    assert!(error.contains("c.sock") && error.contains("No such file"), "{error}");
     assert!((250..=1000).contains(&delay_ms), "{delay_ms}");
     let collector = Fake::new(Manner::default());
     let _server = collector.serve(&path);
@@ -130,10 +104,7 @@ async fn refused_events_are_found_recorded_and_passed(#[case] poison: &[i64]) {
     let path = directory.path().join("c.sock");
     let spool = spool(&directory.path().join("spool"));
     let poison: BTreeSet<i64> = poison.iter().copied().collect();
-    let collector = Fake::new(Manner {
-        poison: poison.clone(),
-        ..Manner::default()
-    });
+    let collector = Fake::new(Manner { poison: poison.clone(), ..Manner::default() });
     let _server = collector.serve(&path);
     fill(&spool, 1..1501);
     let shipper = Shipper::start(unix(&path), spool.clone());
@@ -141,27 +112,12 @@ async fn refused_events_are_found_recorded_and_passed(#[case] poison: &[i64]) {
     until(&shipper, |status| status.acknowledged >= 1500).await;
     let status = shipper.drain(PATIENCE).await;
     assert_eq!(status.refused, refused);
-    assert_eq!(
-        status.acknowledged, 1500,
-        "each Loss event stands for a refused one"
-    );
-    let good: Vec<i64> = expected(1500)
-        .into_iter()
-        .filter(|time| !poison.contains(time))
-        .collect();
+    assert_eq!(status.acknowledged, 1500, "each Loss event stands for a refused one");
+    let good: Vec<i64> = expected(1500).into_iter().filter(|time| !poison.contains(time)).collect();
     assert_eq!(collector.times(), good);
     let losses = collector.losses();
-    assert!(
-        losses
-            .iter()
-            .all(|loss| loss.stage == "ship" && loss.kind() == Kind::Exec)
-    );
-    assert!(
-        losses
-            .iter()
-            .all(|loss| loss.reason.contains("InvalidArgument")),
-        "{losses:?}"
-    );
+    assert!(losses.iter().all(|loss| loss.stage == "ship" && loss.kind() == Kind::Exec));
+    assert!(losses.iter().all(|loss| loss.reason.contains("InvalidArgument")), "{losses:?}");
     assert_eq!(losses.iter().map(|loss| loss.count).sum::<u64>(), refused);
     let store = collector.store.lock().unwrap();
     let times = store.events.values().filter(|event| event.loss.is_some());
@@ -173,10 +129,7 @@ async fn a_collector_that_refuses_everything_does_not_keep_delivery_busy_for_eve
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.sock");
     let spool = spool(&directory.path().join("spool"));
-    let collector = Fake::new(Manner {
-        refuses: true,
-        ..Manner::default()
-    });
+    let collector = Fake::new(Manner { refuses: true, ..Manner::default() });
     let _server = collector.serve(&path);
     fill(&spool, 1..21);
     let shipper = Shipper::start(unix(&path), spool.clone());
@@ -190,10 +143,7 @@ async fn a_restarted_agent_goes_on_where_the_acknowledgements_ended() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.sock");
     let place = directory.path().join("spool");
-    let collector = Fake::new(Manner {
-        delay: Duration::from_millis(100),
-        ..Manner::default()
-    });
+    let collector = Fake::new(Manner { delay: Duration::from_millis(100), ..Manner::default() });
     let _server = collector.serve(&path);
     let first = spool(&place);
     fill(&first, 1..3001);
@@ -207,10 +157,7 @@ async fn a_restarted_agent_goes_on_where_the_acknowledgements_ended() {
     let second = spool(&place);
     fill(&second, 3001..3101);
     let shipper = Shipper::start(unix(&path), second.clone());
-    until(&shipper, |status| {
-        status.unacknowledged_bytes == 0 && status.acknowledged > 0
-    })
-    .await;
+    until(&shipper, |status| status.unacknowledged_bytes == 0 && status.acknowledged > 0).await;
     assert_eq!(collector.times(), expected(3100));
     let store = collector.store.lock().unwrap();
     let boots: BTreeSet<&Vec<u8>> = store.events.keys().map(|(boot, _)| boot).collect();

@@ -30,30 +30,18 @@ fn spool(directory: &Path) -> SharedSpool {
 }
 
 fn unix(path: &Path) -> Collector {
-    Collector {
-        address: Address::Unix(path.into()),
-        tls: None,
-    }
+    Collector { address: Address::Unix(path.into()), tls: None }
 }
 
 fn event(number: u64) -> Event {
     let message = format!("出来事 {number}");
-    Event {
-        kind: Kind::Exec.into(),
-        time_ns: number as i64,
-        message,
-        ..Event::default()
-    }
+    Event { kind: Kind::Exec.into(), time_ns: number as i64, message, ..Event::default() }
 }
 
 /// Appends events with these numbers as their times, every tenth as an alert.
 fn fill(spool: &SharedSpool, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        let lane = if number % 10 == 0 {
-            Lane::Alerts
-        } else {
-            Lane::Telemetry
-        };
+        let lane = if number % 10 == 0 { Lane::Alerts } else { Lane::Telemetry };
         spool.append(lane, &event(number)).unwrap();
     }
     spool.flush(NOW_NS).unwrap();

@@ -18,15 +18,10 @@ struct Authority {
 fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let key = KeyPair::generate().unwrap();
     let pem = params.self_signed(&key).unwrap().pem();
-    Authority {
-        pem,
-        issuer: Issuer::new(params, key),
-    }
+    Authority { pem, issuer: Issuer::new(params, key) }
 }
 
 impl Authority {
@@ -72,23 +67,15 @@ fn files(directory: &Path, own: &Authority, trusted: &Authority, mode: u32) -> T
 }
 
 fn https(address: String, tls: Tls) -> Collector {
-    Collector {
-        address: Address::Https(address),
-        tls: Some(tls),
-    }
+    Collector { address: Address::Https(address), tls: Some(tls) }
 }
 
 async fn first_error(collector: Collector, directory: &Path) -> String {
     let spool = spool(&directory.join("spool"));
     fill(&spool, 1..11);
     let shipper = Shipper::start(collector, spool);
-    let status = until(&shipper, |status| {
-        matches!(status.state, ShipState::Retrying { .. })
-    })
-    .await;
-    let ShipState::Retrying { error, .. } = status.state else {
-        panic!()
-    };
+    let status = until(&shipper, |status| matches!(status.state, ShipState::Retrying { .. })).await;
+    let ShipState::Retrying { error, .. } = status.state else { panic!() };
     assert_eq!(status.acknowledged, 0);
     error
 }
@@ -115,19 +102,13 @@ async fn a_certificate_of_someone_else_is_refused_on_both_sides() {
     let directory = tempfile::tempdir().unwrap();
     let tls = files(directory.path(), &ours, &theirs, 0o600);
     let error = first_error(https(address.clone(), tls), directory.path()).await;
-    assert!(
-        error.contains("certificate") && error.contains(&address),
-        "{error}"
-    );
+    assert!(error.contains("certificate") && error.contains(&address), "{error}");
     let directory = tempfile::tempdir().unwrap();
     let tls = files(directory.path(), &theirs, &ours, 0o600);
     first_error(https(address.clone(), tls), directory.path()).await;
     let directory = tempfile::tempdir().unwrap();
     let tls = files(directory.path(), &ours, &ours, 0o600);
-    let wrong = Tls {
-        server_name: Some("other.test".into()),
-        ..tls
-    };
+    let wrong = Tls { server_name: Some("other.test".into()), ..tls };
     let error = first_error(https(address, wrong), directory.path()).await;
     assert!(error.contains("certificate"), "{error}");
     assert_eq!(collector.times(), Vec::<i64>::new());
@@ -141,10 +122,7 @@ async fn a_key_that_others_may_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let tls = files(directory.path(), &authority, &authority, 0o640);
     let error = first_error(https(address, tls), directory.path()).await;
-    assert!(
-        error.contains("agent.key") && error.contains("640"),
-        "{error}"
-    );
+    assert!(error.contains("agent.key") && error.contains("640"), "{error}");
     assert!(error.contains("chmod 600"), "{error}");
 }
 
@@ -155,8 +133,5 @@ async fn a_missing_file_is_named() {
     let tls = files(directory.path(), &authority, &authority, 0o600);
     fs::remove_file(&tls.cert).unwrap();
     let error = first_error(https("https://127.0.0.1:1".into(), tls), directory.path()).await;
-    assert!(
-        error.contains("agent.pem") && error.contains("enroll"),
-        "{error}"
-    );
+    assert!(error.contains("agent.pem") && error.contains("enroll"), "{error}");
 }

@@ -8,9 +8,7 @@ use crate::spool::segment::{ENTRY_HEAD_BYTES, HEADER_BYTES};
 fn two_segments(directory: &Path) -> Vec<PathBuf> {
     let (mut spool, _) = open(directory, SMALL);
     for time in 0..20 {
-        spool
-            .append(Lane::Telemetry, &event(Kind::Exec, time, 30))
-            .unwrap();
+        spool.append(Lane::Telemetry, &event(Kind::Exec, time, 30)).unwrap();
     }
     spool.flush().unwrap();
     let paths = files(directory, ".seg");
@@ -85,14 +83,7 @@ fn a_torn_end_is_cut_at_the_last_whole_entry(#[case] cut: usize, #[case] reporte
     let paths = two_segments(directory.path());
     corrupt(&paths[1], |bytes| bytes.truncate(bytes.len() - cut));
     let (mut spool, report) = open(directory.path(), SMALL);
-    assert_eq!(
-        report.torn_bytes,
-        if reported {
-            (entry_bytes() - cut) as u64
-        } else {
-            0
-        }
-    );
+    assert_eq!(report.torn_bytes, if reported { (entry_bytes() - cut) as u64 } else { 0 });
     assert_eq!(report.losses.len(), usize::from(reported));
     assert_eq!(report.last_record_time_ns, Some(18));
     assert_eq!(report.quarantined, Vec::<PathBuf>::new());
@@ -109,10 +100,7 @@ fn zeros_behind_the_end_after_a_power_cut_are_no_events() {
     let (mut spool, report) = open(directory.path(), SMALL);
     assert_eq!(report.torn_bytes, 700);
     let mut reader = Reader::new(&spool);
-    assert_eq!(
-        sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry).len(),
-        20
-    );
+    assert_eq!(sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry).len(), 20);
 }
 
 #[test]
@@ -127,10 +115,7 @@ fn an_entry_inside_the_text_of_another_is_not_taken_for_one() {
     let (mut spool, report) = open(elsewhere.path(), SMALL);
     assert!(report.torn_bytes > 0);
     let mut reader = Reader::new(&spool);
-    assert_eq!(
-        sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry).len(),
-        20
-    );
+    assert_eq!(sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry).len(), 20);
 }
 
 #[test]
@@ -138,9 +123,7 @@ fn damage_while_running_is_stepped_over_and_counted_once() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path(), SMALL);
     for time in 0..20 {
-        spool
-            .append(Lane::Telemetry, &event(Kind::Exec, time, 30))
-            .unwrap();
+        spool.append(Lane::Telemetry, &event(Kind::Exec, time, 30)).unwrap();
     }
     spool.flush().unwrap();
     let path = &files(directory.path(), ".seg")[0];
@@ -154,33 +137,18 @@ fn damage_while_running_is_stepped_over_and_counted_once() {
     assert!((1..=3).contains(&lost), "{kept:?}");
     assert_eq!(losses(&spool), BTreeMap::from([(0, lost)]));
     reader.rewind(&spool);
-    assert_eq!(
-        sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry),
-        kept
-    );
+    assert_eq!(sequences(&read_all(&mut spool, &mut reader), Lane::Telemetry), kept);
     assert_eq!(losses(&spool), BTreeMap::from([(0, lost)]));
 }
 
 #[test]
 fn files_that_are_not_ours_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let names = [
-        "メモ.txt",
-        "x.seg",
-        "dropped-",
-        "dropped-a-b",
-        "z.corrupt-unreported",
-    ];
-    names
-        .iter()
-        .for_each(|name| fs::write(directory.path().join(name), "?").unwrap());
+    let names = ["メモ.txt", "x.seg", "dropped-", "dropped-a-b", "z.corrupt-unreported"];
+    names.iter().for_each(|name| fs::write(directory.path().join(name), "?").unwrap());
     let (_spool, report) = open(directory.path(), SMALL);
     assert_eq!(report.losses, []);
-    assert!(
-        names
-            .iter()
-            .all(|name| directory.path().join(name).exists())
-    );
+    assert!(names.iter().all(|name| directory.path().join(name).exists()));
 }
 
 proptest! {

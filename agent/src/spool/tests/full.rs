@@ -24,11 +24,7 @@ fn a_write_that_fails_half_way_goes_on_in_the_next_segment() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{text}");
     let paths = files(directory.path(), ".seg");
     assert!(paths.len() > 10, "{}", paths.len());
@@ -48,14 +44,8 @@ fn child_on_a_full_disk() {
     let (mut spool, _) = open(&directory, config);
     let mut errors = 0;
     for number in 1..=COUNT {
-        let lane = if number % 10 == 0 {
-            Lane::Alerts
-        } else {
-            Lane::Telemetry
-        };
-        spool
-            .append(lane, &event(Kind::Exec, number as i64, 90))
-            .unwrap();
+        let lane = if number % 10 == 0 { Lane::Alerts } else { Lane::Telemetry };
+        spool.append(lane, &event(Kind::Exec, number as i64, 90)).unwrap();
         if number % 50 == 0 {
             errors += u64::from(spool.flush().is_err());
         }
@@ -65,17 +55,10 @@ fn child_on_a_full_disk() {
     let batches = read_all(&mut spool, &mut reader);
     let alerts = sequences(&batches, Lane::Alerts);
     let kept = (sequences(&batches, Lane::Telemetry).len() + alerts.len()) as u64;
-    println!(
-        "kept {kept}, alerts {}, lost {lost}, errors {errors}",
-        alerts.len()
-    );
+    println!("kept {kept}, alerts {}, lost {lost}, errors {errors}", alerts.len());
     assert_eq!(kept + lost, COUNT);
     assert_eq!(spool.stats().dropped, lost);
-    assert_eq!(
-        alerts.len() as u64,
-        COUNT / 10,
-        "an alert is worth more than telemetry"
-    );
+    assert_eq!(alerts.len() as u64, COUNT / 10, "an alert is worth more than telemetry");
     if std::env::var_os(KEEPS_ALL).is_some() {
         assert_eq!((lost, errors), (0, 0));
     } else {

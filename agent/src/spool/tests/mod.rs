@@ -22,11 +22,8 @@ use sekimori_proto::v1::{Event, Kind};
 use super::*;
 
 /// Small segments, so that few events reach every bound.
-const SMALL: SpoolConfig = SpoolConfig {
-    telemetry_bytes_max: 8192,
-    alert_bytes_max: 8192,
-    segment_bytes_max: 1024,
-};
+const SMALL: SpoolConfig =
+    SpoolConfig { telemetry_bytes_max: 8192, alert_bytes_max: 8192, segment_bytes_max: 1024 };
 
 fn open(directory: &Path, config: SpoolConfig) -> (Spool, RecoveryReport) {
     Spool::open(directory, config).unwrap()
@@ -34,23 +31,14 @@ fn open(directory: &Path, config: SpoolConfig) -> (Spool, RecoveryReport) {
 
 /// An event of a kind whose message makes it `size` bytes or so longer.
 fn event(kind: Kind, time_ns: i64, size: usize) -> Event {
-    Event {
-        kind: kind.into(),
-        time_ns,
-        message: "関".repeat(size / 3),
-        ..Event::default()
-    }
+    Event { kind: kind.into(), time_ns, message: "関".repeat(size / 3), ..Event::default() }
 }
 
 /// Everything the reader still gives out, with what the agent knew at `append`.
 fn read_all(spool: &mut Spool, reader: &mut Reader) -> Vec<(Batch, Vec<Event>)> {
     let mut all = Vec::new();
     while let Some(batch) = reader.next_batch(spool) {
-        let events = batch
-            .entries
-            .iter()
-            .map(|entry| batch.event(entry).unwrap())
-            .collect();
+        let events = batch.entries.iter().map(|entry| batch.event(entry).unwrap()).collect();
         all.push((batch, events));
     }
     all
@@ -58,8 +46,7 @@ fn read_all(spool: &mut Spool, reader: &mut Reader) -> Vec<(Batch, Vec<Event>)> 
 
 fn sequences(batches: &[(Batch, Vec<Event>)], lane: Lane) -> Vec<u64> {
     let lane = batches.iter().filter(|(batch, _)| batch.lane == lane);
-    lane.flat_map(|(_, events)| events.iter().map(|event| event.sequence))
-        .collect()
+    lane.flat_map(|(_, events)| events.iter().map(|event| event.sequence)).collect()
 }
 
 /// Counts by kind that wait to be recorded.
@@ -73,12 +60,9 @@ fn losses(spool: &Spool) -> BTreeMap<i32, u64> {
 }
 
 fn files(directory: &Path, part: &str) -> Vec<PathBuf> {
-    let names = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> = names
-        .filter(|path| path.to_string_lossy().contains(part))
-        .collect();
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> =
+        names.filter(|path| path.to_string_lossy().contains(part)).collect();
     paths.sort();
     paths
 }

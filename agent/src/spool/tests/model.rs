@@ -80,10 +80,7 @@ fn segments(directory: &Path) -> Vec<(PathBuf, SegmentId)> {
         let id = SegmentId::parse(path.file_name()?.to_str()?)?;
         Some((path, id))
     };
-    files(directory, ".seg")
-        .into_iter()
-        .filter_map(id)
-        .collect()
+    files(directory, ".seg").into_iter().filter_map(id).collect()
 }
 
 fn on_disk(directory: &Path) -> BTreeSet<Key> {
@@ -146,9 +143,7 @@ impl Model {
     fn waiting(&self, lane: Lane) -> Vec<(Position, &Known)> {
         let done = self.done(lane);
         let lane = self.present.iter().filter(|((known, _), _)| *known == lane);
-        lane.filter(|((_, at), _)| *at > done)
-            .map(|((_, at), known)| (*at, known))
-            .collect()
+        lane.filter(|((_, at), _)| *at > done).map(|((_, at), known)| (*at, known)).collect()
     }
 
     fn apply(&mut self, step: &Step) {
@@ -175,10 +170,7 @@ impl Model {
         let spool = self.spool();
         assert_eq!(losses(spool), lost);
         let stats = spool.stats();
-        assert!(
-            stats.telemetry_bytes <= SMALL.telemetry_bytes_max,
-            "{stats:?}"
-        );
+        assert!(stats.telemetry_bytes <= SMALL.telemetry_bytes_max, "{stats:?}");
         assert!(stats.alert_bytes <= SMALL.alert_bytes_max, "{stats:?}");
     }
 
@@ -188,10 +180,7 @@ impl Model {
         self.next_time += 1;
         let sequence = self.spool().append(lane, &event).unwrap();
         let size = ENTRY_HEAD_BYTES + event.encoded_len();
-        let position = Position {
-            epoch: self.epoch,
-            sequence,
-        };
+        let position = Position { epoch: self.epoch, sequence };
         self.pending.push(((lane, position), Known { event, size }));
     }
 
@@ -218,10 +207,7 @@ impl Model {
         let Some(batch) = batch else {
             for lane in Lane::ALL {
                 let read = self.read.get(&lane).copied().unwrap_or_default();
-                assert!(
-                    self.waiting(lane).iter().all(|(at, _)| *at <= read),
-                    "{lane:?}"
-                );
+                assert!(self.waiting(lane).iter().all(|(at, _)| *at <= read), "{lane:?}");
             }
             return false;
         };
@@ -271,12 +257,7 @@ impl Model {
         if let Some((path, id)) = newest {
             let length = fs::metadata(&path).unwrap().len() as usize;
             let length = length.saturating_sub(bytes);
-            fs::OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .unwrap()
-                .set_len(length as u64)
-                .unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
             let mut end = HEADER_BYTES;
             let (lane, first) = (id.lane, id.position(id.first_sequence));
             self.present.retain(|(known_lane, at), known| {

@@ -1,0 +1,46 @@
+//! The maps that the agent reads and writes, opened from their pins.
+
+use std::collections::BTreeMap;
+
+use aya::maps::Map;
+
+use super::{KernelError, pins::Set};
+
+/// Maps that user space touches; the rings have a module of their own.
+const NAMES: [&str; 14] = [
+    "ACTIVE",
+    "HEADS",
+    "EDGES",
+    "STATES",
+    "SETS",
+    "BUCKETS",
+    "RULES",
+    "USERS",
+    "DEVICE_GROUPS",
+    "NETWORKS",
+    "PORTS",
+    "PLACES",
+    "COUNTERS",
+    "ACCOUNTS",
+];
+
+/// Open maps by name.
+pub(super) struct Maps(BTreeMap<&'static str, Map>);
+
+impl Maps {
+    pub(super) fn open(set: &Set) -> Result<Self, KernelError> {
+        NAMES.into_iter().map(|name| Ok((name, set.map(name)?))).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn get(&mut self, name: &str) -> Result<&mut Map, KernelError> {
+        self.0
+            .get_mut(name)
+            .ok_or_else(|| KernelError::Other(format!("the programs have no map {name}")))
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<&Map, KernelError> {
+        self.0
+            .get(name)
+            .ok_or_else(|| KernelError::Other(format!("the programs have no map {name}")))
+    }
+}
