@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_saphyr::Spanned;
 
+use crate::kernel::GuardMode;
 use crate::limits;
 
 /// Where the configuration is unless the command line says otherwise.
@@ -28,6 +29,8 @@ pub struct Config {
     pub control: Control,
     /// What is recorded without a rule.
     pub record: Record,
+    /// What happens to whoever lays hands on the agent.
+    pub guard: GuardMode,
 }
 
 /// The spool's place and bounds.
@@ -233,6 +236,8 @@ struct Document {
     control: Control,
     #[serde(default)]
     record: Record,
+    #[serde(default)]
+    guard: GuardMode,
 }
 
 #[derive(Deserialize)]
@@ -298,8 +303,8 @@ impl Config {
         let place = document.collector.referenced;
         let collector =
             check_collector(document.collector.value).map_err(|text| refuse(place, text))?;
-        let Document { policy, control, record, .. } = document;
-        Ok(Self { policy, spool, collector, control, record })
+        let Document { policy, control, record, guard, .. } = document;
+        Ok(Self { policy, spool, collector, control, record, guard })
     }
 }
 

@@ -3,6 +3,7 @@
 mod connect;
 mod exec;
 mod failed_open;
+mod guard;
 mod mount;
 mod open;
 mod process;

@@ -11,8 +11,8 @@ use sekimori_abi::{
     event::{Device, Event, Process, counter, kind},
     limits::*,
     table::{
-        Accounts, Active, Bucket, BucketKey, DeviceKey, Edge, Head, NetworkKey, PlaceKey, PortKey,
-        Rule, Set, State, UserKey,
+        Accounts, Active, Bucket, BucketKey, DeviceKey, Edge, GUARDED_MAX, Guard, Head, NetworkKey,
+        PlaceKey, PortKey, Rule, Set, State, UserKey,
     },
 };
 
@@ -217,6 +217,18 @@ pub static SEQUENCES: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(kind::COUNT as u32 * counter::COUNT, 0);
+/// How the monitor itself is guarded.
+#[map]
+pub static GUARD: Array<Guard> = Array::with_max_entries(1, 0);
+/// Ids of our maps; the value is 1.
+#[map]
+pub static GUARDED_MAPS: HashMap<u32, u32> =
+    HashMap::with_max_entries(GUARDED_MAX, BPF_F_NO_PREALLOC);
+/// Ids of the pins' mount (the value is 1) and of those it hangs below (2).
+#[map]
+pub static GUARDED_MOUNTS: HashMap<u32, u32> =
+    HashMap::with_max_entries(GUARDED_MAX, BPF_F_NO_PREALLOC);
+
 /// Kept by user space alone.
 #[map]
 pub static ACCOUNTS: Array<Accounts> = Array::with_max_entries(1, 0);

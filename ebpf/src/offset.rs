@@ -125,6 +125,9 @@ constants!(
     FILES_TABLE,
     TABLE_FILES,
     TABLE_SIZE,
+    SB_MAGIC,
+    MOUNT_ID,
+    MAP_ID,
     // Not fields, but set the same way.
     ROOT_DEVICE,
     PROGRAM_LOGS,

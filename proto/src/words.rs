@@ -34,6 +34,7 @@ impl Word for Kind {
         (Kind::NetUpload, "net.upload"),
         (Kind::Exec, "exec"),
         (Kind::Exit, "exit"),
+        (Kind::Tamper, "tamper"),
         (Kind::Loss, "loss"),
         (Kind::Agent, "agent"),
     ];
@@ -66,6 +67,12 @@ impl Word for Operation {
         (Operation::Exec, "exec"),
         (Operation::Mount, "mount"),
         (Operation::Exit, "exit"),
+        (Operation::Signal, "signal"),
+        (Operation::Trace, "trace"),
+        (Operation::MapWrite, "map-write"),
+        (Operation::Unpin, "unpin"),
+        (Operation::Unmount, "unmount"),
+        (Operation::HooksOff, "hooks-off"),
     ];
 }
 
@@ -88,9 +95,9 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(9);
+        complete::<Kind>(10);
         complete::<Verdict>(4);
-        complete::<Operation>(16);
+        complete::<Operation>(22);
     }
 
     #[test]

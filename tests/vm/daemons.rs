@@ -24,6 +24,10 @@ pub struct AgentOptions {
     pub spool: String,
     /// Directory with ca.pem, cert.pem and key.pem; without one, the collector's unix socket.
     pub certificates: Option<PathBuf>,
+    /// What guards the agent: `deny`, `alert` or `off`.
+    pub guard: &'static str,
+    /// Further arguments.
+    pub arguments: &'static [&'static str],
 }
 
 /// Both daemons, in one directory.
@@ -61,7 +65,13 @@ impl Daemons {
     /// The options of an ordinary agent.
     #[must_use]
     pub fn ordinary(&self) -> AgentOptions {
-        AgentOptions { spool: String::new(), certificates: Some(self.path("tls")) }
+        AgentOptions {
+            spool: String::new(),
+            certificates: Some(self.path("tls")),
+            // Most scenarios are about other things, and some end the agent by force.
+            guard: "off",
+            arguments: &[],
+        }
     }
 
     /// The collector's address for commands.
@@ -99,7 +109,7 @@ impl Daemons {
         }
         let config = self.write_config(options)?;
         let mut command = Command::new("sekimori-agent");
-        command.args(["run", "--config"]).arg(config);
+        command.args(["run", "--config"]).arg(config).args(options.arguments);
         self.agent = Some(self.spawn(command, "agent.log")?);
         guest::until("the agent answers", START_TIMEOUT, || {
             let log = self.log("agent.log");
@@ -130,7 +140,8 @@ impl Daemons {
         };
         let text = format!(
             "policy: {directory}/policy.yaml\nspool:\n{spool}\
-             collector:\n{collector}control:\n  socket: {directory}/agent.sock\n"
+             collector:\n{collector}control:\n  socket: {directory}/agent.sock\nguard: {}\n",
+            options.guard
         );
         let path = self.path("agent.yaml");
         guest::write(&path, text)?;

@@ -44,6 +44,8 @@ pub struct Status {
     pub started_ns: i64,
     /// The policy in force.
     pub policy: PolicyStatus,
+    /// Whether the programs' hooks were called when this was tried last.
+    pub hooks_called: bool,
     /// Programs in the kernel.
     pub features: Vec<FeatureStatus>,
     /// The kernel's counters by kind.

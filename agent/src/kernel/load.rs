@@ -60,20 +60,22 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
 /// # Errors
 /// When the mounts of the first process cannot be read.
 fn root_device() -> Result<u32, KernelError> {
-    /// Bits of a minor number within the kernel (`MINORBITS`, include/linux/kdev_t.h).
-    const MINOR_BITS: u32 = 20;
     let mounts = Process::new(1).and_then(|first| first.mountinfo());
     let mounts = mounts.map_err(|error| {
         KernelError::Other(format!("the mounts of process 1 cannot be read: {error}"))
     })?;
     // What is mounted last on `/` hides the rest.
     let root = mounts.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
-    let numbers = root.as_ref().and_then(|mount| mount.majmin.split_once(':'));
-    numbers
-        .and_then(|(major, minor)| {
-            Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
-        })
+    root.and_then(|mount| kernel_device(&mount.majmin))
         .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+}
+
+/// The kernel's number of a device that `/proc/PID/mountinfo` gives as `MAJOR:MINOR`.
+pub(super) fn kernel_device(majmin: &str) -> Option<u32> {
+    /// Bits of a minor number within the kernel (`MINORBITS`, include/linux/kdev_t.h).
+    const MINOR_BITS: u32 = 20;
+    let (major, minor) = majmin.split_once(':')?;
+    Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
 }
 
 /// Pins the maps, so that they can be opened by name from here on and by the next agent.

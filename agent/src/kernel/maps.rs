@@ -7,7 +7,7 @@ use aya::maps::Map;
 use super::{KernelError, pins::Set};
 
 /// Maps that user space touches; the rings have a module of their own.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "ACTIVE",
     "HEADS",
     "EDGES",
@@ -22,6 +22,9 @@ const NAMES: [&str; 14] = [
     "PLACES",
     "COUNTERS",
     "ACCOUNTS",
+    "GUARD",
+    "GUARDED_MAPS",
+    "GUARDED_MOUNTS",
 ];
 
 /// Open maps by name.

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod error;
+mod guard;
 mod load;
 mod log;
 mod maps;
@@ -18,6 +19,7 @@ mod tables;
 pub use self::{
     doctor::{Check, DoctorReport, doctor},
     error::KernelError,
+    guard::GuardMode,
     pins::{in_force, release},
     plan::Feature,
     sensor::{Held, LeftBehind, Options, Sensor},

@@ -25,9 +25,9 @@ use sha2::{Digest as _, Sha256};
 use super::{KernelError, OBJECT};
 
 /// Where the BPF file system is mounted by custom (systemd mounts it there).
-const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+pub(super) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// The agent's place in it.
-const ROOT: &str = "/sys/fs/bpf/sekimori";
+pub(super) const ROOT: &str = "/sys/fs/bpf/sekimori";
 /// The BPF file system takes no dots in names.
 const UNFINISHED: &str = "-new";
 /// Parts of a set.
@@ -119,6 +119,14 @@ impl Set {
     pub(super) fn unlink(&self, name: &str) {
         // It may not have been there.
         let _ = fs::remove_file(self.link(name));
+    }
+
+    /// Paths of all maps.
+    pub(super) fn maps(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let directory = self.path.join("maps");
+        fs::read_dir(&directory)
+            .and_then(|maps| maps.map(|map| map.map(|map| map.path())).collect())
+            .map_err(|error| failed("list", &directory, &error))
     }
 
     /// Opens a map.

@@ -117,6 +117,13 @@ const PLAN: &[Plan] = plan! {
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
         lost "bytes of direct writes to ext4", with usb;
     "file_close" Entry "__fput", "usb.write (close)", with usb;
+    "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
+    "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
+    "guard_map" Lsm "bpf_map", "tamper (map-write)", lost "the guard of the programs' maps";
+    "guard_unlink" Lsm "inode_unlink", "tamper (unpin)", lost "the guard of the pins";
+    "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin)", lost "the guard of the pins";
+    "guard_rename" Lsm "inode_rename", "tamper (unpin)", lost "the guard of the pins";
+    "guard_unmount" Lsm "sb_umount", "tamper (unmount)", lost "the guard of the pins' mount";
     "socket_connect" Lsm "socket_connect", "net.connect";
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";
     "inet_sendmsg" Exit "inet_sendmsg", "net.upload (bytes)";

@@ -7,7 +7,7 @@ use sekimori_abi::table::Accounts;
 use sekimori_policy::Tables;
 
 use super::{
-    KernelError, load, log,
+    GuardMode, KernelError, guard, load, log,
     maps::Maps,
     pins::{Root, Set},
     plan::{self, Feature, Links},
@@ -165,6 +165,30 @@ impl Sensor {
     /// cost and see nothing. Answers what could not be put there.
     pub fn watch_usb(&mut self, wanted: bool) -> Vec<String> {
         plan::with_usb(&self.set, &mut self.links, wanted)
+    }
+
+    /// Guards this process, the maps and the pins from here on.
+    ///
+    /// # Errors
+    /// When what belongs to them cannot be found out.
+    pub fn guard(&mut self, mode: GuardMode) -> Result<(), KernelError> {
+        guard::begin(&mut self.maps, &self.set, mode)
+    }
+
+    /// Ends the guard, for an orderly stop.
+    ///
+    /// # Errors
+    /// When the programs cannot be told.
+    pub fn unguard(&mut self) -> Result<(), KernelError> {
+        guard::end(&mut self.maps)
+    }
+
+    /// How many opens the programs have seen.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn opens_seen(&self) -> Result<u64, KernelError> {
+        stats::opens_seen(&self.maps)
     }
 
     /// Waits until a ring has something or `patience` is over.

@@ -24,6 +24,15 @@ impl Counters {
     }
 }
 
+/// How many opens were seen.
+pub(super) fn opens_seen(maps: &Maps) -> Result<u64, KernelError> {
+    let index = u32::from(kind::FILE_OPEN) * counter::COUNT + counter::SEEN;
+    PerCpuArray::<_, u64>::try_from(maps.read("COUNTERS")?)
+        .and_then(|table| table.get(&index, 0))
+        .map(|values| values.iter().sum())
+        .map_err(|error| KernelError::from_aya("reading COUNTERS", &error))
+}
+
 pub(super) fn read(maps: &Maps) -> Result<Counters, KernelError> {
     let table = PerCpuArray::<_, u64>::try_from(maps.read("COUNTERS")?)
         .map_err(|error| KernelError::from_aya("map COUNTERS", &error))?;

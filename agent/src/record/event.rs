@@ -45,7 +45,8 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
         errno: errno(raw),
         truncated: from.flags & cut != 0 || paths.lost || arguments_truncated,
         exit_code: ended.and_then(|(code, signal)| (signal == 0).then_some(code)),
-        signal: ended.and_then(|(_, signal)| (signal != 0).then_some(signal)),
+        signal: ended
+            .map_or_else(|| tried_signal(raw), |(_, signal)| (signal != 0).then_some(signal)),
         late: raw.has(flag::LATE),
         lane: lane(verdict),
         file: file(raw, paths),
@@ -135,12 +136,13 @@ fn resolve(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 const fn names_a_file(kind: u8) -> bool {
-    matches!(kind, kind::FILE_OPEN | kind::USB_WRITE | kind::USB_MOUNT | kind::EXEC)
+    matches!(kind, kind::FILE_OPEN | kind::USB_WRITE | kind::USB_MOUNT | kind::EXEC | kind::TAMPER)
 }
 
 fn file(raw: &Raw, paths: Paths) -> Option<File> {
     let from = &raw.event;
-    if !names_a_file(from.kind) {
+    // Only some ways to lay hands on the monitor go by a file.
+    if !names_a_file(from.kind) || (from.kind == kind::TAMPER && paths.first.is_empty()) {
         return None;
     }
     let new_path = match from.operation {
@@ -158,6 +160,11 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         open_flags: from.open_flags,
         unlinked: raw.has(flag::UNLINKED),
     })
+}
+
+/// The signal that somebody tried to send to the agent.
+fn tried_signal(raw: &Raw) -> Option<i32> {
+    (raw.event.operation == operation::SIGNAL).then(|| i32::try_from(raw.event.size).ok())?
 }
 
 /// Code and signal of a status as wait(2) gives it; the bit for a core dump is left out.

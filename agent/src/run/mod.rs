@@ -3,6 +3,7 @@
 //! Order of the start: spool, policy, control socket, kernel programs, `/proc`, loop. Nothing is
 //! refused before the policy is known to be good, and nothing is recorded before it can be kept.
 
+mod canary;
 mod error;
 mod pipeline;
 mod policy;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use self::canary::Canary;
 use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
 use crate::config::Config;
@@ -105,7 +107,10 @@ async fn run_with(
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
     let usb = UsbWatch::new().map_err(RunError::Devices)?;
-    let mut agent = Agent { config, spool, pipeline, keeper, sensor, usb, shipper, started_ns };
+    let canary = Canary::new();
+    let mut agent =
+        Agent { config, spool, pipeline, keeper, sensor, usb, shipper, started_ns, canary };
+    agent.sensor.guard(agent.config.guard)?;
     agent.watch_usb(usb::is_plugged());
     agent.keep_rules();
     agent.say_started(report, &left_behind);
@@ -134,6 +139,7 @@ struct Agent {
     usb: UsbWatch,
     shipper: Shipper,
     started_ns: i64,
+    canary: Canary,
 }
 
 /// The signals the agent listens to.
@@ -251,6 +257,11 @@ impl Agent {
     }
 
     fn poll(&mut self) {
+        match self.canary.sing(&self.sensor) {
+            Ok(Some(sentence)) => self.pipeline.alert(sentence),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
+        }
         match self.sensor.counters() {
             Ok(counters) => {
                 self.pipeline.poll(&counters.per_kind);
@@ -334,6 +345,7 @@ impl Agent {
             boot: self.spool.boot().iter().map(|byte| format!("{byte:02x}")).collect(),
             started_ns: self.started_ns,
             policy: self.keeper.status().clone(),
+            hooks_called: self.canary.alive,
             features: status::features(self.sensor.features()),
             counters: status::counters(&counters),
             spool: status::spool(&self.spool.stats()),
@@ -357,6 +369,9 @@ impl Agent {
         self.poll();
         // Nobody will be there to see a stick come.
         self.watch_usb(true);
+        if let Err(error) = self.sensor.unguard() {
+            tracing::error!(%error, "the guard could not be ended");
+        }
         let reason = match &result {
             Ok(()) => "stopped".to_owned(),
             Err(error) => format!("stopped because of an error: {error}"),

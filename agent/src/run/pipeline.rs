@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sekimori_abi::event::{kind, verdict};
 use sekimori_abi::table::Accounts;
-use sekimori_proto::v1::Event;
+use sekimori_proto::v1::{Event, Verdict};
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
@@ -159,6 +159,18 @@ impl Pipeline {
         let message = message.into();
         tracing::info!("{message}");
         self.keep(&agent_event(self.enricher.clock.now_ns(), message));
+        self.flush();
+    }
+
+    /// One `agent` record that somebody should look at.
+    pub fn alert(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        tracing::error!("{message}");
+        let event = Event {
+            verdict: Verdict::Alerted.into(),
+            ..agent_event(self.enricher.clock.now_ns(), message)
+        };
+        self.keep(&event);
         self.flush();
     }
 

@@ -23,8 +23,10 @@ pub mod kind {
     pub const EXIT: u8 = 7;
     /// A process was forked. Feeds the agent's process table and is not stored.
     pub const FORK: u8 = 8;
+    /// Somebody laid hands on the monitor itself. No rule can name it.
+    pub const TAMPER: u8 = 9;
     /// Number of classes, for tables indexed by class.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 /// What was done, within a kind.
@@ -63,6 +65,18 @@ pub mod operation {
     pub const EXIT: u8 = 16;
     /// The process was forked.
     pub const FORK: u8 = 17;
+    /// A signal to the agent that it cannot answer in order; `size` is its number.
+    pub const SIGNAL: u8 = 18;
+    /// A debugger's access to the agent (ptrace, /proc/PID/mem, pidfd_getfd).
+    pub const TRACE: u8 = 19;
+    /// One of the programs' maps was opened for write; `size` is its id.
+    pub const MAP_WRITE: u8 = 20;
+    /// A pin that holds the programs on their hooks was removed or renamed.
+    pub const UNPIN: u8 = 21;
+    /// The file system of the pins, or one above it, was unmounted.
+    pub const UNMOUNT: u8 = 22;
+    /// The switch that takes all programs off their hooks was opened for write.
+    pub const HOOKS_OFF: u8 = 23;
 }
 
 /// What was decided.

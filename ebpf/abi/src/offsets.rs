@@ -118,4 +118,7 @@ pub const FIELDS: &[Field] = &[
     field("FILES_TABLE", "files_struct", "fdt"),
     field("TABLE_FILES", "fdtable", "fd"),
     field("TABLE_SIZE", "fdtable", "max_fds"),
+    field("SB_MAGIC", "super_block", "s_magic"),
+    field("MOUNT_ID", "mount", "mnt_id"),
+    field("MAP_ID", "bpf_map", "id"),
 ];

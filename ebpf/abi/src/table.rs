@@ -213,6 +213,27 @@ pub struct PlaceKey {
 /// Bits of [`PlaceKey::slot`], to be added to a prefix's length in bits.
 pub const PLACE_SLOT_BITS: u32 = 32;
 
+/// What guards the monitor itself. All zero: nothing does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// [`action::DENY`], [`action::ALERT`], or 0 for no guard.
+    pub action: u32,
+    /// The agent; 0 when it stopped in order, after which nothing is guarded.
+    pub agent_tgid: u32,
+    /// Kernel number and inode of the agent's executable: it may do everything.
+    pub exe_dev: u32,
+    /// Kernel number of the BPF file system that holds the pins.
+    pub pins_dev: u32,
+    /// See `exe_dev`.
+    pub exe_inode: u64,
+    /// Inode of the directory that all pins lie below.
+    pub pins_inode: u64,
+}
+
+/// Maps and mounts that a [`Guard`] speaks of.
+pub const GUARDED_MAX: u32 = 128;
+
 /// Which records and losses user space has accounted for. The kernel programs never touch it; it
 /// lives beside them, so that the next agent goes on where the last one stopped.
 #[repr(C)]

@@ -4,7 +4,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::event::{Device, counter, device_class, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED, write::begin_sum};
+use super::{ALLOWED, REFUSED, guard::switches_hooks, write::begin_sum};
 use crate::{
     count::count,
     device,
@@ -33,7 +33,9 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             return refuse();
         }
         let mode: u32 = typed(file, &FILE_MODE);
-        if mode & FMODE_WRITE != 0 && open_for_write(&policy, file, set) == REFUSED {
+        if mode & FMODE_WRITE != 0
+            && (open_for_write(&policy, file, set) == REFUSED || switches_hooks(file) == REFUSED)
+        {
             return refuse();
         }
     }

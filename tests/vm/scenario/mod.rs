@@ -1,5 +1,6 @@
 //! What is tried: one list of everything, by theme.
 
+mod attacks;
 mod delivery;
 mod faults;
 mod files;
@@ -10,6 +11,7 @@ mod net_more;
 mod net_ways;
 mod opens;
 mod operator;
+mod outlives;
 mod places;
 mod policy;
 mod prepare;
@@ -38,7 +40,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 16] = [
+    let themes: [(&str, &[(&str, Run)]); 18] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
@@ -52,6 +54,8 @@ pub fn all() -> Vec<Scenario> {
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),
+        ("outlives", outlives::ALL),
+        ("attacks", attacks::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.

@@ -127,6 +127,12 @@ fn agent_text(status: &Status) -> String {
     if let Some(reason) = &policy.refused {
         text.push_str(&format!("           the last reload was refused: {reason}\n"));
     }
+    if !status.hooks_called {
+        text.push_str(
+            "ENFORCES   NOTHING: the kernel does not call the programs' hooks; see `sekimori search \
+             --kind agent --newest`\n",
+        );
+    }
     for feature in status.features.iter().filter(|feature| !feature.attached) {
         text.push_str(&format!(
             "lost       {} ({}): {}\n",

@@ -1,0 +1,141 @@
+//! Telling the kernel programs what belongs to the monitor itself.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, MapInfo};
+use procfs::process::{MountInfo, Process};
+use sekimori_abi::table::{Guard, action};
+use serde::Deserialize;
+
+use super::{
+    KernelError,
+    load::kernel_device,
+    maps::Maps,
+    pins::{BPF_FILE_SYSTEM, ROOT, Set},
+    tables::Plain,
+};
+
+/// What happens to whoever lays hands on the agent, its maps or its pins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardMode {
+    /// It is refused and recorded.
+    #[default]
+    Deny,
+    /// It is recorded.
+    Alert,
+    /// Nothing.
+    Off,
+}
+
+/// In [`super::maps::Maps`]' `GUARDED_MOUNTS`.
+const PINS: u32 = 1;
+const ABOVE_PINS: u32 = 2;
+
+/// Begins to guard this process and the set.
+pub(super) fn begin(maps: &mut Maps, set: &Set, mode: GuardMode) -> Result<(), KernelError> {
+    let action = match mode {
+        GuardMode::Deny => action::DENY,
+        GuardMode::Alert => action::ALERT,
+        GuardMode::Off => return end(maps),
+    };
+    let (exe_dev, exe_inode) = executable()?;
+    let pins = std::fs::metadata(ROOT).map_err(|error| failed(ROOT, &error))?;
+    let mounts = mounts(&Process::new(1))?;
+    let at = mounts.iter().rev().find(|mount| mount.mount_point == Path::new(BPF_FILE_SYSTEM));
+    let pins_dev = at.and_then(|mount| kernel_device(&mount.majmin)).unwrap_or_default();
+    fill(maps, "GUARDED_MAPS", &map_ids(set)?)?;
+    fill(maps, "GUARDED_MOUNTS", &guarded_mounts(at, &mounts))?;
+    let agent_tgid = std::process::id();
+    let pins_inode = pins.ino();
+    write(maps, Guard { action, agent_tgid, exe_dev, pins_dev, exe_inode, pins_inode })
+}
+
+/// Ends the guard: the agent is about to stop in order, and that is on record.
+pub(super) fn end(maps: &mut Maps) -> Result<(), KernelError> {
+    write(maps, Guard::default())
+}
+
+fn write(maps: &mut Maps, guard: Guard) -> Result<(), KernelError> {
+    Array::<_, Plain<Guard>>::try_from(maps.get("GUARD")?)
+        .and_then(|mut cell| cell.set(0, Plain(guard), 0))
+        .map_err(|error| KernelError::from_aya("writing GUARD", &error))
+}
+
+/// Replaces what a table of numbers holds.
+fn fill(maps: &mut Maps, name: &str, entries: &[(u32, u32)]) -> Result<(), KernelError> {
+    let mut table = HashMap::<_, u32, u32>::try_from(maps.get(name)?)
+        .map_err(|error| KernelError::from_aya(&format!("map {name}"), &error))?;
+    let old: Vec<u32> = table.keys().filter_map(Result::ok).collect();
+    for key in old.iter().filter(|old| entries.iter().all(|(key, _)| key != *old)) {
+        // Gone already is gone.
+        let _ = table.remove(key);
+    }
+    for (key, value) in entries {
+        table
+            .insert(key, value, 0)
+            .map_err(|error| KernelError::from_aya(&format!("writing {name}"), &error))?;
+    }
+    Ok(())
+}
+
+/// The pins' mount and everything it hangs below, by the kernel's `mnt_id`.
+fn guarded_mounts(pins: Option<&MountInfo>, all: &[MountInfo]) -> Vec<(u32, u32)> {
+    let mut guarded = Vec::new();
+    let mut next = pins;
+    while let Some(mount) = next {
+        let what = if guarded.is_empty() { PINS } else { ABOVE_PINS };
+        if guarded.iter().any(|(id, _)| i64::from(*id) == i64::from(mount.mnt_id)) {
+            break;
+        }
+        guarded.extend(u32::try_from(mount.mnt_id).map(|id| (id, what)));
+        next = all.iter().find(|other| other.mnt_id == mount.pid);
+    }
+    guarded
+}
+
+fn map_ids(set: &Set) -> Result<Vec<(u32, u32)>, KernelError> {
+    set.maps()?
+        .iter()
+        .map(|path| {
+            let info = MapInfo::from_pin(path)
+                .map_err(|error| KernelError::from_aya(&path.display().to_string(), &error))?;
+            Ok((info.id(), 1))
+        })
+        .collect()
+}
+
+/// This process's executable as the kernel knows it: number of its file system, and inode. (What
+/// stat(2) calls its device is another number on btrfs.)
+fn executable() -> Result<(u32, u64), KernelError> {
+    const EXE: &str = "/proc/self/exe";
+    let file = File::open(EXE).map_err(|error| failed(EXE, &error))?;
+    let inode = file.metadata().map_err(|error| failed(EXE, &error))?.ino();
+    let facts = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+    let text = std::fs::read_to_string(&facts).map_err(|error| failed(&facts, &error))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let id: Option<i32> = id.and_then(|id| id.trim().parse().ok());
+    let mounts = mounts(&Process::myself())?;
+    let mount = mounts.iter().find(|mount| Some(mount.mnt_id) == id);
+    mount
+        .and_then(|mount| kernel_device(&mount.majmin))
+        .map(|dev| (dev, inode))
+        .ok_or_else(|| KernelError::Other(format!("{facts} names no mount that is known")))
+}
+
+fn mounts(process: &procfs::ProcResult<Process>) -> Result<Vec<MountInfo>, KernelError> {
+    let mounts = match process {
+        Ok(process) => process.mountinfo().map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    mounts
+        .map(|mounts| mounts.0)
+        .map_err(|error| KernelError::Other(format!("the mounts cannot be read: {error}")))
+}
+
+fn failed(path: &str, error: &std::io::Error) -> KernelError {
+    KernelError::from_aya(path, error)
+}

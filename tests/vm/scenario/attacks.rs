@@ -1,0 +1,174 @@
+//! root lays hands on the monitor itself.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::Run;
+use crate::run::World;
+use crate::{check, guest, limits, records};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("signals-refused", signals),
+    ("debuggers-refused", debuggers),
+    ("maps-refused", maps),
+    ("pins-refused", pins),
+    ("hooks-off-refused", hooks_off),
+    ("hooks-off-noticed", canary),
+];
+
+const PLAN: &str = "/srv/secret/plan.txt";
+const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
+
+/// Starts the agent once more, with a guard.
+fn guarded(world: &mut World, guard: &'static str) -> Result<()> {
+    world.special_agent();
+    world.daemons.end_agent(nix::sys::signal::Signal::SIGTERM)?;
+    let mut options = world.daemons.ordinary();
+    options.guard = guard;
+    world.daemons.start_agent(&options)?;
+    world.records.forget()
+}
+
+fn tampered(world: &World, operation: &str, verdict: &str) -> Result<Value> {
+    world
+        .records
+        .expect("tamper", &[("/operation", operation.into()), ("/verdict", verdict.into())])
+}
+
+fn signals(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let pid = world.daemons.agent_pid().to_string();
+    for signal in ["KILL", "STOP", "SEGV", "QUIT"] {
+        let output = guest::run("/bin/kill", &["-s", signal, &pid])?;
+        check::that(output.status != 0, format!("SIG{signal} was sent"))?;
+        check::that(output.errors().contains("not permitted"), output.errors())?;
+    }
+    let killed = tampered(world, "signal", "denied")?;
+    check::that(records::number(&killed, "/signal") > 0, format!("no signal in {killed}"))?;
+    check::equal("uid", records::number(&killed, "/process/uid"), 0)?;
+    check::that(world.daemons.agent_lives(), "the agent ended")?;
+    check::equal("pid", world.daemons.agent_pid().to_string(), pid.clone())?;
+    // What it answers in order goes through.
+    check::ok(&guest::run("/bin/kill", &["-s", "HUP", &pid])?)?;
+    check::ok(&guest::run("/bin/kill", &["-0", &pid])?)
+}
+
+fn debuggers(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let script = r#"
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid = int(sys.argv[1])
+def refused(what, call):
+    ctypes.set_errno(0)
+    if call() != -1 or ctypes.get_errno() not in (errno.EPERM, errno.EACCES):
+        sys.exit(f"{what}: {ctypes.get_errno()}")
+PTRACE_ATTACH, PTRACE_SEIZE, PIDFD_OPEN, PIDFD_GETFD = 16, 0x4206, 434, 438
+refused("attach", lambda: libc.ptrace(PTRACE_ATTACH, pid, 0, 0))
+refused("seize", lambda: libc.ptrace(PTRACE_SEIZE, pid, 0, 0))
+pidfd = libc.syscall(PIDFD_OPEN, pid, 0)
+refused("getfd", lambda: libc.syscall(PIDFD_GETFD, pidfd, 3, 0))
+try:
+    open(f"/proc/{pid}/mem", "r+b").close()
+    sys.exit("mem was opened")
+except PermissionError:
+    pass
+"#;
+    check::ok(&guest::python(script, &[world.daemons.agent_pid().to_string()])?)?;
+    tampered(world, "trace", "denied")?;
+    check::that(world.daemons.agent_lives(), "the agent ended")
+}
+
+/// Opens every map there is, by its id and by its pin, for write.
+const OPEN_MAPS: &str = r#"
+import ctypes, errno, glob, struct
+libc = ctypes.CDLL(None, use_errno=True)
+BPF, OBJ_GET, MAP_GET_NEXT_ID, MAP_GET_FD_BY_ID = 321, 7, 12, 14
+def bpf(command, attributes):
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    return libc.syscall(BPF, command, buffer, 128), buffer.raw
+opened = refused = 0
+at = 0
+while True:
+    result, answer = bpf(MAP_GET_NEXT_ID, struct.pack("II", at, 0))
+    if result != 0:
+        break
+    at = struct.unpack_from("I", answer, 4)[0]
+    result, _ = bpf(MAP_GET_FD_BY_ID, struct.pack("III", at, 0, 0))
+    opened += result >= 0
+    refused += result < 0
+pins = glob.glob("/sys/fs/bpf/sekimori/*/maps/*")
+for pin in pins:
+    path = ctypes.create_string_buffer(pin.encode())
+    result, _ = bpf(OBJ_GET, struct.pack("QII", ctypes.addressof(path), 0, 0))
+    opened += result >= 0
+    refused += result < 0
+print(opened, refused, len(pins))
+"#;
+
+fn maps(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let output = guest::python(OPEN_MAPS, &[] as &[&str])?;
+    check::ok(&output)?;
+    let text = output.text();
+    let numbers: Vec<u64> = text.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+    let [opened, refused, pins] = numbers[..] else {
+        anyhow::bail!("it said {text:?}");
+    };
+    check::that(pins > 20, format!("only {pins} maps are pinned"))?;
+    check::that(refused >= 2 * pins, format!("{opened} opened, {refused} refused of {pins}"))?;
+    tampered(world, "map-write", "denied")?;
+    check::refused(&guest::run("cat", &[PLAN])?)
+}
+
+fn pins(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let tries: [(&str, &[&str]); 5] = [
+        ("rm", &["-rf", "/sys/fs/bpf/sekimori"]),
+        ("mv", &["/sys/fs/bpf/sekimori", "/sys/fs/bpf/gone"]),
+        ("umount", &["/sys/fs/bpf"]),
+        ("umount", &["-l", "/sys/fs/bpf"]),
+        ("umount", &["-l", "/sys"]),
+    ];
+    for (program, arguments) in tries {
+        let output = guest::run(program, arguments)?;
+        check::that(output.status != 0, format!("{program} {arguments:?} went through"))?;
+    }
+    for operation in ["unpin", "unmount"] {
+        tampered(world, operation, "denied")?;
+    }
+    check::refused(&guest::run("cat", &[PLAN])?)
+}
+
+fn hooks_off(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    std::fs::create_dir_all("/mnt/other-proc")?;
+    check::ok(&guest::run("mount", &["-t", "proc", "proc", "/mnt/other-proc"])?)?;
+    for proc in ["/proc", "/mnt/other-proc"] {
+        let switch = format!("{proc}/sys/kernel/ftrace_enabled");
+        check::refused(&guest::bash("echo 0 > \"$1\"", &[&switch])?)?;
+        tampered(world, "hooks-off", "denied")?;
+        world.records.forget()?;
+    }
+    check::ok(&guest::run("umount", &["/mnt/other-proc"])?)?;
+    check::equal("the switch", std::fs::read_to_string(SWITCH)?.trim(), "1")?;
+    check::refused(&guest::run("cat", &[PLAN])?)
+}
+
+fn canary(world: &mut World) -> Result<()> {
+    guarded(world, "alert")?;
+    let output = guest::bash("echo 0 > \"$1\"", &[SWITCH])?;
+    tampered(world, "hooks-off", "alerted")?;
+    if output.status != 0 {
+        // From 7.x on the kernel itself keeps it on while programs stand on their hooks.
+        check::that(output.errors().contains("not supported"), output.errors())?;
+    } else {
+        world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
+            all.iter().any(|it| records::text(it, "/message").contains("enforced again"))
+        })?;
+    }
+    guest::until("the switch is on", limits::STOP_TIMEOUT, || {
+        Ok(std::fs::read_to_string(SWITCH)?.trim() == "1")
+    })?;
+    check::refused(&guest::run("cat", &[PLAN])?)
+}
