@@ -220,6 +220,12 @@ impl Daemons {
         self.agent.as_ref().map_or(0, Child::id)
     }
 
+    /// The collector's process id.
+    #[must_use]
+    pub fn collector_pid(&self) -> u32 {
+        self.collector.as_ref().map_or(0, Child::id)
+    }
+
     /// Ends the agent with this signal. Answers its exit code, or 128 and the signal.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! the demonstration.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod daemons;
 mod demo;
@@ -32,6 +33,8 @@ enum Command {
     Run(RunArgs),
     /// Show a leak that is seen, stopped, explained and recorded
     Demo,
+    /// Count the instructions that operations take without and with the monitor
+    Bench,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let args = match cli.command {
         Some(Command::Demo) => return demo::main(),
+        Some(Command::Bench) => return bench::main(),
         Some(Command::Run(args)) => args,
         None => cli.run,
     };

@@ -1,6 +1,7 @@
 //! Set-up, build, VM, demo and tests: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod cache;
 mod demo;
@@ -32,6 +33,8 @@ enum Task {
     Test(test::Options),
     /// Show in a VM how a leak is seen, stopped and recorded
     Demo,
+    /// Count in a VM how many instructions operations take without and with the monitor
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(options).map(ExitCode::from),
         Task::Test(options) => test::run(&options).map(ExitCode::from),
+        Task::Bench(options) => bench::run(&options).map(ExitCode::from),
         Task::Demo => demo::run().map(ExitCode::from),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
     };

@@ -28,8 +28,8 @@ pub struct Options {
     /// No VM
     #[arg(long)]
     pub unit_only: bool,
-    /// Kernels that run at the same time; each guest has two processors [default: half of the
-    /// machine's processors]
+    /// Kernels that run at the same time; each guest takes one processor of this machine [default:
+    /// as many as there are processors]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Only scenarios with this in their name, and no unit tests
@@ -104,7 +104,7 @@ fn on_every_kernel(matrix: &Matrix, options: &Options, built: &Result<()>) -> Ve
         |series: &&Series| options.kernel.is_empty() || options.kernel.contains(&series.series);
     let chosen: Vec<_> = matrix.kernel.iter().filter(chosen).collect();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = options.jobs.unwrap_or(processors / 2).max(1);
+    let jobs = options.jobs.unwrap_or(processors).max(1);
     let one = |series: &Series| {
         row(&format!("linux {}", series.series), || match built {
             Ok(()) => scenarios(series, options.scenario.as_deref()),

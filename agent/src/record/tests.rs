@@ -286,11 +286,18 @@ fn numbers_of_ring_and_wire_agree() {
         (kind::NET_UPLOAD, Kind::NetUpload),
         (kind::EXEC, Kind::Exec),
         (kind::EXIT, Kind::Exit),
+        (kind::TAMPER, Kind::Tamper),
     ] {
         assert_eq!(kind_of(number), wire);
     }
     for (number, wire) in [
         (operation::OPEN, Operation::Open),
+        (operation::SIGNAL, Operation::Signal),
+        (operation::TRACE, Operation::Trace),
+        (operation::MAP_WRITE, Operation::MapWrite),
+        (operation::UNPIN, Operation::Unpin),
+        (operation::UNMOUNT, Operation::Unmount),
+        (operation::HOOKS_OFF, Operation::HooksOff),
         (operation::CREATE, Operation::Create),
         (operation::RENAME, Operation::Rename),
         (operation::LINK, Operation::Link),

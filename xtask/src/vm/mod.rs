@@ -196,7 +196,7 @@ fn follow(machine: &qemu::Machine, request: &Request, share: &Path) -> Result<Ou
     );
     let limit = match machine.accelerator {
         Accelerator::Kvm => KVM_BOOT_TIMEOUT,
-        Accelerator::Tcg => BOOT_TIMEOUT,
+        Accelerator::Tcg | Accelerator::Count => BOOT_TIMEOUT,
     };
     let boot = wait_for_boot(&mut guest, &booting, started, limit)?;
     loop {

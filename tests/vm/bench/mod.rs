@@ -1,0 +1,123 @@
+//! What the monitor costs, in instructions: runs in a guest whose clock counts them (QEMU's
+//! `-icount shift=0`), with one CPU, so that everything that is done is counted somewhere.
+
+mod clock;
+mod operations;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use self::clock::{Clocks, Cost};
+use self::operations::{Operation, Places};
+use crate::daemons::Daemons;
+use crate::guest;
+
+const DIRECTORY: &str = "/run/sekimori-bench";
+const SERIAL: &str = "SEKI0009";
+const STICK: &str = "/mnt/bench-stick";
+
+/// A policy with this many rules, each with a label of its own, that also records the opens of one
+/// directory. It refuses nothing that is measured.
+fn policy(rules: usize) -> String {
+    let mut text = "apiVersion: sekimori/v1\nkind: Policy\nmetadata: { name: bench }\n\
+        mode: enforce\nlabels:\n  - { name: recorded, paths: [/dev/shm/labelled/**] }\n"
+        .to_owned();
+    let others = rules.saturating_sub(2);
+    for number in 0..others {
+        text.push_str(&format!("  - {{ name: l{number}, paths: [/srv/many/{number}/**] }}\n"));
+    }
+    text.push_str(
+        "devices:\n  - { name: others, usb: { serials: [\"NOT-HERE\"] } }\nrules:\n  \
+         - { id: recorded, on: file.open, when: { label: recorded }, action: record }\n  \
+         - { id: others, on: usb.write, when: { device: others }, action: deny }\n",
+    );
+    for number in 0..others {
+        text.push_str(&format!(
+            "  - {{ id: r{number}, on: file.open, when: {{ label: l{number} }}, action: deny }}\n"
+        ));
+    }
+    text
+}
+
+/// Measures everything; prints one JSON object for each setup and operation.
+pub fn main() -> ExitCode {
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn measure() -> Result<()> {
+    let mut daemons = Daemons::prepare(Path::new(DIRECTORY))?;
+    let places = Places::prepare(STICK)?;
+    plug()?;
+    run_all("nothing", &places, Operation::ALL, None)?;
+    unplug()?;
+
+    daemons.write_policy(&policy(10))?;
+    daemons.start_collector()?;
+    let mut ordinary = daemons.ordinary();
+    ordinary.guard = "deny";
+    daemons.start_agent(&ordinary)?;
+    run_all("10 rules", &places, Operation::WITHOUT_STICK, Some(&daemons))?;
+    plug()?;
+    run_all("10 rules, stick", &places, Operation::WITH_STICK, Some(&daemons))?;
+    unplug()?;
+    for rules in [1_000, 10_000] {
+        daemons.write_policy(&policy(rules))?;
+        let output = daemons.reload()?;
+        crate::check::ok(&output)?;
+        let setup = format!("{rules} rules");
+        run_all(&setup, &places, Operation::WITHOUT_STICK, Some(&daemons))?;
+    }
+    daemons.end_agent(Signal::SIGTERM)?;
+    daemons.end_collector(Signal::SIGTERM)?;
+    Ok(())
+}
+
+fn run_all(
+    setup: &str,
+    places: &Places,
+    operations: &[Operation],
+    daemons: Option<&Daemons>,
+) -> Result<()> {
+    for operation in operations {
+        let count = operation.count();
+        // Once for what is only done the first time.
+        places.run(*operation, 32)?;
+        let clocks = Clocks::of(daemons)?;
+        let cost: Cost = clocks.cost_of(|| places.run(*operation, count))?;
+        let each = |total: u64| total as f64 / count as f64;
+        println!(
+            "{}",
+            json!({
+                "setup": setup,
+                "operation": operation.name(),
+                "count": count,
+                "kernel": each(cost.kernel),
+                "agent": each(cost.agent),
+                "collector": each(cost.collector),
+            })
+        );
+    }
+    Ok(())
+}
+
+fn plug() -> Result<()> {
+    let output = guest::run("sekimori-stick", &["plug", SERIAL, "64M:vfat"])?;
+    crate::check::ok(&output)?;
+    guest::mount(SERIAL, STICK).context("the stick")?;
+    Ok(())
+}
+
+fn unplug() -> Result<()> {
+    crate::check::ok(&guest::run("umount", &[STICK])?)?;
+    crate::check::ok(&guest::run("sekimori-stick", &["unplug", SERIAL])?)
+}

@@ -1,0 +1,199 @@
+//! What is measured: each operation many times, on memory and loopback, so that nothing waits for a
+//! device.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+const MEMORY: &str = "/dev/shm";
+const BLOCK: usize = 4 << 10;
+const LARGE: usize = 64 << 10;
+const DATAGRAM: usize = 1 << 10;
+/// Linked statically: what it does itself is little.
+const PROGRAM: &str = "/run/sekimori-bin/busybox";
+
+/// One thing that programs do all day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Open,
+    OpenLabelled,
+    WritePlain,
+    WriteStick,
+    Exec,
+    Connect,
+    TcpSend,
+    UdpSend,
+    Stat,
+    Pipe,
+}
+
+impl Operation {
+    pub const ALL: &[Self] = &[
+        Self::Open,
+        Self::OpenLabelled,
+        Self::WritePlain,
+        Self::WriteStick,
+        Self::Exec,
+        Self::Connect,
+        Self::TcpSend,
+        Self::UdpSend,
+        Self::Stat,
+        Self::Pipe,
+    ];
+    pub const WITHOUT_STICK: &[Self] = &[
+        Self::Open,
+        Self::OpenLabelled,
+        Self::WritePlain,
+        Self::Exec,
+        Self::Connect,
+        Self::TcpSend,
+        Self::UdpSend,
+        Self::Stat,
+        Self::Pipe,
+    ];
+    pub const WITH_STICK: &[Self] = &[Self::Open, Self::WritePlain, Self::WriteStick];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open+close, uninteresting file",
+            Self::OpenLabelled => "open+close, recorded",
+            Self::WritePlain => "write 4 KiB, plain file",
+            Self::WriteStick => "write 4 KiB, USB memory",
+            Self::Exec => "fork+exec+wait",
+            Self::Connect => "TCP connect+accept+close",
+            Self::TcpSend => "TCP send 64 KiB+receive",
+            Self::UdpSend => "UDP send 1 KiB+receive",
+            Self::Stat => "stat",
+            Self::Pipe => "pipe write+read, 1 byte",
+        }
+    }
+
+    /// How often, for figures that repeat.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::Exec => 300,
+            Self::Connect => 500,
+            Self::OpenLabelled => 2_000,
+            Self::TcpSend => 1_000,
+            _ => 5_000,
+        }
+    }
+}
+
+/// Files that the operations work on.
+#[derive(Debug)]
+pub struct Places {
+    plain: PathBuf,
+    labelled: PathBuf,
+    stick: PathBuf,
+}
+
+impl Places {
+    pub fn prepare(stick: &str) -> Result<Self> {
+        let plain = PathBuf::from(MEMORY).join("plain");
+        let labelled = PathBuf::from(MEMORY).join("labelled/file");
+        for path in [&plain, &labelled] {
+            crate::guest::write(path, [0; BLOCK])?;
+        }
+        Ok(Self { plain, labelled, stick: PathBuf::from(stick).join("file") })
+    }
+
+    /// Does it `count` times.
+    pub fn run(&self, operation: Operation, count: u64) -> Result<()> {
+        match operation {
+            Operation::Open => open(&self.plain, count),
+            Operation::OpenLabelled => open(&self.labelled, count),
+            Operation::WritePlain => write(&self.plain, count),
+            Operation::WriteStick => write(&self.stick, count),
+            Operation::Exec => exec(count),
+            Operation::Connect => connect(count),
+            Operation::TcpSend => tcp_send(count),
+            Operation::UdpSend => udp_send(count),
+            Operation::Stat => stat(&self.plain, count),
+            Operation::Pipe => pipe(count),
+        }
+    }
+}
+
+fn open(path: &Path, count: u64) -> Result<()> {
+    for _ in 0..count {
+        drop(File::open(path)?);
+    }
+    Ok(())
+}
+
+fn stat(path: &Path, count: u64) -> Result<()> {
+    for _ in 0..count {
+        path.metadata()?;
+    }
+    Ok(())
+}
+
+/// The same block over and over: the page is in memory after the first time.
+fn write(path: &Path, count: u64) -> Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let block = [7; BLOCK];
+    for _ in 0..count {
+        file.write_all_at(&block, 0)?;
+    }
+    Ok(())
+}
+
+fn exec(count: u64) -> Result<()> {
+    for _ in 0..count {
+        let status = Command::new(PROGRAM).arg("true").status()?;
+        anyhow::ensure!(status.success(), "busybox true: {status}");
+    }
+    Ok(())
+}
+
+fn connect(count: u64) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    for _ in 0..count {
+        let client = TcpStream::connect(address)?;
+        drop(listener.accept()?);
+        drop(client);
+    }
+    Ok(())
+}
+
+fn tcp_send(count: u64) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    let sent = vec![7; LARGE];
+    let mut received = vec![0; LARGE];
+    for _ in 0..count {
+        client.write_all(&sent)?;
+        server.read_exact(&mut received)?;
+    }
+    Ok(())
+}
+
+fn udp_send(count: u64) -> Result<()> {
+    let receiver = UdpSocket::bind("127.0.0.1:0")?;
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    sender.connect(receiver.local_addr()?)?;
+    let mut buffer = [0; DATAGRAM];
+    for _ in 0..count {
+        sender.send(&[7; DATAGRAM])?;
+        receiver.recv(&mut buffer).context("receiving")?;
+    }
+    Ok(())
+}
+
+fn pipe(count: u64) -> Result<()> {
+    let (mut reader, mut writer) = std::io::pipe()?;
+    let mut byte = [0];
+    for _ in 0..count {
+        writer.write_all(&[7])?;
+        reader.read_exact(&mut byte)?;
+    }
+    Ok(())
+}
