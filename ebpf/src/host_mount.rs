@@ -1,6 +1,7 @@
-//! Where a file system belongs in the host's tree: the oldest mount that shows all of it. Bind
-//! mounts, mount namespaces and containers add younger ones, which give a file other names but
-//! not another place.
+//! Where a file system belongs in the host's tree: the oldest mount that shows all of it, of those
+//! in the host's own mount namespace if there are any. Bind mounts, mount namespaces and containers
+//! add younger ones, which give a file other names but not another place. (devtmpfs has an older one
+//! in a namespace of the kernel's.)
 
 use sekimori_abi::limits::{MOUNT_STEPS_MAX, MOUNTS_PER_STEP};
 
@@ -8,7 +9,7 @@ use crate::{
     maps::{HOST_MOUNTS, HostMount, SCRATCH, Scratch},
     offset::*,
     path::{put, take},
-    read::{pointer, probed_at},
+    read::{pointer, probed, probed_at},
 };
 
 /// Result of `host_mount` when the list was too long to be looked through.
@@ -39,6 +40,7 @@ pub extern "C" fn host_mount(buffer: u32) -> u64 {
             }
         }
         put(&raw mut (*scratch).found, 0);
+        put(&raw mut (*scratch).found_home, 0);
         put(&raw mut (*scratch).next_mount, first(superblock as *const u8));
         for _ in 0..MOUNT_STEPS_MAX {
             if look_at_some(buffer) == 0 {
@@ -78,6 +80,7 @@ pub extern "C" fn look_at_some(buffer: u32) -> u32 {
 ///
 /// Up to 6.17 a superblock's mounts are a list with the oldest in front, so the first that fits is
 /// it; since then they are a chain with the youngest in front, so the last one is (fs/namespace.c).
+/// One in the host's namespace is preferred.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn look_at_one(buffer: u32) -> u32 {
@@ -94,21 +97,41 @@ pub extern "C" fn look_at_one(buffer: u32) -> u32 {
             }
             put(&raw mut (*scratch).next_mount, probed_at(at as *const u8));
             let mount = at.wrapping_sub(MOUNT_INSTANCE.get() as u64);
-            if shows_all(scratch, mount as *const u8) != 0 {
-                put(&raw mut (*scratch).found, mount);
-                return 0;
+            let namespace = shows_all(scratch, mount as *const u8);
+            if namespace != 0 {
+                let home = is_home(namespace);
+                if home || take(&raw const (*scratch).found) == 0 {
+                    put(&raw mut (*scratch).found, mount);
+                }
+                if home {
+                    return 0;
+                }
             }
         } else {
             if at == 0 {
                 return 0;
             }
-            if shows_all(scratch, at as *const u8) != 0 {
-                put(&raw mut (*scratch).found, at);
+            let namespace = shows_all(scratch, at as *const u8);
+            if namespace != 0 {
+                let home = is_home(namespace);
+                if home || take(&raw const (*scratch).found_home) == 0 {
+                    put(&raw mut (*scratch).found, at);
+                }
+                if home {
+                    put(&raw mut (*scratch).found_home, 1);
+                }
             }
             put(&raw mut (*scratch).next_mount, pointer(at as *const u8, &MOUNT_NEXT) as u64);
         }
     }
     1
+}
+
+/// Whether this is the mount namespace of process 1.
+#[inline(always)]
+fn is_home(namespace: u64) -> bool {
+    let common = (namespace as *const u8).wrapping_add(NAMESPACE_COMMON.get());
+    probed::<u32>(common, &COMMON_NUMBER) as usize == HOST_NAMESPACE.get()
 }
 
 /// The first entry of a superblock's mounts.

@@ -184,6 +184,8 @@ pub struct Scratch {
     pub whole: u64,
     pub next_mount: u64,
     pub found: u64,
+    /// 1 when what was found stands in the host's own mount namespace.
+    pub found_home: u64,
     /// Bytes of `text` in use.
     pub used: u64,
     /// 1 when a walk found no room for a name.

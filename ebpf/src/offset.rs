@@ -127,8 +127,11 @@ constants!(
     TABLE_SIZE,
     SB_MAGIC,
     MOUNT_ID,
+    NAMESPACE_COMMON,
+    COMMON_NUMBER,
     MAP_ID,
     // Not fields, but set the same way.
     ROOT_DEVICE,
+    HOST_NAMESPACE,
     PROGRAM_LOGS,
 );

@@ -37,6 +37,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX / SCRATCH_PER_CPU);
     let logs = u32::from(program_logs);
     let root_device = root_device()?;
+    let host_namespace = host_namespace()?;
 
     tracing::debug!(cpus, "offsets resolved");
     let mut loader = EbpfLoader::new();
@@ -47,6 +48,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         loader.override_global(constant, value, false);
     }
     loader.override_global("ROOT_DEVICE", &root_device, true);
+    loader.override_global("HOST_NAMESPACE", &host_namespace, true);
     loader.override_global("PROGRAM_LOGS", &logs, true);
     let ebpf = loader
         .load(OBJECT)
@@ -68,6 +70,21 @@ fn root_device() -> Result<u32, KernelError> {
     let root = mounts.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
     root.and_then(|mount| kernel_device(&mount.majmin))
         .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+}
+
+/// The number of the host's mount namespace.
+///
+/// # Errors
+/// When process 1 does not tell.
+fn host_namespace() -> Result<u32, KernelError> {
+    const LINK: &str = "/proc/1/ns/mnt";
+    let target = std::fs::read_link(LINK).map_err(|error| KernelError::from_aya(LINK, &error))?;
+    // mnt:[4026531841]
+    let text = target.to_string_lossy();
+    let number = text.strip_prefix("mnt:[").and_then(|rest| rest.strip_suffix(']'));
+    number
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| KernelError::Other(format!("{LINK} says {text:?}")))
 }
 
 /// The kernel's number of a device that `/proc/PID/mountinfo` gives as `MAJOR:MINOR`.

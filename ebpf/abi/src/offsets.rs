@@ -120,5 +120,7 @@ pub const FIELDS: &[Field] = &[
     field("TABLE_SIZE", "fdtable", "max_fds"),
     field("SB_MAGIC", "super_block", "s_magic"),
     field("MOUNT_ID", "mount", "mnt_id"),
+    field("NAMESPACE_COMMON", "mnt_namespace", "ns"),
+    field("COMMON_NUMBER", "ns_common", "inum"),
     field("MAP_ID", "bpf_map", "id"),
 ];

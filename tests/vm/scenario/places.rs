@@ -15,6 +15,7 @@ use crate::limits::PROGRAM_TIMEOUT;
 use crate::run::World;
 
 pub const ALL: &[(&str, Run)] = &[
+    ("shared-memory", shared_memory),
     ("bind-mount", bind_mount),
     ("bind-mount-of-the-file", bind_mount_of_file),
     ("mount-namespace-of-a-user", user_namespace),
@@ -62,6 +63,17 @@ fn recorded(world: &World, path: &str) -> Result<()> {
     ];
     world.records.expect("file.open", &fields)?;
     Ok(())
+}
+
+/// devtmpfs, which `/dev/shm` hangs on, has a mount in a namespace of the kernel's that is older
+/// than the host's.
+fn shared_memory(world: &mut World) -> Result<()> {
+    let path = "/dev/shm/labelled/memory.txt";
+    guest::write(path, SECRET)?;
+    let labelled = World::usual_policy_and("").replace("/srv/secret/**", "/dev/shm/labelled/**");
+    world.policy(&labelled)?;
+    refused(&guest::run("cat", &[path])?)?;
+    recorded(world, path)
 }
 
 fn bind_mount(world: &mut World) -> Result<()> {

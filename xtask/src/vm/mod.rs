@@ -137,15 +137,13 @@ pub fn run(options: Options) -> Result<u8> {
 /// When the guest does not come up, hangs, dies, or ends without a status.
 pub fn boot(request: &Request) -> Result<Outcome> {
     let kernel = Matrix::read()?.series(request.kernel.as_deref())?.ensure(false)?;
-    if request.accelerator == Accelerator::Kvm {
-        match attempt(request, &kernel, Accelerator::Kvm) {
-            Err(error) if error.is::<NotBooted>() => {
-                eprintln!("vm: {error:#}; using the translator instead of KVM");
-            }
-            outcome => return outcome,
+    match attempt(request, &kernel, request.accelerator) {
+        Err(error) if error.is::<NotBooted>() && request.accelerator == Accelerator::Kvm => {
+            eprintln!("vm: {error:#}; using the translator instead of KVM");
+            attempt(request, &kernel, Accelerator::Tcg)
         }
+        outcome => outcome,
     }
-    attempt(request, &kernel, Accelerator::Tcg)
 }
 
 /// The guest never got as far as its command.
