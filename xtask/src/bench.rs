@@ -23,7 +23,7 @@ pub struct Options {
     /// Kernel series [default: the matrix's default]
     #[arg(long, value_name = "SERIES")]
     pub kernel: Option<String>,
-    /// Use the programs that were built last, as they are
+    /// Use the programs that `cargo xtask build --release` made last, as they are
     #[arg(long)]
     pub no_build: bool,
 }
@@ -62,6 +62,7 @@ pub fn run(options: &Options) -> Result<u8> {
     let outcome = vm::boot(&Request {
         timeout: Some(TIMEOUT),
         accelerator: Accelerator::Count,
+        release: true,
         command: vec![test::SCENARIOS.to_owned(), "bench".to_owned()],
         ..Request::new(
             kernel.clone(),

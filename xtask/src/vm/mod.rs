@@ -72,6 +72,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// What executes the guest.
     pub accelerator: Accelerator,
+    /// Take the programs of `cargo xtask build --release`.
+    pub release: bool,
     /// The command and its arguments; a shell on our terminal when empty.
     pub command: Vec<String>,
     /// How its output is shown.
@@ -90,6 +92,7 @@ impl Request {
             mount: None,
             timeout: None,
             accelerator: Accelerator::Tcg,
+            release: false,
             command: Vec::new(),
         }
     }
@@ -125,6 +128,7 @@ pub fn run(options: Options) -> Result<u8> {
         mount: options.mount,
         timeout: (options.timeout > 0).then(|| Duration::from_secs(options.timeout)),
         accelerator: options.accel,
+        release: false,
         command: options.command,
         show: Show::AsIs,
     })?;
@@ -154,7 +158,7 @@ struct NotBooted(Duration);
 fn attempt(request: &Request, kernel: &Kernel, accelerator: Accelerator) -> Result<Outcome> {
     let directory = run_directory()?;
     let share = directory.path().join("share");
-    let programs = copy_programs(&process::repository()?, directory.path())?;
+    let programs = copy_programs(&process::repository()?, request.release, directory.path())?;
     init::write_share(&share, request, kernel)?;
     for stick in &request.sticks {
         stick.make(directory.path())?;
@@ -266,8 +270,8 @@ fn keep_logs(machine: &qemu::Machine, share: &Path, show_tail: bool) -> Result<(
 }
 
 /// The guest runs copies, so that a build meanwhile does not change programs under its feet.
-fn copy_programs(repository: &Path, directory: &Path) -> Result<PathBuf> {
-    let built = repository.join(build::profile_dir(false));
+fn copy_programs(repository: &Path, release: bool, directory: &Path) -> Result<PathBuf> {
+    let built = repository.join(build::profile_dir(release));
     let copies = directory.join("programs");
     crate::cache::make(&copies)?;
     for name in build::GUEST_PROGRAMS {
