@@ -35,7 +35,7 @@ pub extern "C" fn host_mount(buffer: u32) -> u64 {
         put(&raw mut (*scratch).whole, pointer(superblock as *const u8, &SB_ROOT) as u64);
         if let Some(known) = HOST_MOUNTS.get(superblock) {
             let (mount, namespace) = (known.mount, known.namespace);
-            if shows_all(scratch, mount as *const u8) == namespace {
+            if shows_all(scratch, mount as *const u8) == namespace && is_home(namespace) {
                 return mount;
             }
         }

@@ -69,7 +69,7 @@ impl Word for Operation {
         (Operation::Exit, "exit"),
         (Operation::Signal, "signal"),
         (Operation::Trace, "trace"),
-        (Operation::MapWrite, "map-write"),
+        (Operation::MapOpen, "map-open"),
         (Operation::Unpin, "unpin"),
         (Operation::Unmount, "unmount"),
         (Operation::HooksOff, "hooks-off"),

@@ -15,6 +15,8 @@ use crate::records::{self, Records};
 
 /// The host's name in the collector.
 const HOST: &str = "sekimori-guest";
+/// As in agent/dist/sekimori-agent.service.
+const CAPABILITIES: &str = "-all,+bpf,+perfmon,+sys_ptrace,+dac_override";
 const ADDRESS: &str = "127.0.0.1:7443";
 
 /// What differs between agents.
@@ -108,7 +110,9 @@ impl Daemons {
             return Ok(());
         }
         let config = self.write_config(options)?;
-        let mut command = Command::new("sekimori-agent");
+        // With what the unit gives it, and no more.
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set={CAPABILITIES}")).arg("sekimori-agent");
         command.args(["run", "--config"]).arg(config).args(options.arguments);
         self.agent = Some(self.spawn(command, "agent.log")?);
         guest::until("the agent answers", START_TIMEOUT, || {

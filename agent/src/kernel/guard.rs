@@ -1,7 +1,5 @@
 //! Telling the kernel programs what belongs to the monitor itself.
 
-use std::fs::File;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -42,16 +40,17 @@ pub(super) fn begin(maps: &mut Maps, set: &Set, mode: GuardMode) -> Result<(), K
         GuardMode::Alert => action::ALERT,
         GuardMode::Off => return end(maps),
     };
-    let (exe_dev, exe_inode) = executable()?;
     let pins = std::fs::metadata(ROOT).map_err(|error| failed(ROOT, &error))?;
     let mounts = mounts(&Process::new(1))?;
     let at = mounts.iter().rev().find(|mount| mount.mount_point == Path::new(BPF_FILE_SYSTEM));
-    let pins_dev = at.and_then(|mount| kernel_device(&mount.majmin)).unwrap_or_default();
+    let pins_dev = at.and_then(|mount| kernel_device(&mount.majmin)).ok_or_else(|| {
+        KernelError::Other(format!("process 1 has nothing mounted at {BPF_FILE_SYSTEM}"))
+    })?;
     fill(maps, "GUARDED_MAPS", &map_ids(set)?)?;
     fill(maps, "GUARDED_MOUNTS", &guarded_mounts(at, &mounts))?;
     let agent_tgid = std::process::id();
     let pins_inode = pins.ino();
-    write(maps, Guard { action, agent_tgid, exe_dev, pins_dev, exe_inode, pins_inode })
+    write(maps, Guard { action, agent_tgid, pins_dev, reserved: 0, pins_inode })
 }
 
 /// Ends the guard: the agent is about to stop in order, and that is on record.
@@ -106,24 +105,6 @@ fn map_ids(set: &Set) -> Result<Vec<(u32, u32)>, KernelError> {
             Ok((info.id(), 1))
         })
         .collect()
-}
-
-/// This process's executable as the kernel knows it: number of its file system, and inode. (What
-/// stat(2) calls its device is another number on btrfs.)
-fn executable() -> Result<(u32, u64), KernelError> {
-    const EXE: &str = "/proc/self/exe";
-    let file = File::open(EXE).map_err(|error| failed(EXE, &error))?;
-    let inode = file.metadata().map_err(|error| failed(EXE, &error))?.ino();
-    let facts = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-    let text = std::fs::read_to_string(&facts).map_err(|error| failed(&facts, &error))?;
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    let id: Option<i32> = id.and_then(|id| id.trim().parse().ok());
-    let mounts = mounts(&Process::myself())?;
-    let mount = mounts.iter().find(|mount| Some(mount.mnt_id) == id);
-    mount
-        .and_then(|mount| kernel_device(&mount.majmin))
-        .map(|dev| (dev, inode))
-        .ok_or_else(|| KernelError::Other(format!("{facts} names no mount that is known")))
 }
 
 fn mounts(process: &procfs::ProcResult<Process>) -> Result<Vec<MountInfo>, KernelError> {

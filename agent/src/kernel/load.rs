@@ -57,6 +57,12 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
     Ok(Loaded { ebpf, btf, setattr_takes_idmap: offsets.setattr_takes_idmap })
 }
 
+/// What makes the same programs another build when they are loaded: their constants, apart from
+/// the fields of the kernel, which do not change while it runs.
+pub(super) fn variant(program_logs: bool) -> Result<String, KernelError> {
+    Ok(format!("{} {} {program_logs}", root_device()?, host_namespace()?))
+}
+
 /// The kernel's number (`s_dev`) of the host's root file system.
 ///
 /// # Errors

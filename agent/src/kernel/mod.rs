@@ -9,6 +9,7 @@ mod load;
 mod log;
 mod maps;
 mod offsets;
+mod pinned;
 mod pins;
 mod plan;
 mod ring;
@@ -20,9 +21,9 @@ pub use self::{
     doctor::{Check, DoctorReport, doctor},
     error::KernelError,
     guard::GuardMode,
-    pins::{in_force, release},
+    pins::release,
     plan::Feature,
-    sensor::{Held, LeftBehind, Options, Sensor},
+    sensor::{Found, Held, LeftBehind, Options, Sensor},
     stats::Counters,
 };
 

@@ -7,7 +7,8 @@
 //!     programs/file_open …
 //!     links/file_open …            a program is on its hook for as long as this file is there
 //!     lost/path_link …             optional programs that this kernel did not take
-//!   fedcba9876543210-new/          being put together; nothing of it counts
+//!     unneeded/inet_sendpage …     programs for which there is nothing to do on this kernel
+//!   fedcba9876543210-new/          being put together, or -old: being taken away; neither counts
 //! ```
 //!
 //! A start with the same build finds its programs at work and takes them over. Another build puts
@@ -30,8 +31,9 @@ pub(super) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub(super) const ROOT: &str = "/sys/fs/bpf/sekimori";
 /// The BPF file system takes no dots in names.
 const UNFINISHED: &str = "-new";
+const DISCARDED: &str = "-old";
 /// Parts of a set.
-const PARTS: [&str; 4] = ["maps", "programs", "links", "lost"];
+const PARTS: [&str; 5] = ["maps", "programs", "links", "lost", "unneeded"];
 
 /// The directory of all sets, held by one process at a time.
 pub(super) struct Root {
@@ -82,7 +84,7 @@ impl Root {
     pub(super) fn begin(&self, variant: &str) -> Result<Set, KernelError> {
         let path = Path::new(ROOT).join(build(variant) + UNFINISHED);
         let set = Set { path };
-        set.remove()?;
+        set.remove_all()?;
         make_directory(&set.path)?;
         for part in PARTS {
             make_directory(&set.path.join(part))?;
@@ -141,9 +143,19 @@ impl Set {
         make_directory(&self.path.join("lost").join(program))
     }
 
-    /// Whether this kernel did not take a program.
-    pub(super) fn is_lost(&self, program: &str) -> bool {
-        self.path.join("lost").join(program).is_dir()
+    /// Notes that there is nothing to do for a program on this kernel.
+    pub(super) fn note_unneeded(&self, program: &str) -> Result<(), KernelError> {
+        make_directory(&self.path.join("unneeded").join(program))
+    }
+
+    /// Whether there is nothing to do for a program.
+    pub(super) fn is_unneeded(&self, program: &str) -> bool {
+        self.path.join("unneeded").join(program).is_dir()
+    }
+
+    /// Whether a program is not there for a reason.
+    pub(super) fn is_absent(&self, program: &str) -> bool {
+        self.is_unneeded(program) || self.path.join("lost").join(program).is_dir()
     }
 
     /// Declares the set complete.
@@ -157,29 +169,34 @@ impl Set {
         Ok(())
     }
 
-    /// Takes everything away: the programs leave their hooks. Links go first, so that what is
-    /// interrupted leaves no program on its hook without its maps in reach.
-    pub(super) fn remove(&self) -> Result<(), KernelError> {
-        match fs::remove_dir_all(self.path.join("links"))
-            .and_then(|()| fs::remove_dir_all(&self.path))
-        {
-            Ok(()) => Ok(()),
-            Err(error) if !self.path.exists() => {
-                tracing::trace!(%error, "nothing to remove");
-                Ok(())
+    /// From here on no start takes this set for complete, although its programs are at work.
+    pub(super) fn discard(&mut self) -> Result<(), KernelError> {
+        let name = self.path.to_string_lossy().into_owned();
+        if name.ends_with(UNFINISHED) || name.ends_with(DISCARDED) {
+            return Ok(());
+        }
+        let path = PathBuf::from(name + DISCARDED);
+        Self { path: path.clone() }.remove_all()?;
+        fs::rename(&self.path, &path).map_err(|error| failed("rename", &self.path, &error))?;
+        self.path = path;
+        Ok(())
+    }
+
+    /// Takes everything away: the programs leave their hooks.
+    pub(super) fn remove(mut self) -> Result<(), KernelError> {
+        // What is interrupted must not look complete.
+        self.discard()?;
+        self.remove_all()
+    }
+
+    fn remove_all(&self) -> Result<(), KernelError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("remove", &self.path, &error))
             }
-            // Somebody removed the links' directory before.
-            Err(_) => {
-                fs::remove_dir_all(&self.path).map_err(|error| failed("remove", &self.path, &error))
-            }
+            _ => Ok(()),
         }
     }
-}
-
-/// Whether programs of any build are in force.
-#[must_use]
-pub fn in_force() -> bool {
-    all().is_ok_and(|sets| !sets.is_empty())
 }
 
 /// Ends enforcement: takes all programs of every build off their hooks. Answers how many builds
@@ -193,8 +210,9 @@ pub fn release() -> Result<usize, KernelError> {
     }
     let _root = Root::take()?;
     let sets = all()?;
-    sets.iter().try_for_each(Set::remove)?;
-    Ok(sets.len())
+    let count = sets.len();
+    sets.into_iter().try_for_each(Set::remove)?;
+    Ok(count)
 }
 
 /// All sets, complete or not.

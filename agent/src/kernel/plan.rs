@@ -1,15 +1,13 @@
 //! Which program goes on which hook, and what is lost without it.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::programs::{
-    BtfTracePoint, FEntry, FExit, Lsm, Program, ProgramInfo,
-    links::{FdLink, PinnedLink},
-};
+use aya::programs::{Program, ProgramInfo, links::FdLink};
 use aya_obj::btf::BtfKind;
 use serde::Serialize;
 
-use super::{KernelError, error::shortened, load::Loaded, pins::Set};
+use super::{KernelError, error::shortened, load::Loaded, pinned, pins::Set};
 
 /// A program of ours on a hook of the kernel's.
 #[derive(Clone, Debug, Serialize)]
@@ -119,7 +117,7 @@ const PLAN: &[Plan] = plan! {
     "file_close" Entry "__fput", "usb.write (close)", with usb;
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
-    "guard_map" Lsm "bpf_map", "tamper (map-write)", lost "the guard of the programs' maps";
+    "guard_map" Lsm "bpf_map", "tamper (map-open)", lost "the guard of the programs' maps";
     "guard_unlink" Lsm "inode_unlink", "tamper (unpin)", lost "the guard of the pins";
     "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin)", lost "the guard of the pins";
     "guard_rename" Lsm "inode_rename", "tamper (unpin)", lost "the guard of the pins";
@@ -136,9 +134,12 @@ const PLAN: &[Plan] = plan! {
     "inet_release" Entry "inet_release", "net.upload (close)";
 };
 
-/// Programs on their hooks, by name. Each is pinned; the descriptors keep it there even if somebody
-/// removes the pin.
-pub(super) type Links = BTreeMap<&'static str, FdLink>;
+/// Programs and their links, open: they stay even if somebody takes the pins away.
+#[derive(Default)]
+pub(super) struct Open {
+    programs: BTreeMap<&'static str, OwnedFd>,
+    links: BTreeMap<&'static str, OwnedFd>,
+}
 
 /// Loads every program, puts it on its hook, and pins both. The order is the plan's; nothing judges
 /// before a policy is in force.
@@ -147,6 +148,9 @@ pub(super) type Links = BTreeMap<&'static str, FdLink>;
 /// When a required program cannot be loaded or attached.
 pub(super) fn install(loaded: &mut Loaded, set: &Set) -> Result<(), KernelError> {
     let mut failed = Vec::new();
+    for plan in PLAN.iter().filter(|plan| !(plan.needed)(loaded)) {
+        set.note_unneeded(plan.program)?;
+    }
     for plan in needed(loaded) {
         let result = install_one(plan, loaded, set);
         tracing::debug!(hook = plan.label, ?result, "program");
@@ -171,64 +175,74 @@ pub(super) fn install(loaded: &mut Loaded, set: &Set) -> Result<(), KernelError>
 fn install_one(plan: &Plan, loaded: &mut Loaded, set: &Set) -> Result<(), Fault> {
     let program = verify(plan, loaded)?;
     program.pin(set.program(plan.program))?;
-    if !plan.with_usb {
-        attach(program)?.pin(set.link(plan.program))?;
-    }
+    attach(program)?.pin(set.link(plan.program))?;
     Ok(())
 }
 
+/// Whether the set has every program that there is something to do for.
+pub(super) fn is_whole(set: &Set) -> bool {
+    PLAN.iter().all(|plan| set.has_program(plan.program) || set.is_absent(plan.program))
+}
+
 /// Puts the programs for USB memory on their hooks, or takes them off. Answers which could not be
-/// put there.
-pub(super) fn with_usb(set: &Set, links: &mut Links, wanted: bool) -> Vec<String> {
+/// put there, or not be kept there.
+pub(super) fn with_usb(set: &Set, open: &mut Open, wanted: bool) -> Vec<String> {
     let mut failed = Vec::new();
-    for plan in PLAN.iter().filter(|plan| plan.with_usb && set.has_program(plan.program)) {
-        if !wanted {
-            links.remove(plan.program);
+    for plan in PLAN.iter().filter(|plan| plan.with_usb && !set.is_absent(plan.program)) {
+        if wanted {
+            failed.extend(open.attach(plan, set).err());
+        } else {
+            open.links.remove(plan.program);
             set.unlink(plan.program);
-        } else if !links.contains_key(plan.program) {
-            match attach_pinned(plan, set) {
-                Ok(link) => {
-                    links.insert(plan.program, link);
-                }
-                Err(error) => failed.push(format!("{}: {}", plan.label, shortened(&*error))),
-            }
         }
     }
     failed
 }
 
-fn attach_pinned(plan: &Plan, set: &Set) -> Result<FdLink, Fault> {
-    let path = set.program(plan.program);
-    let mut program = match plan.hook {
-        Hook::Lsm(_) => Program::Lsm(Lsm::from_pin(path)?),
-        Hook::Entry(_) => Program::FEntry(FEntry::from_pin(path)?),
-        Hook::Exit(_) => Program::FExit(FExit::from_pin(path)?),
-        Hook::Tracepoint(_) => Program::BtfTracePoint(BtfTracePoint::from_pin(path)?),
-    };
-    Ok(attach(&mut program)?.pin(set.link(plan.program))?.into())
+impl Open {
+    /// Puts a program on its hook unless it is there.
+    fn attach(&mut self, plan: &Plan, set: &Set) -> Result<(), String> {
+        if self.links.contains_key(plan.program) {
+            return Ok(());
+        }
+        let failed = |what, error| format!("{}: {what}: {error}", plan.label);
+        let program = self
+            .programs
+            .get(plan.program)
+            .ok_or_else(|| format!("{}: the program is gone", plan.label))?;
+        let link = pinned::attach(program.as_fd()).map_err(|error| failed("attaching", error))?;
+        let kept = pinned::pin(link.as_fd(), &set.link(plan.program));
+        // Without a pin it is on its hook for as long as this agent lives.
+        self.links.insert(plan.program, link);
+        kept.map_err(|error| failed("pinning", error))
+    }
 }
 
-/// Opens the links of a set, and tells what is on its hook and what is not.
-pub(super) fn survey(set: &Set) -> (Links, Vec<Feature>) {
-    let mut links = Links::new();
-    let mut features = Vec::new();
-    for plan in PLAN {
-        let link = PinnedLink::from_pin(set.link(plan.program)).map(FdLink::from).ok();
-        let (attached, detail) = if set.is_lost(plan.program) {
+/// Opens the programs and links of a set, puts back on its hook what was taken off, and tells what
+/// is there and what is not. The third answer is what had been taken off.
+pub(super) fn survey(set: &Set) -> (Open, Vec<Feature>, Vec<String>) {
+    let mut open = Open::default();
+    let (mut features, mut gone) = (Vec::new(), Vec::new());
+    for plan in PLAN.iter().filter(|plan| !set.is_unneeded(plan.program)) {
+        if set.is_absent(plan.program) {
             let lost = plan.lost.unwrap_or("what it is for");
-            (false, format!("lost: {lost} (`sekimori doctor` says why)"))
-        } else if plan.with_usb && set.has_program(plan.program) {
-            (true, format!("{}, while USB memory is plugged in", verified(plan, set)))
-        } else if link.is_some() {
-            (true, verified(plan, set))
-        } else {
-            // Not needed on this kernel.
+            features
+                .push(plan.feature(false, format!("lost: {lost} (`sekimori doctor` says why)")));
             continue;
-        };
-        links.extend(link.map(|link| (plan.program, link)));
-        features.push(plan.feature(attached, detail));
+        }
+        open.programs.extend(pinned::open(&set.program(plan.program)).map(|it| (plan.program, it)));
+        open.links.extend(pinned::open(&set.link(plan.program)).map(|it| (plan.program, it)));
+        let mut attached = true;
+        if !plan.with_usb && !open.links.contains_key(plan.program) {
+            let result = open.attach(plan, set);
+            attached = open.links.contains_key(plan.program);
+            let how = result.err().unwrap_or_else(|| "put back".to_owned());
+            gone.push(format!("{} ({how})", plan.label));
+        }
+        let condition = if plan.with_usb { ", while USB memory is plugged in" } else { "" };
+        features.push(plan.feature(attached, format!("{}{condition}", verified(plan, set))));
     }
-    (links, features)
+    (open, features, gone)
 }
 
 fn verified(plan: &Plan, set: &Set) -> String {

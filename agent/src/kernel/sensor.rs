@@ -9,8 +9,9 @@ use sekimori_policy::Tables;
 use super::{
     GuardMode, KernelError, guard, load, log,
     maps::Maps,
+    pinned,
     pins::{Root, Set},
-    plan::{self, Feature, Links},
+    plan::{self, Feature, Open},
     ring::Rings,
     stats::{self, Counters},
     tables::{self, Plain},
@@ -29,10 +30,27 @@ pub struct Sensor {
     maps: Maps,
     rings: Rings,
     features: Vec<Feature>,
-    took_over: bool,
-    links: Links,
+    found: Found,
+    open: Open,
+    /// Files on USB memory that are open and were written.
+    files: pinned::Table,
     set: Set,
     _root: Root,
+}
+
+/// What a start found at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Programs of the same build, which were taken over; and those that had been taken off their
+    /// hooks and are back on them.
+    Same {
+        /// Hooks, each with what was done.
+        put_back: Vec<String>,
+    },
+    /// Programs of another build, which were replaced.
+    Other(Vec<LeftBehind>),
 }
 
 /// What programs of another build had not been asked for yet when they were removed.
@@ -47,8 +65,8 @@ pub struct LeftBehind {
 /// Programs that may be at work already, held by this process.
 pub struct Held {
     root: Root,
-    found: Option<Set>,
-    variant: &'static str,
+    same: Option<Set>,
+    variant: String,
     program_logs: bool,
 }
 
@@ -62,9 +80,14 @@ impl Held {
         load::check_lsm()?;
         let root = Root::take()?;
         let program_logs = options.program_logs;
-        let variant = if program_logs { "logs" } else { "" };
-        let found = root.ours(variant);
-        Ok(Self { root, found, variant, program_logs })
+        let variant = load::variant(program_logs)?;
+        let mut same = root.ours(&variant);
+        if let Some(set) = same.take_if(|set| !plan::is_whole(set) || Maps::open(set).is_err()) {
+            tracing::error!("the programs that are at work are not all there: they are replaced");
+            let mut set = set;
+            set.discard()?;
+        }
+        Ok(Self { root, same, variant, program_logs })
     }
 
     /// Generation of the newest policy that programs of this build have in force; 0 for none.
@@ -72,72 +95,88 @@ impl Held {
     /// # Errors
     /// When they cannot be asked.
     pub fn generation(&self) -> Result<u32, KernelError> {
-        match &self.found {
+        match &self.same {
             Some(set) => tables::generation(&mut Maps::open(set)?),
             None => Ok(0),
         }
     }
 
     /// Puts the policy in force: in the programs that are at work already, or in new ones, which
-    /// then take the place of those of another build. Must be called in a tokio runtime.
+    /// then take the place of those of another build. All of them stand on their hooks, those for
+    /// USB memory too, until [`Sensor::watch_usb`]. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// When the kernel or the permissions do not suffice; what was in force stays in force.
-    pub fn start(self, tables: &Tables) -> Result<(Sensor, Vec<LeftBehind>), KernelError> {
-        let Self { root, found, variant, program_logs } = self;
-        let took_over = found.is_some();
-        let set = match found {
+    pub fn start(self, tables: &Tables) -> Result<Sensor, KernelError> {
+        let Self { root, same, variant, program_logs } = self;
+        let (set, mut found) = match same {
             Some(set) => {
                 tables::install(&mut Maps::open(&set)?, tables)?;
-                set
+                (set, Found::Same { put_back: Vec::new() })
             }
-            None => {
-                let mut set = root.begin(variant)?;
-                match put_to_work(&set, tables, program_logs).and_then(|()| set.complete()) {
-                    Ok(()) => set,
-                    Err(error) => {
-                        // The reason counts more than what could not be cleaned up.
-                        let _ = set.remove();
-                        return Err(error);
-                    }
-                }
-            }
+            None => (put_to_work(&root, &variant, tables, program_logs)?, Found::Nothing),
         };
-        let mut left_behind = Vec::new();
-        for other in root.others(&set)? {
-            left_behind.extend(retire(&other)?);
+        let others = root.others(&set)?;
+        if found == Found::Nothing && !others.is_empty() {
+            found = Found::Other(Vec::new());
+        }
+        for other in others {
+            let left = retire(other)?;
+            if let Found::Other(behind) = &mut found {
+                behind.extend(left);
+            }
         }
         if program_logs {
             log::follow(&set);
         }
-        let (links, features) = plan::survey(&set);
+        let (open, features, gone) = plan::survey(&set);
+        if let Found::Same { put_back } = &mut found {
+            *put_back = gone;
+        }
         let (maps, rings) = (Maps::open(&set)?, Rings::open(&set)?);
-        let sensor = Sensor { maps, rings, features, took_over, links, set, _root: root };
-        Ok((sensor, left_behind))
+        let files = pinned::Table::open(&set.map_path("FILES"))?;
+        Ok(Sensor { maps, rings, features, found, open, files, set, _root: root })
     }
 }
 
-/// Loads, fills and attaches a new set.
-fn put_to_work(set: &Set, tables: &Tables, program_logs: bool) -> Result<(), KernelError> {
-    let mut loaded = load::load(program_logs)?;
-    load::pin_maps(&loaded, set)?;
-    tables::install(&mut Maps::open(set)?, tables)?;
-    plan::install(&mut loaded, set)
+/// Loads, fills, attaches and pins a new set.
+fn put_to_work(
+    root: &Root,
+    variant: &str,
+    tables: &Tables,
+    program_logs: bool,
+) -> Result<Set, KernelError> {
+    let mut set = root.begin(variant)?;
+    let put = || -> Result<(), KernelError> {
+        let mut loaded = load::load(program_logs)?;
+        load::pin_maps(&loaded, &set)?;
+        tables::install(&mut Maps::open(&set)?, tables)?;
+        plan::install(&mut loaded, &set)
+    };
+    match put().and_then(|()| set.complete()) {
+        Ok(()) => Ok(set),
+        Err(error) => {
+            // The reason counts more than what could not be cleaned up.
+            let _ = set.remove();
+            Err(error)
+        }
+    }
 }
 
 /// Removes programs of another build. What nobody read from their rings is counted; a set that was
 /// never complete, or whose maps are not as ours, has nothing that could be counted.
-fn retire(set: &Set) -> Result<Option<LeftBehind>, KernelError> {
-    let open = Maps::open(set).and_then(|maps| Ok((maps, Rings::open(set)?)));
+fn retire(set: Set) -> Result<Option<LeftBehind>, KernelError> {
+    let open = Maps::open(&set).and_then(|maps| Ok((maps, Rings::open(&set)?)));
     set.remove()?;
-    let Ok((maps, mut rings)) = open else {
-        return Ok(None);
+    let count = |(maps, mut rings): (Maps, Rings)| -> Result<LeftBehind, KernelError> {
+        let recorded = Counters { per_kind: accounts(&maps)?.reported }.lost();
+        let losses = stats::read(&maps)?.lost().saturating_sub(recorded);
+        let mut records = 0;
+        rings.drain(usize::MAX, &mut |_| records += 1);
+        Ok(LeftBehind { records, losses })
     };
-    let recorded = Counters { per_kind: accounts(&maps)?.reported }.lost();
-    let losses = stats::read(&maps)?.lost().saturating_sub(recorded);
-    let mut records = 0;
-    rings.drain(usize::MAX, &mut |_| records += 1);
-    Ok((records > 0 || losses > 0).then_some(LeftBehind { records, losses }))
+    let left = open.and_then(count).ok();
+    Ok(left.filter(|left| left.records > 0 || left.losses > 0))
 }
 
 fn accounts(maps: &Maps) -> Result<Accounts, KernelError> {
@@ -156,15 +195,22 @@ impl Sensor {
         tables::install(&mut self.maps, tables)
     }
 
+    /// What the start found at work.
+    pub const fn found(&self) -> &Found {
+        &self.found
+    }
+
     /// Whether the programs were at work before this agent.
     pub const fn took_over(&self) -> bool {
-        self.took_over
+        matches!(self.found, Found::Same { .. })
     }
 
     /// Puts the programs for USB memory on their hooks, or takes them off: without USB memory they
-    /// cost and see nothing. Answers what could not be put there.
+    /// cost and see nothing. They stay as long as a file that was written there is open. Answers
+    /// what could not be put there.
     pub fn watch_usb(&mut self, wanted: bool) -> Vec<String> {
-        plan::with_usb(&self.set, &mut self.links, wanted)
+        let wanted = wanted || self.files.holds_any();
+        plan::with_usb(&self.set, &mut self.open, wanted)
     }
 
     /// Guards this process, the maps and the pins from here on.

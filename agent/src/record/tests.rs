@@ -294,7 +294,7 @@ fn numbers_of_ring_and_wire_agree() {
         (operation::OPEN, Operation::Open),
         (operation::SIGNAL, Operation::Signal),
         (operation::TRACE, Operation::Trace),
-        (operation::MAP_WRITE, Operation::MapWrite),
+        (operation::MAP_OPEN, Operation::MapOpen),
         (operation::UNPIN, Operation::Unpin),
         (operation::UNMOUNT, Operation::Unmount),
         (operation::HOOKS_OFF, Operation::HooksOff),

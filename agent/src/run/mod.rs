@@ -5,10 +5,10 @@
 
 mod canary;
 mod error;
+mod left;
 mod pipeline;
 mod policy;
 mod release;
-mod rules_known;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -29,12 +29,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use self::canary::Canary;
+use self::left::Left;
 use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
-use crate::kernel::{self, Held, LeftBehind, Sensor};
+use crate::kernel::{self, Found, Held, LeftBehind, Sensor};
 use crate::limits::{
     CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT,
     STOP_TURNS_MAX,
@@ -89,15 +90,17 @@ async fn run_with(
     let program_logs = options.program_logs || config.record.kernel_log;
     let held = Held::take(&kernel::Options { program_logs })?;
     keeper.continue_from(held.generation()?, &mut loaded);
-    let (sensor, left_behind) = held.start(&loaded.compiled.tables)?;
+    let sensor = held.start(&loaded.compiled.tables)?;
+    let left = Left::read(&config.spool.directory);
 
     let accounts = sensor.accounts()?;
     let mut pipeline = Pipeline::new(spool.clone(), Enricher::new(), Tell::new(), accounts);
     let Pipeline { enricher, rules, .. } = &mut pipeline;
     let running = enricher.processes.scan(&enricher.clock);
     let started_ns = enricher.clock.now_ns();
+    let removed = left.expects_programs() && *sensor.found() == Found::Nothing;
     if sensor.took_over() {
-        rules.remember(rules_known::read(&config.spool.directory));
+        rules.remember(left.rules);
     }
     keeper.took(loaded, rules);
     tracing::debug!(running, "processes read from /proc");
@@ -108,13 +111,24 @@ async fn run_with(
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
     let usb = UsbWatch::new().map_err(RunError::Devices)?;
     let canary = Canary::new();
-    let mut agent =
-        Agent { config, spool, pipeline, keeper, sensor, usb, shipper, started_ns, canary };
+    let mut agent = Agent {
+        config,
+        spool,
+        pipeline,
+        keeper,
+        sensor,
+        usb,
+        shipper,
+        started_ns,
+        canary,
+        usb_failed: false,
+    };
+    let signals = Signals::listen()?;
     agent.sensor.guard(agent.config.guard)?;
     agent.watch_usb(usb::is_plugged());
-    agent.keep_rules();
-    agent.say_started(report, &left_behind);
-    let result = agent.turn(asked).await;
+    agent.leave_word();
+    agent.say_started(report, removed);
+    let result = agent.turn(asked, signals).await;
     control.abort();
     sync.abort();
     agent.stop(result).await
@@ -140,6 +154,8 @@ struct Agent {
     shipper: Shipper,
     started_ns: i64,
     canary: Canary,
+    /// That programs for USB memory are missing was said.
+    usb_failed: bool,
 }
 
 /// The signals the agent listens to.
@@ -161,15 +177,15 @@ impl Signals {
 }
 
 impl Agent {
-    /// Keeps the names of the rules for whoever reads what this agent leaves on the rings.
-    fn keep_rules(&self) {
-        let directory = &self.config.spool.directory;
-        if let Err(error) = rules_known::write(directory, self.pipeline.rules.known()) {
+    /// Tells whoever comes after this agent what it leaves in force.
+    fn leave_word(&self) {
+        let left = Left { in_force: left::boot(), rules: self.pipeline.rules.known().clone() };
+        if let Err(error) = left.write(&self.config.spool.directory) {
             tracing::error!(%error, "the names of the rules could not be kept for the next start");
         }
     }
 
-    fn say_started(&mut self, report: &RecoveryReport, left_behind: &[LeftBehind]) {
+    fn say_started(&mut self, report: &RecoveryReport, removed: bool) {
         let policy = self.keeper.status();
         let mut message = format!(
             "sekimori-agent {} started; policy {} with {} rules is in force",
@@ -194,21 +210,42 @@ impl Agent {
         if let Some(gap) = gap(report, self.sensor.took_over()) {
             self.pipeline.say(gap);
         }
-        for LeftBehind { records, losses } in left_behind {
-            self.pipeline.lost(Lost {
-                stage: "ring",
-                kind: Kind::Unspecified,
-                count: records + losses,
-                reason: "kernel programs of another build were replaced while nobody read them"
-                    .to_owned(),
-            });
+        if removed {
+            self.pipeline.alert(
+                "an earlier agent left the policy in force, and its kernel programs are gone: \
+                 somebody removed them, and nothing was enforced until now",
+            );
+        }
+        match self.sensor.found().clone() {
+            Found::Nothing => {}
+            Found::Same { put_back } => {
+                for hook in put_back {
+                    self.pipeline
+                        .alert(format!("somebody had taken a program off its hook: {hook}"));
+                }
+            }
+            Found::Other(behind) => {
+                for LeftBehind { records, losses } in behind {
+                    self.pipeline.lost(Lost {
+                        stage: "ring",
+                        kind: Kind::Unspecified,
+                        count: records + losses,
+                        reason: "kernel programs of another build were replaced while nobody \
+                                 read them"
+                            .to_owned(),
+                    });
+                }
+            }
         }
         notify(&[sd_notify::NotifyState::Ready]);
     }
 
     /// The loop, until a signal says stop.
-    async fn turn(&mut self, mut asked: mpsc::Receiver<Command>) -> Result<(), RunError> {
-        let mut signals = Signals::listen()?;
+    async fn turn(
+        &mut self,
+        mut asked: mpsc::Receiver<Command>,
+        mut signals: Signals,
+    ) -> Result<(), RunError> {
         let mut poll = every(POLL_INTERVAL);
         let mut patience = DRAIN_PATIENCE;
         loop {
@@ -244,8 +281,14 @@ impl Agent {
 
     /// The programs for USB memory stand on their hooks only while there is any.
     fn watch_usb(&mut self, plugged: bool) {
-        for failed in self.sensor.watch_usb(plugged) {
-            tracing::error!("a program for USB memory is not on its hook: {failed}");
+        let failed = self.sensor.watch_usb(plugged);
+        if !failed.is_empty() && !std::mem::replace(&mut self.usb_failed, true) {
+            self.pipeline.alert(format!(
+                "programs for USB memory are not on their hooks: {}",
+                failed.join("; ")
+            ));
+        } else if failed.is_empty() {
+            self.usb_failed = false;
         }
     }
 
@@ -269,6 +312,8 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
         }
+        // Files that kept the programs there may be closed by now.
+        self.watch_usb(usb::is_plugged());
         if let Some(loaded) = self.keeper.load_for_changed_people() {
             tracing::info!("users or groups changed: the policy's names are looked up again");
             let _ = self.take(loaded);
@@ -321,7 +366,7 @@ impl Agent {
                 Ok(()) => {
                     let warnings = std::mem::take(&mut loaded.warnings);
                     self.keeper.took(loaded, &mut self.pipeline.rules);
-                    self.keep_rules();
+                    self.leave_word();
                     return Ok(warnings);
                 }
                 Err(error) => (error.to_string(), Vec::new()),

@@ -4,6 +4,7 @@ use nix::unistd::getuid;
 use procfs::process::Process;
 
 use super::RunError;
+use super::left::Left;
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::kernel;
@@ -22,6 +23,11 @@ pub fn release(config: &Config, reason: &str) -> Result<String, RunError> {
         return Err(error.into());
     }
     let released = kernel::release()?;
+    // Nobody shall wonder at the next start where they went.
+    let forgotten = Left { in_force: String::new(), ..Left::read(&config.spool.directory) };
+    if let Err(error) = forgotten.write(&config.spool.directory) {
+        tracing::debug!(%error, "nothing is left behind");
+    }
     let message = if released == 0 {
         "nothing was in force".to_owned()
     } else {

@@ -69,8 +69,8 @@ pub mod operation {
     pub const SIGNAL: u8 = 18;
     /// A debugger's access to the agent (ptrace, /proc/PID/mem, pidfd_getfd).
     pub const TRACE: u8 = 19;
-    /// One of the programs' maps was opened for write; `size` is its id.
-    pub const MAP_WRITE: u8 = 20;
+    /// One of the programs' maps was opened; `size` is its id.
+    pub const MAP_OPEN: u8 = 20;
     /// A pin that holds the programs on their hooks was removed or renamed.
     pub const UNPIN: u8 = 21;
     /// The file system of the pins, or one above it, was unmounted.

@@ -219,14 +219,12 @@ pub const PLACE_SLOT_BITS: u32 = 32;
 pub struct Guard {
     /// [`action::DENY`], [`action::ALERT`], or 0 for no guard.
     pub action: u32,
-    /// The agent; 0 when it stopped in order, after which nothing is guarded.
+    /// The agent, which may do everything; 0 when it has ended, after which nothing is guarded.
     pub agent_tgid: u32,
-    /// Kernel number and inode of the agent's executable: it may do everything.
-    pub exe_dev: u32,
     /// Kernel number of the BPF file system that holds the pins.
     pub pins_dev: u32,
-    /// See `exe_dev`.
-    pub exe_inode: u64,
+    /// Zero.
+    pub reserved: u32,
     /// Inode of the directory that all pins lie below.
     pub pins_inode: u64,
 }

@@ -28,8 +28,6 @@ use crate::{
 const HARMLESS_SIGNALS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 15 | 1 << 17 | 1 << 18 | 1 << 23 | 1 << 28;
 /// `PTRACE_MODE_ATTACH` (include/linux/ptrace.h).
 const TRACE_ATTACH: u64 = 2;
-/// `FMODE_WRITE` (include/linux/fs.h).
-const FMODE_WRITE: u64 = 2;
 /// `MNT_DETACH` (include/linux/fs.h).
 const DETACH: u64 = 2;
 /// `PROC_SUPER_MAGIC` (include/uapi/linux/magic.h).
@@ -40,7 +38,7 @@ const PIN_DEPTH_MAX: u32 = 4;
 const NAME_AT: usize = 8;
 const SWITCH: &[u8; 15] = b"ftrace_enabled\0";
 
-/// The guard, unless there is none or the acting program is the agent's.
+/// The guard, unless there is none or it is the agent or the kernel itself that acts.
 #[inline(always)]
 fn guard() -> Option<&'static Guard> {
     let guard = GUARD.get(0)?;
@@ -51,24 +49,33 @@ fn guard() -> Option<&'static Guard> {
     unsafe {
         let current = bpf_get_current_task_btf() as *const u8;
         let mm: *const u8 = typed(current, &TASK_MM);
-        if mm.is_null() {
-            return None;
+        let agent = typed::<u32>(current, &TASK_TGID) == guard.agent_tgid;
+        if agent || mm.is_null() { None } else { Some(guard) }
+    }
+}
+
+/// The process `tgid` has ended. If it is the agent, nothing is guarded any more: whoever starts it
+/// again, or ends enforcement, must be able to.
+#[inline(always)]
+pub fn ended(tgid: u32) {
+    if let Some(guard) = GUARD.get_ptr_mut(0) {
+        // SAFETY: a map value; 0 is what the agent writes there itself.
+        unsafe {
+            if (*guard).agent_tgid == tgid {
+                (*guard).agent_tgid = 0;
+            }
         }
-        let inode = pointer(pointer(mm, &MM_EXE_FILE), &FILE_INODE);
-        let agent = probed::<u64>(inode, &INODE_NUMBER) == guard.exe_inode
-            && probed::<u32>(pointer(inode, &INODE_SB), &SB_DEV) == guard.exe_dev;
-        if agent { None } else { Some(guard) }
     }
 }
 
 /// Records what was tried, and refuses it if the guard does.
 #[inline(always)]
-fn tampered(guard: &Guard, operation: u8, size: u64, place: Option<Place>) -> i32 {
+fn tampered(action: u32, operation: u8, size: u64, place: Option<Place>) -> i32 {
     count(kind::TAMPER, counter::SEEN);
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
-    let outcome = Outcome { action: guard.action, rule: 0 };
+    let outcome = Outcome { action, rule: 0 };
     if let Some(mut record) = Record::begin(kind::TAMPER, operation) {
         record.event().size = size;
         if let Some(place) = place {
@@ -76,7 +83,7 @@ fn tampered(guard: &Guard, operation: u8, size: u64, place: Option<Place>) -> i3
         }
         record.send(&policy, outcome);
     }
-    if guard.action == action::DENY { REFUSED } else { ALLOWED }
+    if outcome.denies() { REFUSED } else { ALLOWED }
 }
 
 #[lsm(hook = "task_kill")]
@@ -90,14 +97,15 @@ pub fn guard_signal(ctx: LsmContext) -> i32 {
         let current = bpf_get_current_task_btf() as *const u8;
         (typed::<u32>(task, &TASK_TGID), typed::<u32>(current, &TASK_TGID))
     };
-    // The service manager stops services as it is told to.
-    if target != guard.agent_tgid || sender == 1 {
+    if target != guard.agent_tgid {
         return ALLOWED;
     }
     if signal < 64 && HARMLESS_SIGNALS >> signal & 1 != 0 {
         return ALLOWED;
     }
-    tampered(guard, operation::SIGNAL, signal as u64, None)
+    // The service manager ends services as it is told to.
+    let action = if sender == 1 { action::ALERT } else { guard.action };
+    tampered(action, operation::SIGNAL, signal as u64, None)
 }
 
 #[lsm(hook = "ptrace_access_check")]
@@ -110,24 +118,21 @@ pub fn guard_trace(ctx: LsmContext) -> i32 {
     if target != guard.agent_tgid || mode & TRACE_ATTACH == 0 {
         return ALLOWED;
     }
-    tampered(guard, operation::TRACE, 0, None)
+    tampered(guard.action, operation::TRACE, 0, None)
 }
 
 #[lsm(hook = "bpf_map")]
 pub fn guard_map(ctx: LsmContext) -> i32 {
     let Some(guard) = guard() else { return ALLOWED };
+    // For reading as well: a program of somebody's own could write through such a descriptor.
     let map: *const u8 = ctx.arg(0);
-    let mode: u64 = ctx.arg(1);
-    if mode & FMODE_WRITE == 0 {
-        return ALLOWED;
-    }
     // SAFETY: the hook's own argument.
     let id: u32 = unsafe { typed(map, &MAP_ID) };
     // SAFETY: the value is not read.
     if unsafe { GUARDED_MAPS.get(id) }.is_none() {
         return ALLOWED;
     }
-    tampered(guard, operation::MAP_WRITE, id as u64, None)
+    tampered(guard.action, operation::MAP_OPEN, id as u64, None)
 }
 
 #[lsm(hook = "inode_unlink")]
@@ -142,7 +147,8 @@ pub fn guard_rmdir(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "inode_rename")]
 pub fn guard_rename(ctx: LsmContext) -> i32 {
-    unpin(ctx.arg(1))
+    // What is moved, and what it is moved onto.
+    if unpin(ctx.arg(1)) == REFUSED { REFUSED } else { unpin(ctx.arg(3)) }
 }
 
 /// `dentry` is to lose its name.
@@ -157,7 +163,7 @@ fn unpin(dentry: *const u8) -> i32 {
     let mut at = dentry;
     for _ in 0..PIN_DEPTH_MAX {
         if probed::<u64>(pointer(at, &DENTRY_INODE), &INODE_NUMBER) == guard.pins_inode {
-            return tampered(guard, operation::UNPIN, 0, Some(Place::of_dentry(dentry)));
+            return tampered(guard.action, operation::UNPIN, 0, Some(Place::of_dentry(dentry)));
         }
         at = pointer(at, &DENTRY_PARENT);
     }
@@ -177,7 +183,7 @@ pub fn guard_unmount(ctx: LsmContext) -> i32 {
         Some(_) if flags & DETACH != 0 => {}
         _ => return ALLOWED,
     }
-    tampered(guard, operation::UNMOUNT, 0, None)
+    tampered(guard.action, operation::UNMOUNT, 0, None)
 }
 
 /// An open for write of `kernel.ftrace_enabled`, in whatever procfs: 0 in it takes every program
@@ -201,6 +207,6 @@ pub unsafe fn switches_hooks(file: *const u8) -> i32 {
             return ALLOWED;
         }
         let Some(guard) = guard() else { return ALLOWED };
-        tampered(guard, operation::HOOKS_OFF, 0, Some(Place::of_opened(file, inode)))
+        tampered(guard.action, operation::HOOKS_OFF, 0, Some(Place::of_opened(file, inode)))
     }
 }

@@ -4,6 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use sekimori_abi::event::{counter, kind, operation};
 use sekimori_decide::Outcome;
 
+use super::guard;
 use crate::{
     count::count,
     emit::Record,
@@ -40,6 +41,8 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     if probed::<u32>(signal, &SIGNAL_LIVE) != 0 {
         return 0;
     }
+    // SAFETY: a typed load from the tracepoint's argument.
+    guard::ended(unsafe { typed(current, &TASK_TGID) });
     count(kind::EXIT, counter::SEEN);
     let Some(policy) = Policy::in_force() else {
         return 0;

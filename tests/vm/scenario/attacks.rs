@@ -1,6 +1,7 @@
 //! root lays hands on the monitor itself.
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Run;
@@ -14,6 +15,9 @@ pub const ALL: &[(&str, Run)] = &[
     ("pins-refused", pins),
     ("hooks-off-refused", hooks_off),
     ("hooks-off-noticed", canary),
+    ("guard-ends-with-the-agent", guard_ends),
+    ("missing-hook-put-back", link_removed),
+    ("missing-programs-noticed", programs_removed),
 ];
 
 const PLAN: &str = "/srv/secret/plan.txt";
@@ -22,7 +26,7 @@ const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
 /// Starts the agent once more, with a guard.
 fn guarded(world: &mut World, guard: &'static str) -> Result<()> {
     world.special_agent();
-    world.daemons.end_agent(nix::sys::signal::Signal::SIGTERM)?;
+    world.daemons.end_agent(Signal::SIGTERM)?;
     let mut options = world.daemons.ordinary();
     options.guard = guard;
     world.daemons.start_agent(&options)?;
@@ -117,13 +121,17 @@ fn maps(world: &mut World) -> Result<()> {
     };
     check::that(pins > 20, format!("only {pins} maps are pinned"))?;
     check::that(refused >= 2 * pins, format!("{opened} opened, {refused} refused of {pins}"))?;
-    tampered(world, "map-write", "denied")?;
+    tampered(world, "map-open", "denied")?;
     check::refused(&guest::run("cat", &[PLAN])?)
 }
 
 fn pins(world: &mut World) -> Result<()> {
     guarded(world, "deny")?;
-    let tries: [(&str, &[&str]); 5] = [
+    let before = guest::bash("cd /sys/fs/bpf/sekimori && find . | sort", &[])?;
+    let onto = "link=$(echo /sys/fs/bpf/sekimori/*/links/file_open); \
+                map=$(echo /sys/fs/bpf/sekimori/*/lost); mv \"$map\" /sys/fs/bpf/; mv -T $link /sys/fs/bpf/x";
+    let tries: [(&str, &[&str]); 6] = [
+        ("bash", &["-c", onto]),
         ("rm", &["-rf", "/sys/fs/bpf/sekimori"]),
         ("mv", &["/sys/fs/bpf/sekimori", "/sys/fs/bpf/gone"]),
         ("umount", &["/sys/fs/bpf"]),
@@ -134,6 +142,9 @@ fn pins(world: &mut World) -> Result<()> {
         let output = guest::run(program, arguments)?;
         check::that(output.status != 0, format!("{program} {arguments:?} went through"))?;
     }
+    let after = guest::bash("cd /sys/fs/bpf/sekimori && find . | sort", &[])?;
+    check::that(before.text().lines().count() > 100, before.text())?;
+    check::equal("the pins", after.text(), before.text())?;
     for operation in ["unpin", "unmount"] {
         tampered(world, operation, "denied")?;
     }
@@ -171,4 +182,49 @@ fn canary(world: &mut World) -> Result<()> {
         Ok(std::fs::read_to_string(SWITCH)?.trim() == "1")
     })?;
     check::refused(&guest::run("cat", &[PLAN])?)
+}
+
+/// Killed in a way that nothing refuses, it can be started again, and enforcement can be ended.
+fn guard_ends(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let group = "/sys/fs/cgroup/guarded";
+    std::fs::create_dir_all(group)?;
+    guest::write(format!("{group}/cgroup.procs"), world.daemons.agent_pid().to_string())?;
+    guest::write(format!("{group}/cgroup.kill"), "1")?;
+    guest::until("the agent ends", limits::STOP_TIMEOUT, || Ok(!world.daemons.agent_lives()))?;
+    let _ = world.daemons.end_agent(Signal::SIGTERM);
+    check::refused(&guest::run("cat", &[PLAN])?)?;
+    let mut options = world.daemons.ordinary();
+    options.guard = "deny";
+    world.daemons.start_agent(&options)?;
+    check::refused(&guest::run("cat", &[PLAN])?)?;
+    let output = guest::run("rm", &["-r", "/sys/fs/bpf/sekimori"])?;
+    check::that(output.errors().contains("not permitted"), output.errors())
+}
+
+fn link_removed(world: &mut World) -> Result<()> {
+    check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
+    check::ok(&guest::bash("rm /sys/fs/bpf/sekimori/*/links/file_open", &[])?)?;
+    guest::until("the secret can be read", limits::STOP_TIMEOUT, || {
+        Ok(guest::run("cat", &[PLAN])?.status == 0)
+    })?;
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    check::refused(&guest::run("cat", &[PLAN])?)?;
+    world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
+        all.iter().any(|it| records::text(it, "/message").contains("off its hook: Lsm file_open"))
+    })?;
+    Ok(())
+}
+
+fn programs_removed(world: &mut World) -> Result<()> {
+    check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
+    check::ok(&guest::run("rm", &["-r", "/sys/fs/bpf/sekimori"])?)?;
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    check::refused(&guest::run("cat", &[PLAN])?)?;
+    world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
+        all.iter().any(|it| records::text(it, "/message").contains("somebody removed them"))
+    })?;
+    Ok(())
 }

@@ -54,8 +54,8 @@ fn killed(world: &mut World) -> Result<()> {
     still_refused("killed")?;
     let ordinary = world.daemons.ordinary();
     world.daemons.start_agent(&ordinary)?;
-    still_refused("started")?;
     refusals_recorded(world)?;
+    still_refused("started")?;
     world.records.wait("what happened meanwhile", &["--kind", "agent"], |all| {
         all.iter().any(|it| records::text(it, "/message").contains("the policy stayed in force"))
     })?;
@@ -133,7 +133,8 @@ fn upgraded(world: &mut World) -> Result<()> {
         tries=0; leaks=0; while [ ! -e /run/upgrade-stop ]; do tries=$((tries + 1)); \
         if read -r line </srv/secret/plan.txt; then leaks=$((leaks + 1)); fi 2>/dev/null; \
         if [ -n \"$line\" ]; then leaks=$((leaks + 1)); line=; fi; \
-        read -r -t 0.01 -u 3; done; echo \"tries=$tries leaks=$leaks\"";
+        if mkdir /mnt/other/upgraded; then leaks=$((leaks + 1)); rmdir /mnt/other/upgraded; fi \
+        2>/dev/null; read -r -t 0.01 -u 3; done; echo \"tries=$tries leaks=$leaks\"";
     command.args(["-c", script]);
     let mut attempts = guest::Background::start(command, log)?;
     let before = sets()?;
@@ -151,6 +152,7 @@ fn upgraded(world: &mut World) -> Result<()> {
     let said = std::fs::read_to_string(log)?;
     let said = said.lines().last().unwrap_or("");
     check::that(said.ends_with(" leaks=0"), format!("the secret was read: {said}"))?;
+    check::that(!said.starts_with("tries=0 ") && said.len() > 15, format!("it said {said}"))?;
     check::equal("builds before", before.len(), 1)?;
     check::equal("builds after", after.len(), 1)?;
     check::that(before != after, "it is the same build")?;
