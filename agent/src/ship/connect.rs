@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -79,17 +78,14 @@ impl From<Status> for ShipError {
 }
 
 /// Connects.
-pub(super) async fn connect(
-    collector: &Collector,
-) -> Result<IngestServiceClient<Channel>, ShipError> {
+pub(super) async fn connect(collector: &Collector) -> Result<Channel, ShipError> {
     let failed =
         |message: String| ShipError::Connect { address: collector.address.to_string(), message };
     let endpoint = endpoint(collector, &failed)?;
-    let channel = timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
+    timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
         .await
         .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
-        .map_err(|error| failed(causes(&error)))?;
-    Ok(IngestServiceClient::new(channel).max_decoding_message_size(limits::ANSWER_BYTES_MAX))
+        .map_err(|error| failed(causes(&error)))
 }
 
 fn endpoint(

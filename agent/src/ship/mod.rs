@@ -13,6 +13,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::time::Duration;
 
@@ -121,9 +122,9 @@ async fn try_for_ever(
         let began = Instant::now();
         let (error, acknowledged) = match connect::connect(&collector).await {
             Err(error) => (error, false),
-            Ok(client) => {
+            Ok(channel) => {
                 let mut session = Session::new(spool, progress, stop.clone(), &mut caution);
-                let ended = session.run(client).await;
+                let ended = session.run(channel).await;
                 match ended {
                     Ended::Drained => return,
                     Ended::Refused => {

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
-use sekimori_proto::v1::{Event, IngestRequest, IngestResponse};
+use sekimori_proto::v1::{Event, IngestResponse, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,6 +12,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::connect::ShipError;
 use super::status::{Progress, ShipState};
+use super::wire::{self, Request};
 use crate::limits;
 use crate::spool::{Batch, BatchEnd, Reader, SharedSpool, SpoolLoss};
 
@@ -117,10 +117,10 @@ impl<'a> Session<'a> {
     }
 
     /// Delivers until the stream breaks or everything is delivered after the order to stop.
-    pub async fn run(&mut self, mut client: IngestServiceClient<Channel>) -> Ended {
+    pub async fn run(&mut self, channel: Channel) -> Ended {
         let (sender, receiver) = mpsc::channel(limits::BATCHES_IN_FLIGHT_MAX);
         // A collector may answer only after the first batch: do not wait for it before sending.
-        let mut opening = pin!(client.stream(ReceiverStream::new(receiver)));
+        let mut opening = pin!(wire::open(channel, ReceiverStream::new(receiver)));
         let mut answers: Option<Streaming<IngestResponse>> = None;
         let notify = self.spool.flushed();
         loop {
@@ -135,8 +135,8 @@ impl<'a> Session<'a> {
             let room = self.in_flight.len() < self.caution.window;
             tokio::select! {
                 opened = &mut opening, if answers.is_none() => match opened {
-                    Ok(response) => {
-                        answers = Some(response.into_inner());
+                    Ok(stream) => {
+                        answers = Some(stream);
                         self.progress.change(|status| {
                             status.connections += 1;
                             status.state = ShipState::Connected;
@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts batches on the way as long as there is room.
-    fn fill(&mut self, sender: &mpsc::Sender<IngestRequest>) {
+    fn fill(&mut self, sender: &mpsc::Sender<Request>) {
         self.reader.set_events_max(self.caution.events_max);
         while self.in_flight.len() < self.caution.window {
             let Ok(place) = sender.try_reserve() else {
@@ -182,11 +182,21 @@ impl<'a> Session<'a> {
     }
 
     /// Turns a batch into a request and notes it as on the way.
-    fn put(&mut self, batch: &Batch) -> IngestRequest {
+    fn put(&mut self, batch: &Batch) -> Request {
         let (mut events, mut unreadable) = (Vec::with_capacity(batch.entries.len()), Vec::new());
+        // What this very agent encoded needs no second look.
+        let own = batch.boot == self.spool.boot();
+        let (mut kind, mut refusal) = (0, false);
         for entry in &batch.entries {
-            match batch.event(entry) {
-                Ok(event) => events.push(event),
+            let looked_at = !own || (events.is_empty() && entry.kind == Kind::Loss as i32);
+            match looked_at.then(|| batch.event(entry)).transpose() {
+                Ok(event) => {
+                    if events.is_empty() {
+                        kind = entry.kind;
+                        refusal = event.as_ref().is_some_and(is_refusal);
+                    }
+                    events.push(wire::event(batch, entry));
+                }
                 Err(error) => {
                     let sequence = entry.sequence;
                     tracing::error!(sequence, %error, "a spooled event cannot be read");
@@ -204,8 +214,8 @@ impl<'a> Session<'a> {
             end: batch.end,
             events: events.len(),
             unreadable,
-            kind: events.first().map_or(0, |event| event.kind),
-            refusal: events.first().is_some_and(is_refusal),
+            kind,
+            refusal,
             acknowledged: false,
         });
         let in_flight = self.in_flight.len();
@@ -213,7 +223,7 @@ impl<'a> Session<'a> {
             status.sent += events.len() as u64;
             status.in_flight = in_flight;
         });
-        IngestRequest { batch: number, events }
+        Request { batch: number, events }
     }
 
     /// The collector has stored a batch. The spool forgets it once all before it are stored too.
