@@ -10,9 +10,9 @@ pub const FLOOD_TIMEOUT: Duration = Duration::from_secs(400);
 /// How long a record may take to be in the store.
 pub const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The agent's start: the kernel checks its programs.
-pub const START_TIMEOUT: Duration = Duration::from_secs(150);
+pub const START_TIMEOUT: Duration = Duration::from_secs(400);
 /// A daemon's end after SIGTERM.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks at anything.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two questions to the collector.

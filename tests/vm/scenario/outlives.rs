@@ -134,7 +134,7 @@ fn upgraded(world: &mut World) -> Result<()> {
         if read -r line </srv/secret/plan.txt; then leaks=$((leaks + 1)); fi 2>/dev/null; \
         if [ -n \"$line\" ]; then leaks=$((leaks + 1)); line=; fi; \
         if mkdir /mnt/other/upgraded; then leaks=$((leaks + 1)); rmdir /mnt/other/upgraded; fi \
-        2>/dev/null; read -r -t 0.05 -u 3; done; echo \"tries=$tries leaks=$leaks\"";
+        2>/dev/null; read -r -t 0.2 -u 3; done; echo \"tries=$tries leaks=$leaks\"";
     command.args(["-c", script]);
     let mut attempts = guest::Background::start(command, log)?;
     let before = sets()?;
