@@ -3,17 +3,17 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, MapInfo};
-use procfs::process::{MountInfo, Process};
+use aya::maps::{Array, MapInfo};
+use procfs::process::MountInfo;
 use sekimori_abi::table::{Guard, action};
 use serde::Deserialize;
 
 use super::{
     KernelError,
-    load::kernel_device,
+    load::{host_mounts, kernel_device},
     maps::Maps,
     pins::{BPF_FILE_SYSTEM, ROOT, Set},
-    tables::Plain,
+    tables::{self, Plain},
 };
 
 /// What happens to whoever lays hands on the agent, its maps or its pins.
@@ -40,8 +40,8 @@ pub(super) fn begin(maps: &mut Maps, set: &Set, mode: GuardMode) -> Result<(), K
         GuardMode::Alert => action::ALERT,
         GuardMode::Off => return end(maps),
     };
-    let pins = std::fs::metadata(ROOT).map_err(|error| failed(ROOT, &error))?;
-    let mounts = mounts(&Process::new(1))?;
+    let pins = std::fs::metadata(ROOT).map_err(|error| KernelError::from_aya(ROOT, &error))?;
+    let mounts = host_mounts()?;
     let at = mounts.iter().rev().find(|mount| mount.mount_point == Path::new(BPF_FILE_SYSTEM));
     let pins_dev = at.and_then(|mount| kernel_device(&mount.majmin)).ok_or_else(|| {
         KernelError::Other(format!("process 1 has nothing mounted at {BPF_FILE_SYSTEM}"))
@@ -66,19 +66,8 @@ fn write(maps: &mut Maps, guard: Guard) -> Result<(), KernelError> {
 
 /// Replaces what a table of numbers holds.
 fn fill(maps: &mut Maps, name: &str, entries: &[(u32, u32)]) -> Result<(), KernelError> {
-    let mut table = HashMap::<_, u32, u32>::try_from(maps.get(name)?)
-        .map_err(|error| KernelError::from_aya(&format!("map {name}"), &error))?;
-    let old: Vec<u32> = table.keys().filter_map(Result::ok).collect();
-    for key in old.iter().filter(|old| entries.iter().all(|(key, _)| key != *old)) {
-        // Gone already is gone.
-        let _ = table.remove(key);
-    }
-    for (key, value) in entries {
-        table
-            .insert(key, value, 0)
-            .map_err(|error| KernelError::from_aya(&format!("writing {name}"), &error))?;
-    }
-    Ok(())
+    tables::remove::<u32, u32>(maps, name, |old| entries.iter().all(|(key, _)| key != old))?;
+    tables::insert(maps, name, entries.iter().copied())
 }
 
 /// The pins' mount and everything it hangs below, by the kernel's `mnt_id`.
@@ -105,18 +94,4 @@ fn map_ids(set: &Set) -> Result<Vec<(u32, u32)>, KernelError> {
             Ok((info.id(), 1))
         })
         .collect()
-}
-
-fn mounts(process: &procfs::ProcResult<Process>) -> Result<Vec<MountInfo>, KernelError> {
-    let mounts = match process {
-        Ok(process) => process.mountinfo().map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    mounts
-        .map(|mounts| mounts.0)
-        .map_err(|error| KernelError::Other(format!("the mounts cannot be read: {error}")))
-}
-
-fn failed(path: &str, error: &std::io::Error) -> KernelError {
-    KernelError::from_aya(path, error)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya::{Btf, Ebpf, EbpfLoader};
-use procfs::process::Process;
+use procfs::process::{MountInfo, Process};
 use sekimori_abi::limits::SCRATCH_PER_CPU;
 
 use super::{KernelError, OBJECT, offsets::Offsets, pins::Set};
@@ -68,14 +68,18 @@ pub(super) fn variant(program_logs: bool) -> Result<String, KernelError> {
 /// # Errors
 /// When the mounts of the first process cannot be read.
 fn root_device() -> Result<u32, KernelError> {
-    let mounts = Process::new(1).and_then(|first| first.mountinfo());
-    let mounts = mounts.map_err(|error| {
-        KernelError::Other(format!("the mounts of process 1 cannot be read: {error}"))
-    })?;
     // What is mounted last on `/` hides the rest.
-    let root = mounts.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
+    let root = host_mounts()?.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
     root.and_then(|mount| kernel_device(&mount.majmin))
         .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+}
+
+/// The mounts of the first process, in the order in which they were made.
+pub(super) fn host_mounts() -> Result<Vec<MountInfo>, KernelError> {
+    let mounts = Process::new(1).and_then(|first| first.mountinfo());
+    mounts.map(|mounts| mounts.0).map_err(|error| {
+        KernelError::Other(format!("the mounts of process 1 cannot be read: {error}"))
+    })
 }
 
 /// The number of the host's mount namespace.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::programs::{Program, ProgramInfo, links::FdLink};
+use aya::programs::{Program, ProgramInfo};
 use aya_obj::btf::BtfKind;
 use serde::Serialize;
 
@@ -139,6 +139,8 @@ const PLAN: &[Plan] = plan! {
 pub(super) struct Open {
     programs: BTreeMap<&'static str, OwnedFd>,
     links: BTreeMap<&'static str, OwnedFd>,
+    /// What there is to do for while USB memory is plugged in.
+    with_usb: Vec<&'static Plan>,
 }
 
 /// Loads every program, puts it on its hook, and pins both. The order is the plan's; nothing judges
@@ -175,7 +177,7 @@ pub(super) fn install(loaded: &mut Loaded, set: &Set) -> Result<(), KernelError>
 fn install_one(plan: &Plan, loaded: &mut Loaded, set: &Set) -> Result<(), Fault> {
     let program = verify(plan, loaded)?;
     program.pin(set.program(plan.program))?;
-    attach(program)?.pin(set.link(plan.program))?;
+    pinned::pin(attach(program)?.as_fd(), &set.link(plan.program))?;
     Ok(())
 }
 
@@ -188,11 +190,10 @@ pub(super) fn is_whole(set: &Set) -> bool {
 /// put there, or not be kept there.
 pub(super) fn with_usb(set: &Set, open: &mut Open, wanted: bool) -> Vec<String> {
     let mut failed = Vec::new();
-    for plan in PLAN.iter().filter(|plan| plan.with_usb && !set.is_absent(plan.program)) {
+    for plan in open.with_usb.clone() {
         if wanted {
             failed.extend(open.attach(plan, set).err());
-        } else {
-            open.links.remove(plan.program);
+        } else if open.links.remove(plan.program).is_some() {
             set.unlink(plan.program);
         }
     }
@@ -233,7 +234,9 @@ pub(super) fn survey(set: &Set) -> (Open, Vec<Feature>, Vec<String>) {
         open.programs.extend(pinned::open(&set.program(plan.program)).map(|it| (plan.program, it)));
         open.links.extend(pinned::open(&set.link(plan.program)).map(|it| (plan.program, it)));
         let mut attached = true;
-        if !plan.with_usb && !open.links.contains_key(plan.program) {
+        if plan.with_usb {
+            open.with_usb.push(plan);
+        } else if !open.links.contains_key(plan.program) {
             let result = open.attach(plan, set);
             attached = open.links.contains_key(plan.program);
             let how = result.err().unwrap_or_else(|| "put back".to_owned());
@@ -304,25 +307,7 @@ fn verify<'a>(plan: &Plan, loaded: &'a mut Loaded) -> Result<&'a mut Program, Fa
     Ok(program)
 }
 
-/// Puts a program on its hook; it leaves it when the link is dropped and not pinned.
-fn attach(program: &mut Program) -> Result<FdLink, Fault> {
-    Ok(match program {
-        Program::Lsm(lsm) => {
-            let link = lsm.attach()?;
-            lsm.take_link(link)?.into()
-        }
-        Program::FEntry(entry) => {
-            let link = entry.attach()?;
-            entry.take_link(link)?.into()
-        }
-        Program::FExit(exit) => {
-            let link = exit.attach()?;
-            exit.take_link(link)?.into()
-        }
-        Program::BtfTracePoint(point) => {
-            let link = point.attach()?;
-            point.take_link(link)?.into()
-        }
-        _ => return Err("is of no kind that the plan has".into()),
-    })
+/// Puts a program on its hook; it leaves it when the link is closed and not pinned.
+fn attach(program: &Program) -> Result<OwnedFd, Fault> {
+    Ok(pinned::attach(program.fd()?.as_fd())?)
 }

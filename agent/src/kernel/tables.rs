@@ -130,7 +130,7 @@ fn fill<T: Copy + 'static>(
 type Hash<'a, K, V> = HashMap<&'a mut MapData, Plain<K>, Plain<V>>;
 type Trie<'a, K, V> = LpmTrie<&'a mut MapData, Plain<K>, Plain<V>>;
 
-fn insert<K: Copy + 'static, V: Copy + 'static>(
+pub(super) fn insert<K: Copy + 'static, V: Copy + 'static>(
     maps: &mut Maps,
     name: &str,
     entries: impl Iterator<Item = (K, V)>,
@@ -145,7 +145,7 @@ fn insert<K: Copy + 'static, V: Copy + 'static>(
     Ok(())
 }
 
-fn remove<K: Copy + 'static, V: Copy + 'static>(
+pub(super) fn remove<K: Copy + 'static, V: Copy + 'static>(
     maps: &mut Maps,
     name: &str,
     which: impl Fn(&K) -> bool,

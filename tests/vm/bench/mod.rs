@@ -68,7 +68,7 @@ fn measure() -> Result<()> {
     let mut ordinary = daemons.ordinary();
     ordinary.guard = "deny";
     daemons.start_agent(&ordinary)?;
-    run_all("10 rules", &places, Operation::WITHOUT_STICK, Some(&daemons))?;
+    run_all("10 rules", &places, &Operation::without_stick(), Some(&daemons))?;
     plug()?;
     run_all("10 rules, stick", &places, Operation::WITH_STICK, Some(&daemons))?;
     unplug()?;
@@ -76,7 +76,7 @@ fn measure() -> Result<()> {
         daemons.write_policy(&policy(rules))?;
         let setup = format!("{rules} rules");
         reload(&daemons, &setup)?;
-        run_all(&setup, &places, Operation::WITHOUT_STICK, Some(&daemons))?;
+        run_all(&setup, &places, &Operation::without_stick(), Some(&daemons))?;
     }
     daemons.end_agent(Signal::SIGTERM)?;
     daemons.end_collector(Signal::SIGTERM)?;

@@ -45,18 +45,12 @@ impl Operation {
         Self::Stat,
         Self::Pipe,
     ];
-    pub const WITHOUT_STICK: &[Self] = &[
-        Self::Open,
-        Self::OpenLabelled,
-        Self::WritePlain,
-        Self::Exec,
-        Self::Connect,
-        Self::TcpSend,
-        Self::UdpSend,
-        Self::Stat,
-        Self::Pipe,
-    ];
     pub const WITH_STICK: &[Self] = &[Self::Open, Self::WritePlain, Self::WriteStick];
+
+    /// What needs no USB memory.
+    pub fn without_stick() -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|it| *it != Self::WriteStick).collect()
+    }
 
     pub const fn name(self) -> &'static str {
         match self {

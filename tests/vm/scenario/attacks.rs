@@ -202,29 +202,28 @@ fn guard_ends(world: &mut World) -> Result<()> {
     check::that(output.errors().contains("not permitted"), output.errors())
 }
 
+/// The agent starts, enforces, and says this.
+fn starts_with_alert(world: &mut World, text: &str) -> Result<()> {
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    check::refused(&guest::run("cat", &[PLAN])?)?;
+    world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
+        all.iter().any(|it| records::text(it, "/message").contains(text))
+    })?;
+    Ok(())
+}
+
 fn link_removed(world: &mut World) -> Result<()> {
     check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
     check::ok(&guest::bash("rm /sys/fs/bpf/sekimori/*/links/file_open", &[])?)?;
     guest::until("the secret can be read", limits::STOP_TIMEOUT, || {
         Ok(guest::run("cat", &[PLAN])?.status == 0)
     })?;
-    let ordinary = world.daemons.ordinary();
-    world.daemons.start_agent(&ordinary)?;
-    check::refused(&guest::run("cat", &[PLAN])?)?;
-    world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
-        all.iter().any(|it| records::text(it, "/message").contains("off its hook: Lsm file_open"))
-    })?;
-    Ok(())
+    starts_with_alert(world, "off its hook: Lsm file_open")
 }
 
 fn programs_removed(world: &mut World) -> Result<()> {
     check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
     check::ok(&guest::run("rm", &["-r", "/sys/fs/bpf/sekimori"])?)?;
-    let ordinary = world.daemons.ordinary();
-    world.daemons.start_agent(&ordinary)?;
-    check::refused(&guest::run("cat", &[PLAN])?)?;
-    world.records.wait("the alert", &["--kind", "agent", "--verdict", "alerted"], |all| {
-        all.iter().any(|it| records::text(it, "/message").contains("somebody removed them"))
-    })?;
-    Ok(())
+    starts_with_alert(world, "somebody removed them")
 }
