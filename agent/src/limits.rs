@@ -91,6 +91,11 @@ pub const GAP_POLLS: u32 = 5;
 /// Ring records that are decoded, put in order of time and recorded at one go: enough to bring a
 /// launch and what it did into order, little enough that control requests wait milliseconds.
 pub const DRAIN_RECORDS_MAX: usize = 1 << 11;
+/// Time for which telemetry gathers on its ring before it is read. The ring holds many times what a
+/// machine that is busy with nothing but recorded opens writes in it.
+pub const GATHER: Duration = Duration::from_millis(20);
+/// After a turn that found so many records, the next one follows at once.
+pub const GATHER_RECORDS_MAX: usize = 1 << 9;
 /// Longest wait for ring records before the spool is looked after.
 pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two looks at the counters and the clock.

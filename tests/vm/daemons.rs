@@ -224,10 +224,10 @@ impl Daemons {
         self.agent.as_ref().map_or(0, Child::id)
     }
 
-    /// The collector's process id.
+    /// The collector's process id, while it runs.
     #[must_use]
-    pub fn collector_pid(&self) -> u32 {
-        self.collector.as_ref().map_or(0, Child::id)
+    pub fn collector_pid(&self) -> Option<u32> {
+        self.collector.as_ref().map(Child::id)
     }
 
     /// Ends the agent with this signal. Answers its exit code, or 128 and the signal.

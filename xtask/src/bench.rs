@@ -17,6 +17,9 @@ const BASE: &str = "nothing";
 /// Setups in the order of the table's columns.
 const SETUPS: [&str; 4] = ["10 rules", "1000 rules", "10000 rules", "10 rules, stick"];
 
+/// The agent's work without delivery.
+const TO_THE_SPOOL: &str = "10 rules, to the spool";
+
 /// Which measurements to take.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
@@ -96,8 +99,8 @@ fn table(measured: &[Measured]) -> String {
     }
     let mut text = format!("| instructions | {BASE} |");
     SETUPS.iter().for_each(|setup| text.push_str(&format!(" {setup} |")));
-    text.push_str(" agent | collector |\n|---|---:|");
-    text.push_str(&"---:|".repeat(SETUPS.len() + 2));
+    text.push_str(" agent to the spool | agent | collector |\n|---|---:|");
+    text.push_str(&"---:|".repeat(SETUPS.len() + 3));
     text.push('\n');
     for operation in operations {
         let Some(base) = by_name.get(&(operation, BASE)) else { continue };
@@ -110,7 +113,10 @@ fn table(measured: &[Measured]) -> String {
         }
         let first = SETUPS.iter().find_map(|setup| by_name.get(&(operation, *setup)));
         let (agent, collector) = first.map_or((0.0, 0.0), |one| (one.agent, one.collector));
-        text.push_str(&format!(" {} | {} |\n", signed(agent), signed(collector)));
+        let to_the_spool = by_name
+            .get(&(operation, TO_THE_SPOOL))
+            .map_or_else(String::new, |one| signed(one.agent));
+        text.push_str(&format!(" {to_the_spool} | {} | {} |\n", signed(agent), signed(collector)));
     }
     text
 }
@@ -156,6 +162,6 @@ mod tests {
             collector: 0.0,
         };
         let text = table(&[one("nothing", 3000.0, 0.0), one("10 rules", 3120.0, 50.0)]);
-        assert!(text.ends_with("| stat | 3,000 | +120 |  |  |  | +50 | +0 |\n"), "{text}");
+        assert!(text.ends_with("| stat | 3,000 | +120 |  |  |  |  | +50 | +0 |\n"), "{text}");
     }
 }

@@ -73,6 +73,8 @@ pub struct Known {
     pub uid: u32,
     /// What it runs.
     pub image: Arc<Image>,
+    /// What records say of it again and again, encoded, from its first record until its next exec.
+    pub described: Option<Arc<[u8]>>,
 }
 
 struct Entry {
@@ -151,6 +153,7 @@ impl ProcessTable {
             }
             kind::EXIT => {
                 if let Some(stored) = self.stored_key(key) {
+                    self.describe(key, None);
                     self.exited.push_back(stored);
                 }
                 while self.exited.len() > EXITED_KEPT_MAX {
@@ -182,6 +185,15 @@ impl ProcessTable {
             entry.known.start_utc_ns = clock.utc_ns(key.start_ns);
         }
         Some(&entry.known)
+    }
+
+    /// Keeps what records say of a process until it runs something else.
+    pub fn describe(&mut self, key: ProcessKey, described: Option<Arc<[u8]>>) {
+        if let Some(stored) = self.stored_key(key)
+            && let Some(entry) = self.entries.get_mut(&stored)
+        {
+            entry.known.described = described;
+        }
     }
 
     /// The parents of `key`, nearest first, at most [`ANCESTORS_MAX`]; ends where the table does.
@@ -230,7 +242,14 @@ impl ProcessTable {
             Arc::new(Image { comm: zero_ended(&child.comm), ..Image::default() })
         });
         let start_utc_ns = clock.utc_ns(key.start_ns);
-        let known = Known { key, parent: Some(parent), start_utc_ns, uid: child.uid, image };
+        let known = Known {
+            key,
+            parent: Some(parent),
+            start_utc_ns,
+            uid: child.uid,
+            image,
+            described: None,
+        };
         self.insert(key, Entry { known, rounded: false });
     }
 
@@ -242,11 +261,12 @@ impl ProcessTable {
             entry.known.key = key;
             entry.known.uid = process.uid;
             entry.known.image = image;
+            entry.known.described = None;
             return;
         }
         let parent = Some(ProcessKey::parent_of(process));
         let start_utc_ns = clock.utc_ns(key.start_ns);
-        let known = Known { key, parent, start_utc_ns, uid: process.uid, image };
+        let known = Known { key, parent, start_utc_ns, uid: process.uid, image, described: None };
         self.insert(key, Entry { known, rounded: false });
     }
 
@@ -254,7 +274,7 @@ impl ProcessTable {
         let key = rounded_key(&found);
         let start_utc_ns = clock.utc_ns(key.start_ns);
         let image = Arc::new(found.image);
-        let known = Known { key, parent, start_utc_ns, uid: found.uid, image };
+        let known = Known { key, parent, start_utc_ns, uid: found.uid, image, described: None };
         self.insert(key, Entry { known, rounded: true });
     }
 

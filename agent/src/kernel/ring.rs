@@ -4,8 +4,10 @@ use std::{os::fd::AsRawFd, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{KernelError, pins::Set};
+use crate::limits::{GATHER, GATHER_RECORDS_MAX};
 
 /// Records read from the telemetry ring before denials are looked at again.
 const PORTION: usize = 256;
@@ -13,6 +15,8 @@ const PORTION: usize = 256;
 pub(super) struct Rings {
     telemetry: AsyncFd<Ring>,
     denials: AsyncFd<Ring>,
+    /// Before that, telemetry is left to gather.
+    gathered: Instant,
 }
 
 struct Ring(RingBuf<MapData>);
@@ -26,18 +30,27 @@ impl AsRawFd for Ring {
 impl Rings {
     /// Opens the rings where the last reader left them. Must be called in a tokio runtime.
     pub(super) fn open(set: &Set) -> Result<Self, KernelError> {
-        Ok(Self { telemetry: open(set, "TELEMETRY")?, denials: open(set, "DENIALS")? })
+        Ok(Self {
+            telemetry: open(set, "TELEMETRY")?,
+            denials: open(set, "DENIALS")?,
+            gathered: Instant::now(),
+        })
     }
 
-    /// Waits until a ring has something or `patience` is over.
+    /// Waits until a ring has something or `patience` is over. A denial is read at once; telemetry
+    /// gathers for a moment, since each turn has a price of its own.
     pub(super) async fn ready(&self, patience: Duration) -> Result<(), KernelError> {
+        let telemetry = async {
+            sleep_until(self.gathered).await;
+            self.telemetry.readable().await
+        };
         let either = async {
             tokio::select! {
                 guard = self.denials.readable() => guard.map(|mut guard| guard.clear_ready()),
-                guard = self.telemetry.readable() => guard.map(|mut guard| guard.clear_ready()),
+                guard = telemetry => guard.map(|mut guard| guard.clear_ready()),
             }
         };
-        match tokio::time::timeout(patience, either).await {
+        match timeout(patience, either).await {
             Ok(Err(error)) => Err(KernelError::Other(format!("waiting for the rings: {error}"))),
             Ok(Ok(())) | Err(_) => Ok(()),
         }
@@ -54,6 +67,9 @@ impl Rings {
             if denials + telemetry == 0 {
                 break;
             }
+        }
+        if (1..GATHER_RECORDS_MAX).contains(&total) {
+            self.gathered = Instant::now() + GATHER;
         }
         total
     }

@@ -6,7 +6,7 @@ use sekimori_abi::event::{flag, kind, operation, verdict};
 use sekimori_proto::v1::{Event, File, Kind, Operation, Verdict};
 
 use super::parts::{destination, device, process};
-use super::{RuleBook, lane};
+use super::{Recorded, RuleBook, lane};
 use crate::decode::{CUT, Raw};
 use crate::enrich::{Enricher, Mounts, zero_ended};
 
@@ -15,7 +15,7 @@ const EPERM: i32 = 1;
 
 /// Turns a record into the event that is stored, and learns from it who runs. `None` for records
 /// that only feed the process table, and for what neither a rule nor the configuration asks for.
-pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Event> {
+pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Recorded> {
     let from = &raw.event;
     let paths = Paths::of(raw, enricher);
     if from.kind != kind::EXIT {
@@ -28,7 +28,7 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
         return None;
     }
     let verdict = verdict_of(from.verdict);
-    let (process, arguments_truncated) = process(raw, enricher);
+    let (process, described, arguments_truncated) = process(raw, enricher);
     let cut = flag::PATH_TRUNCATED | flag::SECOND_PATH_TRUNCATED;
     let ended = (from.kind == kind::EXIT).then(|| wait_status(i32::from(from.exit_code)));
     let event = Event {
@@ -55,7 +55,7 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Eve
     if from.kind == kind::EXIT {
         enricher.processes.learn(raw, b"", b"", &enricher.clock);
     }
-    Some(event)
+    Some(Recorded { event, described })
 }
 
 fn wanted(raw: &Raw, paths: &Paths, rules: &RuleBook) -> bool {

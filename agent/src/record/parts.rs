@@ -1,27 +1,29 @@
 //! The parts of an event: who, on what device, to where.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
+use prost::Message as _;
 use sekimori_abi::event::{self as abi, device_class, family};
 use sekimori_proto::v1::{Destination, Device, Process};
 
 use crate::decode::Raw;
 use crate::enrich::{Enricher, Known, ProcessKey, terminal, zero_ended};
 
-/// Who acted, with the parents; and whether some argument is missing. A refused launch changes
-/// nothing of the process: it is still who tried.
-pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, bool) {
+/// Who acted: what can differ from record to record; the rest, encoded; and whether some argument is
+/// missing. A refused launch changes nothing of the process: it is still who tried.
+pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, Arc<[u8]>, bool) {
     let from = &raw.event.process;
     let key = ProcessKey::of(from);
     let known = enricher.processes.find(key, &enricher.clock).cloned();
     let truncated = known.as_ref().is_some_and(|known| known.image.arguments_truncated);
+    let described = match known.as_ref().and_then(|known| known.described.clone()) {
+        Some(described) => described,
+        None => describe(from, known.as_ref(), enricher),
+    };
     let login_uid = (from.login_uid != u32::MAX).then_some(from.login_uid);
     let process = Process {
         pid: from.tgid,
-        start_ns: start_ns(enricher, known.as_ref(), key),
-        exe: known.as_ref().map(|known| known.image.exe.clone()).unwrap_or_default(),
-        argv: known.as_ref().map(|known| known.image.argv.clone()).unwrap_or_default(),
-        cwd: known.as_ref().map(|known| known.image.cwd.clone()).unwrap_or_default(),
         uid: from.uid,
         user: enricher.users.name(from.uid),
         gid: from.gid,
@@ -31,24 +33,52 @@ pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, bool) {
         tty: terminal(&from.tty),
         comm: zero_ended(&from.comm),
         cgroup_id: from.cgroup_id,
-        parent: parents(from, enricher).map(Box::new),
         tid: from.tid,
         exe_inode: from.exe_inode,
+        ..Process::default()
     };
-    (process, truncated)
+    (process, described, truncated)
 }
 
-/// The line of parents. One who is not known any more is still named by number and start.
-fn parents(from: &abi::Process, enricher: &mut Enricher) -> Option<Process> {
+/// What stays the same until the next exec: program, arguments, start, parents. Kept with the
+/// process, unless a parent may yet become known.
+fn describe(from: &abi::Process, known: Option<&Known>, enricher: &mut Enricher) -> Arc<[u8]> {
+    let key = ProcessKey::of(from);
+    let (parent, found) = parents(from, enricher);
+    let mut process = match known {
+        Some(known) => of_image(known),
+        None => Process { start_ns: enricher.clock.utc_ns(key.start_ns), ..Process::default() },
+    };
+    process.parent = parent.map(Box::new);
+    let described: Arc<[u8]> = process.encode_to_vec().into();
+    if found {
+        enricher.processes.describe(key, Some(Arc::clone(&described)));
+    }
+    described
+}
+
+fn of_image(known: &Known) -> Process {
+    Process {
+        start_ns: known.start_utc_ns,
+        exe: known.image.exe.clone(),
+        argv: known.image.argv.clone(),
+        cwd: known.image.cwd.clone(),
+        ..Process::default()
+    }
+}
+
+/// The line of parents, and whether the nearest is known. One who is not known any more is still
+/// named by number and start.
+fn parents(from: &abi::Process, enricher: &mut Enricher) -> (Option<Process>, bool) {
     let mut chain = enricher.processes.ancestors(ProcessKey::of(from));
     if chain.is_empty() {
         let key = ProcessKey::parent_of(from);
         if key.tgid == 0 {
-            return None;
+            return (None, true);
         }
         let Some(known) = enricher.processes.find(key, &enricher.clock).cloned() else {
             let start_ns = enricher.clock.utc_ns(key.start_ns);
-            return Some(Process { pid: key.tgid, start_ns, ..Process::default() });
+            return (Some(Process { pid: key.tgid, start_ns, ..Process::default() }), false);
         };
         let key = known.key;
         chain.push(known);
@@ -62,21 +92,16 @@ fn parents(from: &abi::Process, enricher: &mut Enricher) -> Option<Process> {
         let argv = if nearness + 1 == last { known.image.argv.clone() } else { Vec::new() };
         parent = Some(Process {
             pid: known.key.tgid,
-            start_ns: known.start_utc_ns,
-            exe: known.image.exe.clone(),
             argv,
+            cwd: Vec::new(),
             uid: known.uid,
             user: enricher.users.name(known.uid),
             comm: known.image.comm.clone(),
             parent: parent.map(Box::new),
-            ..Process::default()
+            ..of_image(&known)
         });
     }
-    parent
-}
-
-fn start_ns(enricher: &Enricher, known: Option<&Known>, key: ProcessKey) -> i64 {
-    known.map_or_else(|| enricher.clock.utc_ns(key.start_ns), |known| known.start_utc_ns)
+    (parent, true)
 }
 
 /// The device below a file.

@@ -1,6 +1,7 @@
 //! Whole events from ring records, without a kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use prost::Message as _;
 use rstest::rstest;
 use sekimori_abi::event::{self as abi, counter, device_class, flag, kind, operation, verdict};
 use sekimori_proto::v1::{Event, Kind, Operation, Verdict};
@@ -75,7 +76,8 @@ fn on_stick(mut event: abi::Event) -> abi::Event {
 
 fn record(event: abi::Event, texts: [&[u8]; 3], enricher: &mut Enricher) -> Option<Event> {
     let raw = decode(&sample::record(event, texts)).unwrap();
-    super::event(&raw, enricher, &rules())
+    let recorded = super::event(&raw, enricher, &rules())?;
+    Some(Event::decode(recorded.encode().as_slice()).unwrap())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
 use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX};
 use crate::record::{LANE_ALERT, Losses, Lost, RuleBook, agent_event, event};
-use crate::spool::{Lane, SharedSpool};
+use crate::spool::{Lane, SharedSpool, SpoolError};
 use crate::tell::{Tell, Told};
 
 /// Everything behind the rings.
@@ -91,13 +91,15 @@ impl Pipeline {
     }
 
     fn record(&mut self, raw: &Raw) {
-        let Some(event) = event(raw, &mut self.enricher, &self.rules) else {
+        let Some(recorded) = event(raw, &mut self.enricher, &self.rules) else {
             return;
         };
-        self.keep(&event);
+        let event = &recorded.event;
+        let kept = self.spool.append_encoded(lane_of(event), event.kind, recorded.encode());
+        noted(kept);
         let fact = self.rules.fact(raw.event.generation, raw.event.rule);
         if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
-            self.tell.refused(&event, text, Instant::now());
+            self.tell.refused(event, text, Instant::now());
         }
     }
 
@@ -179,16 +181,23 @@ impl Pipeline {
     }
 
     fn keep(&self, event: &Event) {
-        let lane = if event.lane == LANE_ALERT { Lane::Alerts } else { Lane::Telemetry };
-        // The spool counts what it could not keep and records it as a loss.
-        if let Err(error) = self.spool.append(lane, event) {
-            tracing::error!(%error, "an event was not kept");
-        }
+        noted(self.spool.append(lane_of(event), event));
     }
 
     fn flush(&self) {
         if let Err(error) = self.spool.flush(self.enricher.clock.now_ns()) {
             tracing::error!(%error, "the spool could not be written");
         }
+    }
+}
+
+const fn lane_of(event: &Event) -> Lane {
+    if event.lane == LANE_ALERT { Lane::Alerts } else { Lane::Telemetry }
+}
+
+/// The spool counts what it could not keep and records it as a loss.
+fn noted(kept: Result<u64, SpoolError>) {
+    if let Err(error) = kept {
+        tracing::error!(%error, "an event was not kept");
     }
 }

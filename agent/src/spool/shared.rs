@@ -57,6 +57,19 @@ impl SharedSpool {
         self.with(|spool| spool.append(lane, event)).unwrap_or(Ok(0))
     }
 
+    /// As [`Spool::append_encoded`], and like [`SharedSpool::append`] once it is closed.
+    ///
+    /// # Errors
+    /// As [`Spool::append`].
+    pub fn append_encoded(
+        &self,
+        lane: Lane,
+        kind: i32,
+        payload: Vec<u8>,
+    ) -> Result<u64, SpoolError> {
+        self.with(|spool| spool.append_encoded(lane, kind, payload)).unwrap_or(Ok(0))
+    }
+
     /// Appends Loss events for what was lost ([`Spool::record_losses`]), flushes, and wakes the
     /// shipper. `time_ns` is now, UTC ns since 1970.
     ///

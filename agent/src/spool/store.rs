@@ -130,19 +130,41 @@ impl Spool {
     /// The event is too large, or the buffer was full and could not be written. What is lost is
     /// counted and waits for [`Spool::record_losses`]; the caller goes on.
     pub fn append(&mut self, lane: Lane, event: &Event) -> Result<u64, SpoolError> {
-        let bytes = event.encoded_len();
+        self.append_payload(lane, event.kind, event.encode_to_vec(), event.loss.clone())
+    }
+
+    /// As [`Spool::append`], for an event that is encoded already and is no Loss event.
+    ///
+    /// # Errors
+    /// As [`Spool::append`].
+    pub fn append_encoded(
+        &mut self,
+        lane: Lane,
+        kind: i32,
+        payload: Vec<u8>,
+    ) -> Result<u64, SpoolError> {
+        self.append_payload(lane, kind, payload, None)
+    }
+
+    fn append_payload(
+        &mut self,
+        lane: Lane,
+        kind: i32,
+        payload: Vec<u8>,
+        loss: Option<Loss>,
+    ) -> Result<u64, SpoolError> {
+        let bytes = payload.len();
         let limit = limits::EVENT_BYTES_MAX;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         if bytes > limit {
             self.dropped += 1;
-            self.ledger.add_spool(event.kind, 1, format!("event larger than {limit} bytes"));
+            self.ledger.add_spool(kind, 1, format!("event larger than {limit} bytes"));
             return Err(SpoolError::TooLarge { bytes, limit });
         }
-        let (kind, payload) = (event.kind, event.encode_to_vec());
         let state = self.lane_mut(lane);
         state.pending_bytes += bytes + ENTRY_HEAD_BYTES;
-        state.pending.push_back(Pending { sequence, kind, payload, loss: event.loss.clone() });
+        state.pending.push_back(Pending { sequence, kind, payload, loss });
         if state.pending_bytes >= limits::SPOOL_BUFFER_BYTES_MAX {
             self.flush_lane(lane)?;
         }

@@ -33,9 +33,11 @@ pub struct Clocks {
 impl Clocks {
     /// Of these daemons, or of none.
     pub fn of(daemons: Option<&Daemons>) -> Result<Self> {
-        let pids = daemons.map_or_else(Vec::new, |it| vec![it.agent_pid(), it.collector_pid()]);
-        let clocks: Vec<ClockId> = pids
+        let agent = daemons.map(Daemons::agent_pid);
+        let collector = daemons.and_then(Daemons::collector_pid);
+        let clocks: Vec<ClockId> = [agent, collector]
             .into_iter()
+            .flatten()
             .map(|pid| Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?))
             .collect::<Result<_>>()?;
         let mut idle = Vec::new();

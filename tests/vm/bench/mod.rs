@@ -72,6 +72,9 @@ fn measure() -> Result<()> {
     plug()?;
     run_all("10 rules, stick", &places, Operation::WITH_STICK, Some(&daemons))?;
     unplug()?;
+    daemons.end_collector(Signal::SIGTERM)?;
+    run_all("10 rules, to the spool", &places, Operation::RECORDED, Some(&daemons))?;
+    daemons.start_collector()?;
     for rules in [1_000, 10_000] {
         daemons.write_policy(&policy(rules))?;
         let setup = format!("{rules} rules");

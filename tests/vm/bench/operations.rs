@@ -45,6 +45,8 @@ impl Operation {
         Self::Stat,
         Self::Pipe,
     ];
+    /// What the agent has work with.
+    pub const RECORDED: &[Self] = &[Self::OpenLabelled, Self::Exec, Self::Connect];
     pub const WITH_STICK: &[Self] = &[Self::Open, Self::WritePlain, Self::WriteStick];
 
     /// What needs no USB memory.

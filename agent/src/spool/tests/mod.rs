@@ -15,6 +15,7 @@ mod model;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prost::Message as _;
 use sekimori_proto::v1::{Event, Kind};
@@ -26,7 +27,14 @@ const SMALL: SpoolConfig =
     SpoolConfig { telemetry_bytes_max: 8192, alert_bytes_max: 8192, segment_bytes_max: 1024 };
 
 fn open(directory: &Path, config: SpoolConfig) -> (Spool, RecoveryReport) {
-    Spool::open(directory, config).unwrap()
+    // A child of another test holds this process's locks for a moment, until its exec.
+    for _ in 0..1000 {
+        match Spool::open(directory, config) {
+            Err(SpoolError::Locked { .. }) => std::thread::sleep(Duration::from_millis(5)),
+            result => return result.unwrap(),
+        }
+    }
+    panic!("the spool stays locked");
 }
 
 /// An event of a kind whose message makes it `size` bytes or so longer.
