@@ -1,22 +1,60 @@
 //! What a file system stands on, found in the kernel at first sight: no race with user space.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel_str};
-use core::mem::zeroed;
 use sekimori_abi::{
     event::{Device, device_class},
-    limits::SERIAL_BYTES_MAX,
+    limits::{LOWER_DEVICES_MAX, SERIAL_BYTES_MAX},
+    table::NODE_IS_CHARACTER,
 };
 
 use crate::{
-    maps::DEVICES,
+    emit::Buffer,
+    maps::{DEVICES, NODES, SCRATCH, Scratch},
     offset::*,
-    read::{pointer, probed, probed_at},
+    path::{S_IFMT, put, take},
+    read::{pointer, probed, probed_at, typed},
 };
 
 /// Steps from a disk to its USB device: target, host, interface, hubs.
 const DEVICE_DEPTH_MAX: u32 = 16;
 /// `idVendor` within `struct usb_device_descriptor` (USB 2.0, table 9-8); `idProduct` follows.
 const ID_VENDOR_AT: usize = 8;
+
+/// `DEVICE_REMOVABLE` (include/linux/device.h): behind a port that leads out of the case.
+const REMOVABLE: u32 = 3;
+/// `S_IFBLK` and `S_IFCHR` (include/uapi/linux/stat.h).
+const S_IFBLK: u16 = 0o060_000;
+const S_IFCHR: u16 = 0o020_000;
+
+/// The device that an open file writes to: below its file system, or the one that it is the node of.
+///
+/// # Safety
+/// `inode` must be a typed pointer.
+#[inline(always)]
+pub unsafe fn of_opened(inode: *const u8) -> Option<*const Device> {
+    // SAFETY: typed loads.
+    unsafe {
+        let mode: u16 = typed(inode, &INODE_MODE);
+        let number: u32 = typed(inode, &INODE_RDEV);
+        match mode & S_IFMT {
+            S_IFBLK => NODES.get_ptr(number as u64),
+            S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
+            _ => below(pointer(inode, &INODE_SB)),
+        }
+    }
+}
+
+/// As [`of_opened`], of a file at any address.
+#[inline(always)]
+pub fn of_file(file: *const u8) -> Option<*const Device> {
+    let inode = pointer(file, &FILE_INODE);
+    let number: u32 = probed(inode, &INODE_RDEV);
+    match probed::<u16>(inode, &INODE_MODE) & S_IFMT {
+        S_IFBLK => NODES.get_ptr(number as u64),
+        S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
+        _ => below(pointer(inode, &INODE_SB)),
+    }
+}
 
 /// The device below a superblock, remembered by `s_dev`. `None` when there is no block
 /// device.
@@ -29,54 +67,126 @@ pub fn below(sb: *const u8) -> Option<*const Device> {
     if let Some(known) = DEVICES.get_ptr(dev) {
         return Some(known);
     }
-    look_at_device(sb as u64);
+    let buffer = Buffer::acquire()?;
+    look_at_device(buffer.index(), buffer.number_of(sb));
+    buffer.release();
     DEVICES.get_ptr(dev)
 }
 
 /// Looks at the device below a superblock afresh: its number may have belonged to another one before.
+/// A device that stands on others (dm-crypt, LVM, RAID) is what any of them is.
 ///
-/// A function of its own, with numbers for arguments: the verifier looks at it once per program.
+/// Functions of their own, with numbers for arguments: the verifier looks at each once per program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_at_device(sb: u64) -> u32 {
+pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
     let sb = sb as *const u8;
-    // SAFETY: plain data.
-    let mut device: Device = unsafe { zeroed() };
-    device.dev = probed(sb, &SB_DEV);
-    let bdev = pointer(sb, &SB_BDEV);
-    if !bdev.is_null() {
-        device.class = device_class::FIXED;
-        find_usb(bdev, &mut device);
+    // SAFETY: the buffer is the caller's; a device is a whole number of 8-byte words.
+    unsafe {
+        let device = &raw mut (*scratch).device;
+        for word in 0..size_of::<Device>() / 8 {
+            device.cast::<u64>().add(word).write_volatile(0);
+        }
+        (*device).dev = probed(sb, &SB_DEV);
+        let bdev = pointer(sb, &SB_BDEV);
+        put(&raw mut (*scratch).lower_count, 0);
+        if !bdev.is_null() {
+            (*device).class = device_class::FIXED;
+            look_at_disk(buffer, bdev as u64);
+        }
+        for at in 0..LOWER_DEVICES_MAX {
+            look_at_lower(buffer, at);
+        }
+        let dev = (*device).dev;
+        let _ = DEVICES.insert(dev, &*device, 0);
+        dev
     }
-    let dev = device.dev;
-    let _ = DEVICES.insert(dev, device, 0);
-    dev
 }
 
-/// From `gendisk.part0.bd_device` up the device tree until a `struct usb_device`.
+/// One of the devices that were found below, by its place in the tree of the links in `slaves/`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_at_lower(buffer: u32, at: usize) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
+    if at >= LOWER_DEVICES_MAX {
+        return 0;
+    }
+    // SAFETY: the buffer is the caller's; `at` is checked.
+    unsafe {
+        if at as u64 >= take(&raw const (*scratch).lower_count) || (*scratch).device.is_removable()
+        {
+            return 0;
+        }
+        let link = take((&raw const (*scratch).lower).cast::<u64>().add(at)) as *const u8;
+        wait_for(scratch, pointer(link, &RB_LEFT));
+        wait_for(scratch, pointer(link, &RB_RIGHT));
+        let node = link.wrapping_sub(NODE_RB.get());
+        let target = pointer(node.wrapping_add(NODE_LINK.get()), &LINK_TARGET);
+        let device = pointer(target, &NODE_OBJECT).wrapping_sub(DEVICE_KOBJECT.get());
+        look_at_disk(buffer, device.wrapping_sub(BDEV_DEVICE.get()) as u64);
+    }
+    0
+}
+
+/// The disk of a block device, and what that stands on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_at_disk(buffer: u32, bdev: u64) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
+        return 0;
+    };
+    let disk = pointer(bdev as *const u8, &BDEV_DISK);
+    // SAFETY: the buffer is the caller's.
+    unsafe {
+        find_bus(disk, &mut (*scratch).device);
+        if DISK_SLAVES.exists() {
+            let slaves = pointer(pointer(disk, &DISK_SLAVES), &KOBJECT_NODE);
+            wait_for(scratch, pointer(slaves.wrapping_add(NODE_DIR.get()), &DIR_CHILDREN));
+        }
+    }
+    0
+}
+
+/// Notes a place in a tree of links to be looked at.
 #[inline(always)]
-fn find_usb(bdev: *const u8, device: &mut Device) {
-    let part0 = pointer(pointer(bdev, &BDEV_DISK), &DISK_PART0);
-    let mut node = part0.wrapping_add(BDEV_DEVICE.get());
+unsafe fn wait_for(scratch: *mut Scratch, link: *const u8) {
+    // SAFETY: the buffer is the caller's; the place is checked.
+    unsafe {
+        let count = take(&raw const (*scratch).lower_count);
+        if !link.is_null() && count < LOWER_DEVICES_MAX as u64 {
+            put((&raw mut (*scratch).lower).cast::<u64>().add(count as usize), link as u64);
+            put(&raw mut (*scratch).lower_count, count + 1);
+        }
+    }
+}
+
+/// From `gendisk.part0.bd_device` up the device tree until a bus that leads out of the machine.
+#[inline(always)]
+fn find_bus(disk: *const u8, device: &mut Device) {
+    let mut node = pointer(disk, &DISK_PART0).wrapping_add(BDEV_DEVICE.get());
     for _ in 0..DEVICE_DEPTH_MAX {
         if node.is_null() {
             return;
         }
-        if is_usb_device(node) {
-            let usb = node.wrapping_sub(USB_DEVICE.get());
-            let ids = usb.wrapping_add(USB_DESCRIPTOR.get() + ID_VENDOR_AT);
-            device.class = device_class::USB;
-            device.vendor = probed_at(ids);
-            device.product = probed_at(ids.wrapping_add(2));
-            let serial = pointer(usb, &USB_SERIAL);
-            // SAFETY: the buffer is SERIAL_BYTES_MAX bytes; a null address reads as nothing.
-            unsafe {
-                bpf_probe_read_kernel_str(
-                    device.serial.as_mut_ptr().cast(),
-                    SERIAL_BYTES_MAX as u32,
-                    serial.cast(),
-                );
-            }
+        if names(pointer(node, &DEVICE_TYPE), &DEVICE_TYPE_NAME, b"usb_device\0") {
+            describe_usb(node.wrapping_sub(USB_DEVICE.get()), device);
+            return;
+        }
+        let bus = pointer(node, &DEVICE_BUS);
+        if names(bus, &BUS_NAME, b"mmc\0") && !is_soldered(node) {
+            device.class = device_class::SD;
+            return;
+        }
+        if DEVICE_REMOVABLE.exists()
+            && probed::<u32>(node, &DEVICE_REMOVABLE) == REMOVABLE
+            && names(bus, &BUS_NAME, b"pci\0")
+        {
+            device.class = device_class::THUNDERBOLT;
             return;
         }
         node = pointer(node, &DEVICE_PARENT);
@@ -84,14 +194,43 @@ fn find_usb(bdev: *const u8, device: &mut Device) {
 }
 
 #[inline(always)]
-fn is_usb_device(node: *const u8) -> bool {
-    let kind = pointer(node, &DEVICE_TYPE);
-    if kind.is_null() {
+fn describe_usb(usb: *const u8, device: &mut Device) {
+    let ids = usb.wrapping_add(USB_DESCRIPTOR.get() + ID_VENDOR_AT);
+    device.class = device_class::USB;
+    device.vendor = probed_at(ids);
+    device.product = probed_at(ids.wrapping_add(2));
+    let serial = pointer(usb, &USB_SERIAL);
+    // SAFETY: the buffer is SERIAL_BYTES_MAX bytes; a null address reads as nothing.
+    unsafe {
+        bpf_probe_read_kernel_str(
+            device.serial.as_mut_ptr().cast(),
+            SERIAL_BYTES_MAX as u32,
+            serial.cast(),
+        );
+    }
+}
+
+/// Whether the name at `field` of an object begins with these bytes.
+#[inline(always)]
+fn names<const N: usize>(object: *const u8, field: &'static Constant, wanted: &[u8; N]) -> bool {
+    if object.is_null() {
         return false;
     }
     let mut name = [0u8; 16];
-    let address = pointer(kind, &DEVICE_TYPE_NAME);
     // SAFETY: the helper checks the address.
-    let read = unsafe { bpf_probe_read_kernel_str_bytes(address, &mut name) };
-    read.is_ok() && &name[..11] == b"usb_device\0"
+    let read = unsafe { bpf_probe_read_kernel_str_bytes(pointer(object, field), &mut name) };
+    read.is_ok() && name[..N] == wanted[..]
+}
+
+/// Whether a device on the `mmc` bus is eMMC, memory that is part of the machine. The host gives it
+/// address 1 (drivers/mmc/core/mmc.c, `mmc_init_card`), a card chooses its own; both end the name:
+/// `mmc0:0001`, `mmc1:aaaa`.
+#[inline(always)]
+fn is_soldered(card: *const u8) -> bool {
+    let mut name = [0u8; 16];
+    let address = pointer(card.wrapping_add(DEVICE_KOBJECT.get()), &KOBJECT_NAME);
+    // SAFETY: the helper checks the address.
+    unsafe {
+        bpf_probe_read_kernel_str_bytes(address, &mut name).is_ok_and(|it| it.ends_with(b":0001"))
+    }
 }

@@ -2,11 +2,11 @@
 
 use aya_ebpf::{helpers::bpf_get_current_task_btf, maps::lpm_trie::Key};
 use sekimori_abi::{
-    event::{Device, counter, device_class},
+    event::{Device, counter},
     limits::{CANDIDATES_MAX, RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
     table::{
-        BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, Head, NETWORK_SLOT_BITS, NetworkKey, PortKey,
-        SET_NONE, SET_UNKNOWN, UserKey, action,
+        BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, DEVICE_CLASS, Head, NETWORK_SLOT_BITS,
+        NetworkKey, PortKey, SET_NONE, SET_UNKNOWN, UserKey, action,
     },
 };
 use sekimori_decide::{Facts, Outcome, outcome, score};
@@ -171,10 +171,11 @@ impl Policy {
         }
     }
 
-    /// Device groups of a device: all combinations of its own values and "any", joined.
+    /// Device groups of a device: all combinations of its own values and "any", and those of its
+    /// class, joined.
     #[inline(always)]
     pub fn device_groups(&self, device: &Device) -> u64 {
-        if device.class != device_class::USB {
+        if !device.is_removable() {
             return 0;
         }
         let Some(buffer) = Buffer::acquire() else {
@@ -202,6 +203,16 @@ impl Policy {
                 if let Some(groups) = DEVICE_GROUPS.get(&*key) {
                     mask |= *groups;
                 }
+            }
+        }
+        // SAFETY: as above.
+        unsafe {
+            (*key).vendor = DEVICE_CLASS | device.class as u32;
+            (*key).product = DEVICE_ANY;
+            (*key).has_serial = 0;
+            copy(&raw const NO_SERIAL, ours);
+            if let Some(groups) = DEVICE_GROUPS.get(&*key) {
+                mask |= *groups;
             }
         }
         buffer.release();

@@ -77,6 +77,12 @@ pub static HOST_MOUNTS: LruHashMap<u64, HostMount> =
 #[map]
 pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
+/// Device nodes of removable media, by kernel device number and `NODE_IS_CHARACTER`. Filled by user
+/// space, which hears of devices when the kernel announces them.
+#[map]
+pub static NODES: HashMap<u64, Device> =
+    HashMap::with_max_entries(DEVICE_NODES_MAX, BPF_F_NO_PREALLOC);
+
 /// The sum over one open file on a removable device.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -196,6 +202,10 @@ pub struct Scratch {
     /// A key too large for a program's stack.
     pub device_key: DeviceKey,
     pub hashes: [u64; 64],
+    /// The device that is being looked at, and what it stands on that has not been looked at yet.
+    pub device: Device,
+    pub lower: [u64; LOWER_DEVICES_MAX],
+    pub lower_count: u64,
     pub name: [u64; NAME_BYTES_MAX / 8],
     /// Sums under construction: too large for a program's stack.
     pub file_sum: FileSum,

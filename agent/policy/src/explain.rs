@@ -11,10 +11,12 @@ use crate::{
     model::{Action, Mode, RESERVED, Subject, Word},
 };
 
-/// A USB device as it says of itself.
+/// A removable device as it says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UsbDevice {
-    /// `idVendor`.
+pub struct PluggedDevice {
+    /// One of `event::device_class`.
+    pub class: u8,
+    /// `idVendor`, 0 when it is not USB.
     pub vendor: u16,
     /// `idProduct`.
     pub product: u16,
@@ -43,7 +45,7 @@ pub struct Question {
     /// The acting person's login uid.
     pub user: Option<u32>,
     /// The device below the file.
-    pub device: Option<UsbDevice>,
+    pub device: Option<PluggedDevice>,
     /// Where to.
     pub peer: Option<Peer>,
 }
@@ -124,7 +126,9 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Explanation {
             .device
             .as_ref()
             .filter(|_| Subject::Device.fits(question.kind))
-            .map_or(0, |usb| tables.devices_of(usb.vendor, usb.product, usb.serial.as_bytes())),
+            .map_or(0, |it| {
+                tables.devices_of(it.class, it.vendor, it.product, it.serial.as_bytes())
+            }),
         destinations: question
             .peer
             .filter(|_| Subject::Destination.fits(question.kind))

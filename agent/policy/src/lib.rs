@@ -21,7 +21,7 @@ mod yaml;
 
 pub use compile::{Compiled, DIRECTORY_TOO_MIXED, Names, PATH_TOO_DEEP, RuleFacts};
 pub use directory::{Directory, NoDirectory, SystemDirectory};
-pub use explain::{CandidateReport, Check, Explanation, Peer, Question, UsbDevice, explain};
+pub use explain::{CandidateReport, Check, Explanation, Peer, PluggedDevice, Question, explain};
 pub use finding::{Finding, Position, Severity};
 pub use model::{Action, AlertLevel, Mode, Word};
 pub use pattern::{Component, Pattern};

@@ -187,11 +187,13 @@ pub struct Paths {
     pub patterns: Vec<Located<Pattern>>,
 }
 
-/// A named group of USB devices. At least one of the fields is asked for.
+/// A named group of removable devices. At least one of the fields is asked for; classes stand alone.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// Name.
     pub name: Located<String>,
+    /// Any of these (`event::device_class`).
+    pub classes: Vec<u8>,
     /// `idVendor`.
     pub vendor: Option<u16>,
     /// `idProduct`.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use sekimori_abi::{
     limits::SERIAL_BYTES_MAX,
     table::{
-        self, Bucket, COMPONENT_ANY, DEVICE_ANY, Head, Rule, SET_NONE, SET_UNKNOWN, STATE_DEAD,
-        STATE_ROOT, Set, State,
+        self, Bucket, COMPONENT_ANY, DEVICE_ANY, DEVICE_CLASS, Head, Rule, SET_NONE, SET_UNKNOWN,
+        STATE_DEAD, STATE_ROOT, Set, State,
     },
 };
 use sekimori_decide::{Facts, Outcome, decide, path::component_hash};
@@ -17,7 +17,7 @@ use crate::limits::PATH_COMPONENTS_MAX;
 /// Which devices: key of the device table without its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DevicePattern {
-    /// USB vendor id or `table::DEVICE_ANY`.
+    /// USB vendor id, `table::DEVICE_ANY`, or a class with `table::DEVICE_CLASS`.
     pub vendor: u32,
     /// USB product id or `table::DEVICE_ANY`.
     pub product: u32,
@@ -25,6 +25,14 @@ pub struct DevicePattern {
     pub has_serial: u32,
     /// Serial, zero-padded; zero when not asked for.
     pub serial: [u8; SERIAL_BYTES_MAX],
+}
+
+impl DevicePattern {
+    /// Every device of a class (`event::device_class`).
+    pub(crate) fn of_class(class: u8) -> Self {
+        let vendor = DEVICE_CLASS | u32::from(class);
+        Self { vendor, product: DEVICE_ANY, has_serial: 0, serial: [0; SERIAL_BYTES_MAX] }
+    }
 }
 
 /// A compiled policy as the kernel needs it; the loader adds the slot to every key. Lists of pairs
@@ -99,13 +107,13 @@ impl Tables {
         find(&self.users, &uid)
     }
 
-    /// Device groups: all eight combinations of own values and "any", joined.
-    pub fn devices_of(&self, vendor: u16, product: u16, serial: &[u8]) -> u64 {
+    /// Device groups: all eight combinations of own values and "any", and the class, joined.
+    pub fn devices_of(&self, class: u8, vendor: u16, product: u16, serial: &[u8]) -> u64 {
         let mut padded = [0u8; SERIAL_BYTES_MAX];
         for (to, from) in padded.iter_mut().zip(serial) {
             *to = *from;
         }
-        let mut mask = 0;
+        let mut mask = find(&self.devices, &DevicePattern::of_class(class));
         for vendor in [u32::from(vendor), DEVICE_ANY] {
             for product in [u32::from(product), DEVICE_ANY] {
                 for (has_serial, serial) in [(1, padded), (0, [0; SERIAL_BYTES_MAX])] {

@@ -5,9 +5,10 @@
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use proptest::{prelude::*, sample::subsequence};
+use sekimori_abi::event::device_class;
 use sekimori_abi::table::{SET_NONE, action};
 use sekimori_decide::Facts;
-use sekimori_policy::{Compiled, Directory, Peer, Question, UsbDevice, Word, explain, load};
+use sekimori_policy::{Compiled, Directory, Peer, PluggedDevice, Question, Word, explain, load};
 
 const SUBJECTS: &str = r#"apiVersion: sekimori/v1
 kind: Policy
@@ -221,7 +222,7 @@ fn tables_say(compiled: &Compiled, event: &Event) -> (u32, u32) {
     let facts = Facts {
         programs: tables.programs_of(tables.set_of(acting.as_bytes())),
         users: tables.users_of(event.uid),
-        devices: tables.devices_of(vendor, product, serial.as_bytes()),
+        devices: tables.devices_of(device_class::USB, vendor, product, serial.as_bytes()),
         destinations: tables.destinations_of(address, event.peer.1),
     };
     let outcome = tables.judge(event.word.kind(), set, &facts);
@@ -235,7 +236,12 @@ fn question(event: &Event) -> Question {
         path: Some(event.path.as_bytes().to_vec()),
         exe: Some(event.exe.as_bytes().to_vec()),
         user: Some(event.uid),
-        device: Some(UsbDevice { vendor, product, serial: serial.to_owned() }),
+        device: Some(PluggedDevice {
+            class: device_class::USB,
+            vendor,
+            product,
+            serial: serial.to_owned(),
+        }),
         peer: Some(Peer { address: event.peer.0.parse().unwrap(), port: event.peer.1 }),
     }
 }

@@ -4,8 +4,9 @@
 use std::fs;
 
 use rstest::rstest;
+use sekimori_abi::event::device_class;
 use sekimori_policy::{
-    Compiled, Directory, Peer, Question, Severity, UsbDevice, Word, explain, lint, load,
+    Compiled, Directory, Peer, PluggedDevice, Question, Severity, Word, explain, lint, load,
 };
 
 struct Office;
@@ -46,7 +47,12 @@ fn file(kind: Word, path: &str, exe: &str, user: u32) -> Question {
 }
 
 fn stick(kind: Word, serial: &str) -> Question {
-    let device = UsbDevice { vendor: 0x0951, product: 0x1666, serial: serial.to_owned() };
+    let device = PluggedDevice {
+        class: device_class::USB,
+        vendor: 0x0951,
+        product: 0x1666,
+        serial: serial.to_owned(),
+    };
     Question { device: Some(device), ..file(kind, "/media/stick/a", "/usr/bin/cp", 1000) }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use rstest::rstest;
+use sekimori_abi::event::device_class;
 use sekimori_abi::{
     event::kind,
     table::{DEVICE_ANY, SET_NONE, action},
@@ -86,7 +87,7 @@ fn device_patterns_join_over_all_combinations() {
          rules:\n  - { id: r, on: usb.mount, when: { device: [a, b, c] }, action: deny }\n",
     );
     let of = |vendor, product, serial: &str| {
-        compiled.tables.devices_of(vendor, product, serial.as_bytes())
+        compiled.tables.devices_of(device_class::USB, vendor, product, serial.as_bytes())
     };
     assert_eq!(of(0x0951, 0x1666, "X"), 0b111);
     assert_eq!(of(0x0951, 0x1666, "Y"), 0b011);
@@ -208,4 +209,24 @@ fn places_are_the_literal_beginnings(#[case] pattern: &str, #[case] beginning: &
     assert_eq!(*bits as usize, beginning.len() * 8);
     assert_eq!(&bytes[..beginning.len()], beginning.as_bytes());
     assert!(bytes[beginning.len()..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn classes_of_devices_are_groups() {
+    let compiled = compiled(
+        r#"devices:
+  - { name: cards, class: [sd, thunderbolt] }
+  - { name: sticks, class: [usb] }
+rules:
+  - { id: no-cards, on: usb.write, when: { device: cards }, action: deny }
+  - { id: sticks, on: usb.write, when: { device: sticks }, action: record }
+"#,
+    );
+    let groups = |class| compiled.tables.devices_of(class, 0, 0, b"");
+    let (cards, sticks) = (groups(device_class::SD), groups(device_class::USB));
+    assert_ne!(cards, 0);
+    assert_ne!(sticks, 0);
+    assert_ne!(cards, sticks);
+    assert_eq!(groups(device_class::THUNDERBOLT), cards);
+    assert_eq!(groups(device_class::FIXED), 0);
 }

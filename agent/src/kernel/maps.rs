@@ -7,7 +7,7 @@ use aya::maps::Map;
 use super::{KernelError, pins::Set};
 
 /// Maps that user space touches; the rings have a module of their own.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "ACTIVE",
     "HEADS",
     "EDGES",
@@ -20,6 +20,7 @@ const NAMES: [&str; 17] = [
     "NETWORKS",
     "PORTS",
     "PLACES",
+    "NODES",
     "COUNTERS",
     "ACCOUNTS",
     "GUARD",

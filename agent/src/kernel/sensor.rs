@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::Array;
-use sekimori_abi::table::Accounts;
+use sekimori_abi::{event::Device, table::Accounts};
 use sekimori_policy::Tables;
 
 use super::{
@@ -211,6 +211,16 @@ impl Sensor {
     pub fn watch_usb(&mut self, wanted: bool) -> Vec<String> {
         let wanted = wanted || self.files.holds_any();
         plan::with_usb(&self.set, &mut self.open, wanted)
+    }
+
+    /// Tells the programs which device nodes lead to removable media, instead of those before.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub fn know_nodes(&mut self, nodes: &[(u64, Device)]) -> Result<(), KernelError> {
+        let gone = |old: &u64| nodes.iter().all(|(number, _)| number != old);
+        tables::remove::<u64, Device>(&mut self.maps, "NODES", gone)?;
+        tables::insert(&mut self.maps, "NODES", nodes.iter().copied())
     }
 
     /// Guards this process, the maps and the pins from here on.

@@ -107,13 +107,16 @@ fn parents(from: &abi::Process, enricher: &mut Enricher) -> (Option<Process>, bo
 /// The device below a file.
 pub(super) fn device(from: &abi::Device) -> Option<Device> {
     let usb = from.class == device_class::USB;
+    let removable = from.is_removable();
     let class = match from.class {
         device_class::USB => "usb",
+        device_class::SD => "sd",
+        device_class::THUNDERBOLT => "thunderbolt",
         device_class::FIXED => "fixed",
         device_class::VIRTUAL => "virtual",
         _ => return None,
     };
-    if from.dev == 0 && !usb {
+    if from.dev == 0 && !removable {
         return None;
     }
     let hexadecimal = |number: u16| if usb { format!("{number:04x}") } else { String::new() };

@@ -19,7 +19,7 @@ pub use self::{
     release::release,
 };
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sekimori_proto::v1::Kind;
@@ -41,10 +41,10 @@ use crate::limits::{
     STOP_TURNS_MAX,
 };
 use crate::record::Lost;
+use crate::removable::{Watch, survey};
 use crate::ship::Shipper;
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
-use crate::usb::{self, UsbWatch};
 
 /// What the command line says on top of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +109,7 @@ async fn run_with(
     let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
-    let usb = UsbWatch::new().map_err(RunError::Devices)?;
+    let devices = Watch::new().map_err(RunError::Devices)?;
     let canary = Canary::new();
     let mut agent = Agent {
         config,
@@ -117,7 +117,8 @@ async fn run_with(
         pipeline,
         keeper,
         sensor,
-        usb,
+        devices,
+        plugged: true,
         shipper,
         started_ns,
         canary,
@@ -125,7 +126,7 @@ async fn run_with(
     };
     let signals = Signals::listen()?;
     agent.sensor.guard(agent.config.guard)?;
-    agent.watch_usb(usb::is_plugged());
+    agent.look_at_devices();
     agent.leave_word();
     agent.say_started(report, removed);
     let result = agent.turn(asked, signals).await;
@@ -150,7 +151,9 @@ struct Agent {
     pipeline: Pipeline,
     keeper: Keeper,
     sensor: Sensor,
-    usb: UsbWatch,
+    devices: Watch,
+    /// There is a block device on removable media.
+    plugged: bool,
     shipper: Shipper,
     started_ns: i64,
     canary: Canary,
@@ -256,9 +259,9 @@ impl Agent {
                     self.reload();
                 }
                 Some(command) = asked.recv() => self.answer(command),
-                changed = self.usb.changed() => {
+                changed = self.devices.changed() => {
                     changed.map_err(RunError::Devices)?;
-                    self.watch_usb(usb::is_plugged());
+                    self.look_at_devices();
                 }
                 _ = poll.tick() => self.poll(),
                 ready = self.sensor.ready(patience) => ready?,
@@ -279,7 +282,19 @@ impl Agent {
         taken >= DRAIN_RECORDS_MAX
     }
 
-    /// The programs for USB memory stand on their hooks only while there is any.
+    /// What removable media there are now.
+    fn look_at_devices(&mut self) {
+        let survey = survey(Path::new("/sys"));
+        if let Err(error) = self.sensor.know_nodes(&survey.nodes) {
+            self.pipeline.alert(format!(
+                "the programs could not be told of the device nodes of removable media: {error}"
+            ));
+        }
+        self.plugged = survey.plugged;
+        self.watch_usb(self.plugged);
+    }
+
+    /// The programs for removable media stand on their hooks only while there is any.
     fn watch_usb(&mut self, plugged: bool) {
         let failed = self.sensor.watch_usb(plugged);
         if !failed.is_empty() && !std::mem::replace(&mut self.usb_failed, true) {
@@ -313,7 +328,7 @@ impl Agent {
             Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
         }
         // Files that kept the programs there may be closed by now.
-        self.watch_usb(usb::is_plugged());
+        self.watch_usb(self.plugged);
         if let Some(loaded) = self.keeper.load_for_changed_people() {
             tracing::info!("users or groups changed: the policy's names are looked up again");
             let _ = self.take(loaded);

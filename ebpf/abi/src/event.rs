@@ -118,8 +118,12 @@ pub mod device_class {
     pub const VIRTUAL: u8 = 0;
     /// A block device that is not on a removable bus.
     pub const FIXED: u8 = 1;
-    /// A block device below a USB device.
+    /// A block device below a USB device. This class and those above are removable media.
     pub const USB: u8 = 2;
+    /// A memory card in a slot that is not on the USB bus.
+    pub const SD: u8 = 3;
+    /// A disk on PCI Express outside of the case: Thunderbolt, USB4, ExpressCard.
+    pub const THUNDERBOLT: u8 = 4;
 }
 
 /// Address families and protocols of [`Event::family`] and [`Event::protocol`] are the kernel's:
@@ -155,6 +159,14 @@ pub struct Device {
     pub reserved: [u8; 7],
     /// USB serial string, zero-padded; empty when the device has none.
     pub serial: [u8; SERIAL_BYTES_MAX],
+}
+
+impl Device {
+    /// Whether a person can carry it away.
+    #[must_use]
+    pub const fn is_removable(&self) -> bool {
+        self.class >= device_class::USB
+    }
 }
 
 /// Who acted. Read from `task_struct` at the hook.

@@ -50,6 +50,10 @@ pub const OPEN_FILES_MAX: u32 = 1 << 14;
 pub const SOCKETS_MAX: u32 = 1 << 15;
 /// Superblocks whose device is known at one time.
 pub const SUPERBLOCKS_MAX: u32 = 1 << 10;
+/// Block devices that one file system's device may stand on, all layers together.
+pub const LOWER_DEVICES_MAX: usize = 32;
+/// Device nodes of removable media that are known at one time.
+pub const DEVICE_NODES_MAX: u32 = 1 << 12;
 /// Bytes of the telemetry ring.
 pub const TELEMETRY_RING_BYTES: u32 = 8 << 20;
 /// Bytes of the ring for denials and alerts.

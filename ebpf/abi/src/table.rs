@@ -154,8 +154,14 @@ pub struct UserKey {
 /// In [`DeviceKey::vendor`] and [`DeviceKey::product`]: any.
 pub const DEVICE_ANY: u32 = 1 << 16;
 
+/// Added to a class (`event::device_class`) in [`DeviceKey::vendor`]: every device of that class.
+pub const DEVICE_CLASS: u32 = 1 << 17;
+
+/// In the key of a device node: it is a character device. Below it is the kernel's device number.
+pub const NODE_IS_CHARACTER: u64 = 1 << 32;
+
 /// Key of the device table; the value is a mask of device groups. The kernel looks up all eight
-/// combinations of a device's own values and "any" and joins the masks.
+/// combinations of a device's own values and "any", and [`DEVICE_CLASS`], and joins the masks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceKey {

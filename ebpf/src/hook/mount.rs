@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::{
-    event::{counter, device_class, kind, operation},
+    event::{counter, kind, operation},
     table::SET_NONE,
 };
 use sekimori_decide::{Facts, Outcome};
@@ -20,7 +20,7 @@ use crate::{
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let sb: *const u8 = ctx.arg(0);
     let Some(buffer) = Buffer::acquire() else { return REFUSED };
-    let dev = look_at_device(buffer.number_of(sb));
+    let dev = look_at_device(buffer.index(), buffer.number_of(sb));
     buffer.release();
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
@@ -30,7 +30,7 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     };
     // SAFETY: map values live as long as the program runs.
     let device = unsafe { &*device };
-    if device.class != device_class::USB {
+    if !device.is_removable() {
         return ALLOWED;
     }
     count(kind::USB_MOUNT, counter::SEEN);

@@ -1,7 +1,7 @@
 //! `file_open`: every open that reaches a file system, whatever system call or ring it came by.
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
-use sekimori_abi::event::{Device, counter, device_class, flag, kind, operation};
+use sekimori_abi::event::{Device, counter, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
 use super::{ALLOWED, REFUSED, guard::switches_hooks, write::begin_sum};
@@ -69,17 +69,16 @@ fn refuse() -> i32 {
     REFUSED
 }
 
-/// An open for write on a USB file system.
+/// An open for write on removable media: of a file, or of the device's own node.
 #[inline(always)]
 unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
     // SAFETY: typed loads from the hook's argument; `below` is given a superblock.
     unsafe {
         let inode: *const u8 = typed(file, &FILE_INODE);
-        let sb = pointer(inode, &INODE_SB);
-        let Some(device) = device::below(sb) else {
+        let Some(device) = device::of_opened(inode) else {
             return ALLOWED;
         };
-        if (*device).class != device_class::USB {
+        if !(*device).is_removable() {
             return ALLOWED;
         }
         count(kind::USB_WRITE, counter::SEEN);
@@ -97,7 +96,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
     }
 }
 
-/// Asks the rules for writes to USB devices.
+/// Asks the rules for writes to removable media.
 #[inline(always)]
 pub fn judge_write(policy: &Policy, device: &Device, set: u32) -> Outcome {
     if !policy.judges(kind::USB_WRITE, set) {

@@ -1,8 +1,8 @@
-//! Changes to the tree of a USB file system: names are data too.
+//! Changes to the tree of a file system on removable media: names are data too.
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::{
-    event::{Device, counter, device_class, kind, operation},
+    event::{Device, counter, kind, operation},
     table::SET_NONE,
 };
 
@@ -117,7 +117,7 @@ fn check(near: *const u8, change: &Change) -> i32 {
     };
     // SAFETY: map values live as long as the program runs.
     let device: &Device = unsafe { &*device };
-    if device.class != device_class::USB {
+    if !device.is_removable() {
         return ALLOWED;
     }
     count(kind::USB_WRITE, counter::SEEN);

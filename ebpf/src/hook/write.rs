@@ -1,11 +1,11 @@
-//! Bytes written to files on USB devices, summed per open file: a record at the first write and one
+//! Bytes written to removable media, summed per open file: a record at the first write and one
 //! with the totals at the close, none in between.
 
 use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use sekimori_abi::event::{counter, device_class, flag, kind, operation};
+use sekimori_abi::event::{counter, flag, kind, operation};
 use sekimori_decide::Outcome;
 
 use super::open::describe_file;
@@ -94,12 +94,11 @@ fn known(file: *const u8) -> Option<*mut FileSum> {
 /// Begins the sum over a file that was open before the programs were attached.
 #[inline(always)]
 fn begin_late(file: *const u8) {
-    let sb = pointer(pointer(file, &FILE_INODE), &INODE_SB);
-    let Some(device) = device::below(sb) else {
+    let Some(device) = device::of_file(file) else {
         return;
     };
     // SAFETY: map values live as long as the program runs.
-    if unsafe { (*device).class } != device_class::USB {
+    if !unsafe { (*device).is_removable() } {
         return;
     }
     let Some(mut record) = Record::begin(kind::USB_WRITE, operation::WRITE) else {
@@ -153,7 +152,7 @@ pub extern "C" fn report_file(file: u64, operation: u32) -> u32 {
         event.flags |= (*sum).flags as u16;
     }
     describe_file(&mut record, file);
-    if let Some(device) = device::below(pointer(pointer(file, &FILE_INODE), &INODE_SB)) {
+    if let Some(device) = device::of_file(file) {
         // SAFETY: map values live as long as the program runs.
         record.device(unsafe { &*device });
     }

@@ -1,6 +1,7 @@
 //! What is tried: one list of everything, by theme.
 
 mod attacks;
+mod below;
 mod delivery;
 mod faults;
 mod files;
@@ -40,10 +41,11 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 18] = [
+    let themes: [(&str, &[(&str, Run)]); 19] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
+        ("below", below::ALL),
         ("launches", launches::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),

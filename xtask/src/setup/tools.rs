@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("mkfs.vfat", "dosfstools"),
@@ -25,6 +25,8 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     ("flock", "util-linux"),
+    ("cryptsetup", "cryptsetup-bin"),
+    ("dmsetup", "dmsetup"),
     ("losetup", "mount"),
     ("dpkg-deb", "dpkg"),
     ("cc", "gcc"),

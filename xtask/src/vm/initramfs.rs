@@ -12,7 +12,7 @@ use crate::{cache, process};
 /// Needed to reach the host's root.
 const EARLY: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// Needed to speak with the host and to use sticks.
-const LATE: [&str; 13] = [
+const LATE: [&str; 18] = [
     "virtio_console",
     "xhci-pci",
     "sd_mod",
@@ -26,6 +26,11 @@ const LATE: [&str; 13] = [
     "exfat",
     "ext4",
     "loop",
+    "sg",
+    "dm-mod",
+    "dm-crypt",
+    "xts",
+    "algif_skcipher",
 ];
 const INIT: &str = include_str!("../../guest/init");
 

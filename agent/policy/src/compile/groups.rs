@@ -121,7 +121,10 @@ pub(super) fn devices(
             has_serial: 0,
             serial: [0; SERIAL_BYTES_MAX],
         };
-        if device.serials.is_empty() {
+        for class in &device.classes {
+            *patterns.entry(DevicePattern::of_class(*class)).or_default() |= mask;
+        }
+        if device.serials.is_empty() && device.classes.is_empty() {
             *patterns.entry(any_serial).or_default() |= mask;
         }
         for serial in &device.serials {

@@ -1,5 +1,7 @@
 //! Labels, programs, devices, destinations and groups of people.
 
+use sekimori_abi::event::device_class;
+
 use super::{
     address,
     fields::{Fields, Known, text},
@@ -16,8 +18,14 @@ use crate::{
 const LABEL: Known = Known { what: "a label", fields: &["name", "paths"], later: &["content"] };
 const PROGRAM: Known =
     Known { what: "a program group", fields: &["name", "exe"], later: &["sha256"] };
-const DEVICE: Known = Known { what: "a device", fields: &["name", "usb"], later: &[] };
+const DEVICE: Known = Known { what: "a device", fields: &["name", "usb", "class"], later: &[] };
 const USB: Known = Known { what: "`usb`", fields: &["vendor", "product", "serials"], later: &[] };
+/// Removable media by the bus that they are plugged into.
+pub const DEVICE_CLASSES: [(&str, u8); 3] = [
+    ("usb", device_class::USB),
+    ("sd", device_class::SD),
+    ("thunderbolt", device_class::THUNDERBOLT),
+];
 const DESTINATION: Known =
     Known { what: "a destination", fields: &["name", "cidrs", "ports"], later: &["domains"] };
 const USERS: Known =
@@ -58,10 +66,19 @@ pub(super) fn device(node: &Node, findings: &mut Findings) -> Option<Device> {
     let fields = Fields::of(node, &DEVICE, findings)?;
     let mut device = Device {
         name: named(&fields, findings)?,
+        classes: Vec::new(),
         vendor: None,
         product: None,
         serials: Vec::new(),
     };
+    if let Some(node) = fields.get("class") {
+        device.classes = texts(node, "`class`", findings, class);
+        if fields.get("usb").is_some() {
+            let hint = "make two groups; a rule can name several";
+            findings.error_hint(node.at, "`class` and `usb` in one device", hint);
+        }
+        return Some(device);
+    }
     let usb = fields.required("usb", findings).and_then(|node| Fields::of(node, &USB, findings));
     let Some(usb) = usb else { return Some(device) };
     if usb.is_empty_mapping() {
@@ -77,6 +94,15 @@ pub(super) fn device(node: &Node, findings: &mut Findings) -> Option<Device> {
         device.serials = texts(node, "`serials`", findings, serial);
     }
     Some(device)
+}
+
+fn class(word: Located<String>, findings: &mut Findings) -> Option<u8> {
+    let known = DEVICE_CLASSES.iter().find(|(name, _)| *name == word.value);
+    if known.is_none() {
+        let message = format!("`{}` is no class of removable devices", shown(&word.value));
+        findings.error_hint(word.at, message, "expected `usb`, `sd` or `thunderbolt`");
+    }
+    known.map(|(_, class)| *class)
 }
 
 /// Four hexadecimal digits, quoted or not: the tree keeps what was written, so `0951` is not

@@ -91,6 +91,12 @@ fn documents(#[case] source: &str, #[case] expected: &str) {
 // Devices.
 #[case("devices:\n  - §{ name: a }\n", "a device has no `usb`", "")]
 #[case("devices:\n  - { name: a, usb: §{} }\n", "`usb` asks for nothing", "")]
+#[case("devices:\n  - { name: a, class: §floppy }\n", "`floppy` is no class", "`sd`")]
+#[case(
+    "devices:\n  - { name: a, usb: { vendor: \"0951\" }, class: §sd }\n",
+    "`class` and `usb`",
+    "two groups"
+)]
 #[case(
     "devices:\n  - { name: a, usb: { vendor: §951 } }\n",
     "`vendor` is `951`",

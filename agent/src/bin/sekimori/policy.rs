@@ -4,11 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use sekimori_abi::event::device_class;
 use sekimori_agent::control::{self, Request, SOCKET_PATH};
 use sekimori_agent::limits::POLICY_BYTES_MAX;
 use sekimori_policy::{
-    Directory as _, Finding, Peer, Question, Severity, SystemDirectory, UsbDevice, Word, explain,
-    lint_bytes, load_bytes,
+    Directory as _, Finding, Peer, PluggedDevice, Question, Severity, SystemDirectory, Word,
+    explain, lint_bytes, load_bytes,
 };
 use serde_json::json;
 
@@ -58,9 +59,9 @@ pub struct ExplainArgs {
     /// The acting person: name or uid.
     #[arg(long)]
     user: Option<String>,
-    /// The USB device: vendor and product in hexadecimal, and the serial.
+    /// The USB device: vendor and product in hexadecimal, and the serial; or `sd`, `thunderbolt`.
     #[arg(long, value_name = "VENDOR:PRODUCT:SERIAL", value_parser = device)]
-    device: Option<UsbDevice>,
+    device: Option<PluggedDevice>,
     /// Where to.
     #[arg(long, value_name = "IP:PORT")]
     destination: Option<SocketAddr>,
@@ -91,8 +92,21 @@ fn word(text: &str) -> Result<Word, String> {
     })
 }
 
-fn device(text: &str) -> Result<UsbDevice, String> {
-    let expected = || format!("expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, got {text:?}");
+fn device(text: &str) -> Result<PluggedDevice, String> {
+    let class = match text {
+        "sd" => device_class::SD,
+        "thunderbolt" => device_class::THUNDERBOLT,
+        _ => device_class::USB,
+    };
+    if class != device_class::USB {
+        return Ok(PluggedDevice { class, ..PluggedDevice::default() });
+    }
+    let expected = || {
+        format!(
+            "expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, `sd` or `thunderbolt`, \
+             got {text:?}"
+        )
+    };
     let mut parts = text.splitn(3, ':');
     let mut number = || {
         let part = parts.next().filter(|part| part.len() == 4);
@@ -100,7 +114,7 @@ fn device(text: &str) -> Result<UsbDevice, String> {
     };
     let (vendor, product) = (number()?, number()?);
     let serial = parts.next().unwrap_or_default().to_owned();
-    Ok(UsbDevice { vendor, product, serial })
+    Ok(PluggedDevice { class, vendor, product, serial })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -222,7 +236,10 @@ mod tests {
         #[case] product: u16,
         #[case] serial: &str,
     ) {
-        assert_eq!(device(text), Ok(UsbDevice { vendor, product, serial: serial.to_owned() }));
+        let serial = serial.to_owned();
+        let class = device_class::USB;
+        assert_eq!(device(text), Ok(PluggedDevice { class, vendor, product, serial }));
+        assert_eq!(device("sd").map(|it| it.class), Ok(device_class::SD));
     }
 
     #[rstest]
