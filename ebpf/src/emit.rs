@@ -89,7 +89,7 @@ impl Buffer {
     /// The automaton's state of a path; `None` when the path is not known to its end.
     #[inline(always)]
     pub fn state_of(self, policy: &Policy, place: Place) -> Option<u32> {
-        match self.walk(place) {
+        match self.walk(place, path::HASHES) {
             path::COMPLETE => Some(path::path_state(self.index, policy.slot)),
             path::FOREIGN => Some(STATE_DEAD),
             _ => None,
@@ -105,10 +105,11 @@ impl Buffer {
 
     /// Walks a path; answers how that ended.
     #[inline(always)]
-    fn walk(self, place: Place) -> u64 {
+    fn walk(self, place: Place, wanted: u64) -> u64 {
         // SAFETY: the buffer is ours. The verifier lets a typed pointer into memory, not into a
         // function's arguments.
         unsafe {
+            (&raw mut (*self.scratch).wanted).write_volatile(wanted);
             (&raw mut (*self.scratch).mount).write_volatile(place.mount as u64);
             (&raw mut (*self.scratch).dentry).write_volatile(place.dentry as u64);
         }
@@ -185,9 +186,9 @@ impl Record {
 
     /// Appends a path; answers its length and how the walk ended.
     #[inline(always)]
-    fn walk(&mut self, place: Place) -> (u16, u64) {
+    fn walk(&mut self, place: Place, wanted: u64) -> (u16, u64) {
         let before = self.used();
-        let end = self.buffer.walk(place);
+        let end = self.buffer.walk(place, wanted);
         // SAFETY: the buffer is ours until `send`.
         let cut = unsafe { (&raw const (*self.buffer.scratch).cut).read_volatile() };
         ((self.used() - before) as u16, if cut == 0 { end } else { path::INCOMPLETE })
@@ -196,7 +197,7 @@ impl Record {
     /// Appends the first text: a path. Only when nothing was appended before.
     #[inline(always)]
     pub fn path(&mut self, place: Place) {
-        let (bytes, end) = self.walk(place);
+        let (bytes, end) = self.walk(place, path::TEXT);
         let event = self.event();
         event.text_bytes[0] = bytes;
         match end {
@@ -206,10 +207,21 @@ impl Record {
         }
     }
 
-    /// Appends the second text: another path. Answers how the walk ended.
+    /// Appends the second text: another path.
     #[inline(always)]
-    pub fn second_path(&mut self, place: Place) -> u64 {
-        let (bytes, end) = self.walk(place);
+    pub fn second_path(&mut self, place: Place) {
+        self.append_second(place, path::TEXT);
+    }
+
+    /// The same, so that [`Record::last_state`] can be asked. Answers how the walk ended.
+    #[inline(always)]
+    pub fn second_path_to_judge(&mut self, place: Place) -> u64 {
+        self.append_second(place, path::TEXT | path::HASHES)
+    }
+
+    #[inline(always)]
+    fn append_second(&mut self, place: Place, wanted: u64) -> u64 {
+        let (bytes, end) = self.walk(place, wanted);
         let event = self.event();
         event.text_bytes[1] = bytes;
         match end {
@@ -220,7 +232,7 @@ impl Record {
         end
     }
 
-    /// The automaton's state of the path that was appended last.
+    /// The automaton's state of the path that [`Record::second_path_to_judge`] appended.
     #[inline(always)]
     pub fn last_state(&self, policy: &Policy) -> u32 {
         path::path_state(self.buffer.index, policy.slot)

@@ -115,12 +115,17 @@ pub struct Peer {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SocketSum {
+    /// The key: address of the socket.
+    pub sk: u64,
     pub bytes: u64,
     pub bytes_in: u64,
     pub calls: u64,
     pub flags: u64,
     /// Generation that allowed uploads to `peer`; 0 when it was not judged yet.
     pub allowed_by: u64,
+    /// Whom it allowed them: address of the memory (`mm_struct`) of one process and program. A socket can
+    /// be handed over.
+    pub allowed_to: u64,
     pub peer: Peer,
     pub process: Process,
 }
@@ -173,6 +178,8 @@ pub struct Scratch {
     /// remember cannot multiply its paths.
     pub dentry: u64,
     pub mount: u64,
+    /// What the walk is for (`path::HASHES`, `path::TEXT`).
+    pub wanted: u64,
     pub state: u64,
     /// Of the file system that the walk is in: where and through which mount it is left (0: not at
     /// all), and how the walk ends there.

@@ -41,11 +41,8 @@ impl Place {
 
     /// Of an open file and its inode. Up to 6.4 a file that overlayfs opened for itself carries
     /// the path of the file above it (`open_with_fake_path`): the inode then tells its own name.
-    ///
-    /// # Safety
-    /// Both must be typed pointers.
     #[inline(always)]
-    pub unsafe fn of_opened(file: *const u8, inode: *const u8) -> Self {
+    pub fn of_opened(file: *const u8, inode: *const u8) -> Self {
         let place = Self::of_file(file);
         if pointer(place.dentry, &DENTRY_INODE) == inode {
             return place;
@@ -84,9 +81,13 @@ const WALKING: u64 = 4;
 /// `SB_KERNMOUNT` (include/linux/fs.h): mounted by the kernel for itself, out of everybody's reach.
 const SB_KERNMOUNT: u64 = 1 << 22;
 
-/// Walks to the host's root. Leaves the hash of each component in the buffer's `hashes` (leaf
-/// first, 0 where a step found none) and appends the names to its `text`, leaf first, each
-/// NUL-terminated.
+/// What a walk leaves in the buffer, as its `wanted` says: the hash of each component in `hashes`
+/// (leaf first, 0 where a step found none), or the names behind its `text` (leaf first, each
+/// NUL-terminated), or both.
+pub const HASHES: u64 = 1;
+pub const TEXT: u64 = 2;
+
+/// Walks to the host's root.
 ///
 /// The walk begins at the buffer's `mount` and `dentry`. It leaves each file system through the
 /// mount that puts it into the host's tree, whichever the file was reached by, so that a bind mount,
@@ -110,6 +111,9 @@ pub extern "C" fn walk_path(buffer: u32) -> u64 {
         for step in 0..PATH_DEPTH_MAX {
             let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
             put(hash, climb(buffer, start));
+            if take(&raw const (*scratch).state) != WALKING {
+                break;
+            }
         }
         match take(&raw const (*scratch).state) {
             WALKING => INCOMPLETE,
@@ -183,7 +187,7 @@ pub extern "C" fn climb(buffer: u32, start: u64) -> u64 {
             leave_file_system(buffer, scratch);
             return 0;
         }
-        let parent = pointer(dentry, &DENTRY_PARENT);
+        let (parent, name) = parent_and_name(dentry);
         if parent == dentry {
             let end = placeless(dentry);
             put(&raw mut (*scratch).state, end);
@@ -192,15 +196,33 @@ pub extern "C" fn climb(buffer: u32, start: u64) -> u64 {
             }
         }
         put(&raw mut (*scratch).dentry, parent as u64);
-        // A qstr holds hash and length (8 bytes), then the name.
-        let name: u64 = probed_at(dentry.wrapping_add(DENTRY_NAME.get() + 8));
+        let wanted = take(&raw const (*scratch).wanted);
+        if wanted & TEXT != 0 {
+            append_name(scratch, start, name);
+        }
+        if wanted & HASHES == 0 {
+            return 0;
+        }
         let words = (&raw mut (*scratch).name).cast::<u64>();
         for word in 0..NAME_BYTES_MAX / 8 {
             put(words.add(word), 0);
         }
-        bpf_probe_read_kernel_str(words.cast(), NAME_BYTES_MAX as u32, name as *const _);
-        append_name(scratch, start);
+        bpf_probe_read_kernel_str(words.cast(), NAME_BYTES_MAX as u32, name.cast());
         sekimori_decide::path::words_hash(&*words.cast())
+    }
+}
+
+/// A dentry's `d_parent` and `d_name.name`. They have always stood side by side, so one read gets both;
+/// where they do not, two do.
+#[inline(always)]
+fn parent_and_name(dentry: *const u8) -> (*const u8, *const u8) {
+    // A qstr holds hash and length (8 bytes), then the name.
+    if DENTRY_NAME.get() == DENTRY_PARENT.get() + 8 {
+        let [parent, _, name] = probed::<[u64; 3]>(dentry, &DENTRY_PARENT);
+        (parent as *const u8, name as *const u8)
+    } else {
+        let name: u64 = probed_at(dentry.wrapping_add(DENTRY_NAME.get() + 8));
+        (pointer(dentry, &DENTRY_PARENT), name as *const u8)
     }
 }
 
@@ -233,9 +255,9 @@ fn placeless(dentry: *const u8) -> u64 {
     if flags & SB_KERNMOUNT != 0 { FOREIGN } else { INCOMPLETE }
 }
 
-/// Appends `name` to `text` while there is room for it.
+/// Appends the name at an address to `text` while there is room for it.
 #[inline(always)]
-unsafe fn append_name(scratch: *mut Scratch, start: u64) {
+unsafe fn append_name(scratch: *mut Scratch, start: u64, name: *const u8) {
     // SAFETY: the buffer is the caller's, and `used` leaves room for a name.
     unsafe {
         let used = take(&raw const (*scratch).used);
@@ -244,8 +266,7 @@ unsafe fn append_name(scratch: *mut Scratch, start: u64) {
             return;
         }
         let to = (&raw mut (*scratch).text).cast::<u8>().add(used as usize);
-        let from = (&raw const (*scratch).name).cast();
-        let got = bpf_probe_read_kernel_str(to.cast(), NAME_BYTES_MAX as u32, from);
+        let got = bpf_probe_read_kernel_str(to.cast(), NAME_BYTES_MAX as u32, name.cast());
         if got > 0 {
             put(&raw mut (*scratch).used, used + got as u64);
         }

@@ -18,6 +18,36 @@ pub unsafe fn typed<T: Copy>(base: *const u8, offset: &'static Constant) -> T {
     unsafe { *(base.add(offset.get()) as *const T) }
 }
 
+/// How fields are read.
+pub trait Read {
+    /// The field at `offset` of `base`.
+    ///
+    /// # Safety
+    /// That of the way.
+    unsafe fn field<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> T;
+}
+
+/// By typed loads: only for pointers that the verifier knows.
+pub struct Typed;
+
+impl Read for Typed {
+    #[inline(always)]
+    unsafe fn field<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> T {
+        // SAFETY: by contract.
+        unsafe { typed(base, offset) }
+    }
+}
+
+/// By probes: for any address.
+pub struct Probed;
+
+impl Read for Probed {
+    #[inline(always)]
+    unsafe fn field<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> T {
+        probed(base, offset)
+    }
+}
+
 /// The field at `offset` of any kernel address; zero when it cannot be read.
 #[inline(always)]
 pub fn probed<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> T {

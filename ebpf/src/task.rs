@@ -13,7 +13,7 @@ use sekimori_abi::{
 use crate::{
     maps::{NOTES, TaskNote},
     offset::*,
-    read::{pointer, probed, typed},
+    read::typed,
 };
 
 /// What the kernel calls "no login uid" and "no session".
@@ -44,16 +44,21 @@ pub unsafe fn describe(task: *const u8, to: *mut Process) {
         (*to).cgroup_id = bpf_get_current_cgroup_id();
         let comm = task.add(TASK_COMM.get());
         bpf_probe_read_kernel((&raw mut (*to).comm).cast(), COMM_BYTES_MAX as u32, comm.cast());
-        let tty = pointer(pointer(task, &TASK_SIGNAL), &SIGNAL_TTY);
+        let signal: *const u8 = typed(task, &TASK_SIGNAL);
+        let tty: *const u8 = typed(signal, &SIGNAL_TTY);
         if !tty.is_null() {
             let name = tty.add(TTY_NAME.get());
             bpf_probe_read_kernel((&raw mut (*to).tty).cast(), TTY_BYTES_MAX as u32, name.cast());
         }
         let mm: *const u8 = typed(task, &TASK_MM);
         if !mm.is_null() {
-            let inode = pointer(pointer(mm, &MM_EXE_FILE), &FILE_INODE);
-            (*to).exe_inode = probed(inode, &INODE_NUMBER);
-            (*to).exe_dev = probed(pointer(inode, &INODE_SB), &SB_DEV);
+            let file: *const u8 = typed(mm, &MM_EXE_FILE);
+            if !file.is_null() {
+                let inode: *const u8 = typed(file, &FILE_INODE);
+                let sb: *const u8 = typed(inode, &INODE_SB);
+                (*to).exe_inode = typed(inode, &INODE_NUMBER);
+                (*to).exe_dev = typed(sb, &SB_DEV);
+            }
         }
     }
 }
@@ -82,6 +87,13 @@ pub fn responsible_uid() -> u32 {
         let cred: *const u8 = typed(task, &TASK_CRED);
         typed(cred, &CRED_UID)
     }
+}
+
+/// Names what the current process runs, as long as it lives: the address of its memory.
+#[inline(always)]
+pub fn memory() -> *const u8 {
+    // SAFETY: a typed load from the current task.
+    unsafe { typed(bpf_get_current_task_btf() as *const u8, &TASK_MM) }
 }
 
 /// The current task's note. Made when `create`; null when there is none.

@@ -14,7 +14,8 @@ use crate::{
     judge::Policy,
     maps::{Peer, SOCKETS},
     offset::*,
-    read::{copy, pointer, probed, probed_at},
+    read::{Read, copy, pointer, probed, probed_at},
+    task,
 };
 
 /// `sun_path` within `struct sockaddr_un`.
@@ -84,11 +85,13 @@ pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32)
     // SAFETY: our buffer.
     unsafe {
         let sum = &raw mut (*scratch).socket_sum;
+        (&raw mut (*sum).sk).write_volatile(sk as u64);
         (*sum).bytes = 0;
         (*sum).bytes_in = 0;
         (*sum).calls = 0;
         (*sum).flags = 0;
         (*sum).allowed_by = allowed_by as u64;
+        (&raw mut (*sum).allowed_to).write_volatile(task::memory() as u64);
         (*sum).peer = peer;
         copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if SOCKETS.insert(sk as u64, &*sum, 0).is_err() {
@@ -118,19 +121,26 @@ impl Peer {
     }
 
     /// Of a connected socket; `None` when it is not an IP socket.
+    ///
+    /// # Safety
+    /// That of `R` for `sk`.
     #[inline(always)]
-    pub fn of_socket(sk: *const u8) -> Option<Self> {
-        let family = probed::<u16>(sk, &SOCK_FAMILY);
-        let address = match family {
-            family::INET => mapped(probed(sk, &SOCK_DADDR)),
-            family::INET6 if SOCK_V6_DADDR.exists() => {
-                let at = sk.wrapping_add(SOCK_V6_DADDR.get());
-                [probed_at(at), probed_at(at.wrapping_add(8))]
-            }
-            _ => return None,
-        };
-        let port = u16::from_be(probed(sk, &SOCK_DPORT));
-        Some(Self { address, port, family, protocol: protocol(sk), reserved: 0 })
+    pub unsafe fn of_socket<R: Read>(sk: *const u8) -> Option<Self> {
+        // SAFETY: by contract.
+        unsafe {
+            let family: u16 = R::field(sk, &SOCK_FAMILY);
+            let address = match family {
+                family::INET => mapped(R::field(sk, &SOCK_DADDR)),
+                family::INET6 if SOCK_V6_DADDR.exists() => {
+                    let at = sk.wrapping_add(SOCK_V6_DADDR.get());
+                    [probed_at(at), probed_at(at.wrapping_add(8))]
+                }
+                _ => return None,
+            };
+            let port = u16::from_be(R::field(sk, &SOCK_DPORT));
+            let protocol = R::field(sk, &SOCK_PROTOCOL);
+            Some(Self { address, port, family, protocol, reserved: 0 })
+        }
     }
 
     /// Writes down where bytes go.

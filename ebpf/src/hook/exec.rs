@@ -11,14 +11,17 @@ use sekimori_abi::{
 };
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED, open::describe_file};
+use super::{
+    ALLOWED, REFUSED,
+    open::{describe_device, describe_file},
+};
 use crate::{
     count::count,
     emit::Record,
     judge::Policy,
     offset::*,
     path::Place,
-    read::{pointer, probed, typed},
+    read::{Typed, pointer, probed, typed},
     task,
 };
 
@@ -47,7 +50,8 @@ pub fn bprm_check(ctx: LsmContext) -> i32 {
             return ALLOWED;
         }
         if let Some(mut record) = Record::begin(kind::EXEC, operation::EXEC) {
-            describe_file(&mut record, file);
+            describe_file::<Typed>(&mut record, file);
+            describe_device(&mut record, file);
             record.path(Place::of_file(file));
             record.second_path(working_directory());
             record.kernel_string::<{ NAME_BYTES_MAX as u32 }>(pointer(bprm, &BPRM_FILENAME));
@@ -107,8 +111,13 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     let Some(mut record) = Record::begin(kind::EXEC, operation::EXEC) else {
         return 0;
     };
-    let file = pointer(bprm, &BPRM_FILE);
-    describe_file(&mut record, file);
+    // SAFETY: the tracepoint's own argument; the program's file is held by it.
+    let file = unsafe { typed::<*const u8>(bprm, &BPRM_FILE) };
+    // SAFETY: likewise.
+    unsafe {
+        describe_file::<Typed>(&mut record, file);
+        describe_device(&mut record, file);
+    }
     record.event().size = probed::<u32>(bprm, &BPRM_ARGC) as u64;
     record.path(Place::of_file(file));
     record.second_path(working_directory());

@@ -55,7 +55,7 @@ pub fn failed_open(ctx: FExitContext) -> i32 {
         return 0;
     };
     if !absolute {
-        let end = record.second_path(directory_of(nameidata));
+        let end = record.second_path_to_judge(directory_of(nameidata));
         let dead = end == path::COMPLETE && record.last_state(&policy) == STATE_DEAD;
         if dead || end == path::FOREIGN {
             return discard(record);

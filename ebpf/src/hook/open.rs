@@ -12,7 +12,7 @@ use crate::{
     judge::Policy,
     offset::*,
     path::Place,
-    read::{pointer, probed, typed},
+    read::{Read, Typed, typed},
     task,
 };
 
@@ -50,9 +50,12 @@ unsafe fn open_labelled(policy: &Policy, file: *const u8, set: u32) -> i32 {
         return ALLOWED;
     }
     if let Some(mut record) = Record::begin(kind::FILE_OPEN, operation::OPEN) {
-        describe_file(&mut record, file);
         // SAFETY: the hook's own argument.
-        record.path(unsafe { Place::of_opened(file, typed(file, &FILE_INODE)) });
+        unsafe {
+            describe_file::<Typed>(&mut record, file);
+            describe_device(&mut record, file);
+            record.path(Place::of_opened(file, typed(file, &FILE_INODE)));
+        }
         record.send(policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }
@@ -84,7 +87,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
         count(kind::USB_WRITE, counter::SEEN);
         let outcome = judge_write(policy, &*device, set);
         if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
-            describe_file(&mut record, file);
+            describe_file::<Typed>(&mut record, file);
             record.device(&*device);
             record.path(Place::of_opened(file, inode));
             if !outcome.denies() {
@@ -106,17 +109,39 @@ pub fn judge_write(policy: &Policy, device: &Device, set: u32) -> Outcome {
     policy.judge(kind::USB_WRITE, set, &facts)
 }
 
-/// Writes down which file it is.
+/// Writes down what the file lies on.
+///
+/// # Safety
+/// `file` must be a typed pointer.
 #[inline(always)]
-pub fn describe_file(record: &mut Record, file: *const u8) {
-    let inode = pointer(file, &FILE_INODE);
+pub unsafe fn describe_device(record: &mut Record, file: *const u8) {
+    // SAFETY: by contract; map values live as long as the program runs.
+    unsafe {
+        let inode: *const u8 = typed(file, &FILE_INODE);
+        if let Some(device) = device::of_opened(inode) {
+            record.device(&*device);
+        }
+    }
+}
+
+/// Writes down which file it is.
+///
+/// # Safety
+/// That of `R` for `file`.
+#[inline(always)]
+pub unsafe fn describe_file<R: Read>(record: &mut Record, file: *const u8) {
     let event = record.event();
-    event.inode = probed(inode, &INODE_NUMBER);
-    event.mode = probed::<u16>(inode, &INODE_MODE) as u32;
-    event.size = probed(inode, &INODE_SIZE);
-    event.open_flags = probed(file, &FILE_FLAGS);
-    event.device.dev = probed(pointer(inode, &INODE_SB), &SB_DEV);
-    if probed::<u32>(inode, &INODE_LINKS) == 0 {
-        event.flags |= flag::UNLINKED;
+    // SAFETY: by contract; what is reached from a typed pointer is typed.
+    unsafe {
+        let inode = R::field::<u64>(file, &FILE_INODE) as *const u8;
+        let sb = R::field::<u64>(inode, &INODE_SB) as *const u8;
+        event.inode = R::field(inode, &INODE_NUMBER);
+        event.mode = R::field::<u16>(inode, &INODE_MODE) as u32;
+        event.size = R::field(inode, &INODE_SIZE);
+        event.open_flags = R::field(file, &FILE_FLAGS);
+        event.device.dev = R::field(sb, &SB_DEV);
+        if R::field::<u32>(inode, &INODE_LINKS) == 0 {
+            event.flags |= flag::UNLINKED;
+        }
     }
 }

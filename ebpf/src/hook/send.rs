@@ -19,7 +19,8 @@ use crate::{
     judge::Policy,
     maps::{Peer, SOCKETS},
     offset::*,
-    read::{copy, pointer, probed, probed_at},
+    read::{Probed, Typed, copy, pointer, probed, probed_at, typed},
+    task,
 };
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
@@ -38,9 +39,17 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     };
     let socket: *const u8 = ctx.arg(0);
     let message: *const u8 = ctx.arg(1);
-    let sk = pointer(socket, &SOCKET_SK);
-    let name = named_by(sk, message);
-    let peer = if name.is_null() { Peer::of_socket(sk) } else { Peer::of_address(name, sk) };
+    // SAFETY: typed loads from the hook's arguments.
+    let (sk, name, peer) = unsafe {
+        let sk: *const u8 = typed(socket, &SOCKET_SK);
+        if sk.is_null() {
+            return ALLOWED;
+        }
+        let name = named_by(sk, message);
+        let own = name.is_null();
+        let peer = if own { Peer::of_socket::<Typed>(sk) } else { Peer::of_address(name, sk) };
+        (sk, name, peer)
+    };
     let Some(peer) = peer else {
         return ALLOWED;
     };
@@ -53,7 +62,10 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
             same_peer = (*sum).peer.address[0] == peer.address[0]
                 && (*sum).peer.address[1] == peer.address[1]
                 && (*sum).peer.port == peer.port;
-            if same_peer && (*sum).allowed_by == policy.generation as u64 {
+            if same_peer
+                && (*sum).allowed_by == policy.generation as u64
+                && (*sum).allowed_to == task::memory() as u64
+            {
                 return ALLOWED;
             }
         }
@@ -78,9 +90,13 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     }
     if let (true, Some(sum)) = (same_peer, known) {
         // SAFETY: map values live as long as the program runs.
-        unsafe { (*sum).allowed_by = policy.generation as u64 };
+        unsafe {
+            (*sum).allowed_by = policy.generation as u64;
+            (&raw mut (*sum).allowed_to).write_volatile(task::memory() as u64);
+        }
     } else if known.is_some() {
-        report_socket(sk as u64, operation::CLOSE as u32);
+        // A number, as functions of their own take them.
+        report_socket(pointer(socket, &SOCKET_SK) as u64, operation::CLOSE as u32);
     }
     if let Some(mut record) = Record::begin(kind, operation::WRITE) {
         peer.describe(&mut record);
@@ -100,22 +116,29 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
 /// The address that a message names; null when it goes to the socket's peer. A connected stream
 /// ignores the address in the message, and so do we; so does IPv6 for one without a family
 /// (`udpv6_sendmsg`).
+///
+/// # Safety
+/// Both must be typed pointers.
 #[inline(always)]
-fn named_by(sk: *const u8, message: *const u8) -> *const u8 {
-    let name = pointer(message, &MSG_NAME);
+unsafe fn named_by(sk: *const u8, message: *const u8) -> *const u8 {
+    // SAFETY: by contract.
+    let (name, flags, kind, state, family) = unsafe {
+        (
+            typed::<*const u8>(message, &MSG_NAME),
+            typed::<u32>(message, &MSG_FLAGS),
+            typed::<u16>(sk, &SOCK_TYPE),
+            typed::<u8>(sk, &SOCK_STATE),
+            typed::<u16>(sk, &SOCK_FAMILY),
+        )
+    };
     if name.is_null() {
         return null();
     }
     // With fast open it fails there, unless another thread takes the connection away meanwhile.
-    if probed::<u16>(sk, &SOCK_TYPE) == STREAM
-        && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE
-        && probed::<u32>(message, &MSG_FLAGS) & MSG_FASTOPEN == 0
-    {
+    if kind == STREAM && state != TCP_CLOSE && flags & MSG_FASTOPEN == 0 {
         return null();
     }
-    if probed_at::<u16>(name) == family::UNSPECIFIED
-        && probed::<u16>(sk, &SOCK_FAMILY) == family::INET6
-    {
+    if probed_at::<u16>(name) == family::UNSPECIFIED && family == family::INET6 {
         return null();
     }
     name
@@ -124,19 +147,26 @@ fn named_by(sk: *const u8, message: *const u8) -> *const u8 {
 /// TCP, UDP and raw sockets over IPv4 (net/ipv4/af_inet.c).
 #[fexit(function = "inet_sendmsg")]
 pub fn inet_sendmsg(ctx: FExitContext) -> i32 {
-    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+    sent(socket_of(&ctx), returned(&ctx))
 }
 
 /// The same over IPv6.
 #[fexit(function = "inet6_sendmsg")]
 pub fn inet6_sendmsg(ctx: FExitContext) -> i32 {
-    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+    sent(socket_of(&ctx), returned(&ctx))
 }
 
 /// sendfile and splice on kernels that still have sendpage (up to 6.4): no LSM hook sees them.
 #[fexit(function = "inet_sendpage")]
 pub fn inet_sendpage(ctx: FExitContext) -> i32 {
-    sent(pointer(ctx.arg(0), &SOCKET_SK), returned(&ctx))
+    sent(socket_of(&ctx), returned(&ctx))
+}
+
+/// The `struct sock` of a function on a `struct socket`.
+#[inline(always)]
+fn socket_of(ctx: &FExitContext) -> *const u8 {
+    // SAFETY: a typed load from the function's own argument.
+    unsafe { typed(ctx.arg(0), &SOCKET_SK) }
 }
 
 #[fexit(function = "udp_recvmsg")]
@@ -159,10 +189,11 @@ fn sent(sk: *const u8, bytes: i32) -> i32 {
     if bytes <= 0 {
         return 0;
     }
-    if SOCKETS.get_ptr_mut(sk as u64).is_none() {
+    let known = SOCKETS.get_ptr_mut(sk as u64).or_else(|| {
         begin(sk);
-    }
-    if let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) {
+        SOCKETS.get_ptr_mut(sk as u64)
+    });
+    if let Some(sum) = known {
         // SAFETY: map values live as long as the program runs.
         unsafe {
             let before = (*sum).calls;
@@ -170,7 +201,7 @@ fn sent(sk: *const u8, bytes: i32) -> i32 {
             add(&raw mut (*sum).calls, 1);
             if before == 0 && (*sum).flags == 0 {
                 (*sum).flags = REPORTED;
-                report_socket(sk as u64, operation::WRITE as u32);
+                report_socket((*sum).sk, operation::WRITE as u32);
             }
         }
     }
@@ -183,7 +214,8 @@ const REPORTED: u64 = 1;
 /// A socket that no hook has judged yet.
 #[inline(always)]
 fn begin(sk: *const u8) {
-    let Some(peer) = Peer::of_socket(sk) else {
+    // SAFETY: probes take any address.
+    let Some(peer) = (unsafe { Peer::of_socket::<Probed>(sk) }) else {
         return;
     };
     if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::WRITE) {

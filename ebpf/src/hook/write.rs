@@ -17,7 +17,7 @@ use crate::{
     maps::{FILES, FileSum},
     offset::*,
     path::Place,
-    read::{copy, pointer, probed},
+    read::{Probed, copy, pointer, probed},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
@@ -151,12 +151,13 @@ pub extern "C" fn report_file(file: u64, operation: u32) -> u32 {
         event.calls = (*sum).calls;
         event.flags |= (*sum).flags as u16;
     }
-    describe_file(&mut record, file);
+    // SAFETY: probes take any address.
+    unsafe { describe_file::<Probed>(&mut record, file) };
     if let Some(device) = device::of_file(file) {
         // SAFETY: map values live as long as the program runs.
         record.device(unsafe { &*device });
     }
-    record.path(Place::of_file(file));
+    record.path(Place::of_opened(file, pointer(file, &FILE_INODE)));
     record.send(&policy, Outcome::default());
     1
 }
