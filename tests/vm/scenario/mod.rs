@@ -1,6 +1,7 @@
 //! What is tried: one list of everything, by theme.
 
 mod attacks;
+mod containers;
 mod delivery;
 mod faults;
 mod files;
@@ -17,7 +18,10 @@ mod policy;
 mod prepare;
 mod tell;
 mod usb;
+mod usb_calls;
 mod usb_denied;
+mod usb_fuse;
+mod usb_mounts;
 mod usb_ways;
 
 use anyhow::Result;
@@ -40,10 +44,14 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 18] = [
+    let themes: [(&str, &[(&str, Run)]); 22] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
+        ("usb-calls", usb_calls::ALL),
+        ("usb-mounts", usb_mounts::ALL),
+        ("usb-fuse", usb_fuse::ALL),
+        ("containers", containers::ALL),
         ("launches", launches::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
