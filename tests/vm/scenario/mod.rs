@@ -1,10 +1,12 @@
 //! What is tried: one list of everything, by theme.
 
 mod attacks;
+mod compat;
 mod containers;
 mod delivery;
 mod faults;
 mod files;
+mod inodes;
 mod launches;
 mod losses;
 mod net;
@@ -44,7 +46,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 22] = [
+    let themes: [(&str, &[(&str, Run)]); 24] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
@@ -52,10 +54,12 @@ pub fn all() -> Vec<Scenario> {
         ("usb-mounts", usb_mounts::ALL),
         ("usb-fuse", usb_fuse::ALL),
         ("containers", containers::ALL),
+        ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
+        ("inodes", inodes::ALL),
         ("net", net::ALL),
         ("net-more", net_more::ALL),
         ("net-ways", net_ways::ALL),
