@@ -11,6 +11,7 @@ mod launches;
 mod losses;
 mod net;
 mod net_more;
+mod net_passed;
 mod net_ways;
 mod opens;
 mod operator;
@@ -46,7 +47,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 24] = [
+    let themes: [(&str, &[(&str, Run)]); 25] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Scenario> {
         ("net", net::ALL),
         ("net-more", net_more::ALL),
         ("net-ways", net_ways::ALL),
+        ("net-passed", net_passed::ALL),
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),
