@@ -8,6 +8,7 @@ mod faults;
 mod files;
 mod inodes;
 mod launches;
+mod launches_more;
 mod losses;
 mod net;
 mod net_more;
@@ -47,7 +48,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 25] = [
+    let themes: [(&str, &[(&str, Run)]); 26] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Scenario> {
         ("containers", containers::ALL),
         ("compat", compat::ALL),
         ("launches", launches::ALL),
+        ("launches-more", launches_more::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
