@@ -4,6 +4,7 @@ mod attacks;
 mod compat;
 mod containers;
 mod delivery;
+mod exhaustion;
 mod faults;
 mod files;
 mod inodes;
@@ -48,7 +49,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 26] = [
+    let themes: [(&str, &[(&str, Run)]); 27] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Scenario> {
         ("policy", policy::ALL),
         ("outlives", outlives::ALL),
         ("attacks", attacks::ALL),
+        ("exhaustion", exhaustion::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.
