@@ -1,5 +1,6 @@
 //! What stands between a program and the stick: partitions, layers, and rules on mounts.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Result;
@@ -156,13 +157,26 @@ fn remove_overlay(world: &mut World) -> Result<String> {
     Ok(output.text())
 }
 
+/// The real file is opened by overlayfs itself, in a second call.
 fn overlay(world: &mut World) -> Result<()> {
     permit_other(world)?;
     mount_overlay()?;
     let output = guest::bash("head -c 5003 /dev/zero >/mnt/overlay/new.bin", &[]);
+    let number = std::fs::metadata(format!("{OTHER}/upper/new.bin")).map(|it| it.ino());
     check::equal("the upper layer", remove_overlay(world)?, "new.bin".to_owned())?;
     check::ok(&output?)?;
-    closed(world, OTHER_SERIAL, &format!("{OTHER}/upper/new.bin"), 5003)
+    let file = [
+        ("/file/inode", json!(number?)),
+        ("/file/device/serial", json!(OTHER_SERIAL)),
+        ("/process/comm", json!("bash")),
+        ("/verdict", json!("allowed")),
+    ];
+    let open =
+        [("/operation", json!("open")), ("/file/path", json!(format!("{OTHER}/upper/new.bin")))];
+    world.records.expect("usb.write", &[&file[..], &open].concat())?;
+    let close = [("/operation", json!("close")), ("/bytes", json!(5003))];
+    world.records.expect("usb.write", &[&file[..], &close].concat())?;
+    Ok(())
 }
 
 /// The overlay is older than the rule.
