@@ -1,4 +1,4 @@
-//! Programs without a name, with another's rights, and very many of them.
+//! Programs without a name, and programs with another's rights.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -17,7 +17,6 @@ pub const ALL: &[(&str, Run)] = &[
     ("by-descriptor-refused", by_descriptor),
     ("set-uid-program", set_uid),
     ("set-uid-program-is-its-user", set_uid_reads),
-    ("fork-bomb", fork_bomb),
 ];
 
 /// It takes its own name away and goes on; what it does is still known to be its doing.
@@ -149,30 +148,4 @@ fn set_uid_reads(world: &mut World) -> Result<()> {
     ];
     world.records.expect("file.open", &fields)?;
     Ok(())
-}
-
-/// Processes double nine times, and every end is on record or counted as lost.
-const BOMB: u64 = (1 << 10) - 1;
-
-fn fork_bomb(world: &mut World) -> Result<()> {
-    let script = "bomb() { [ \"$1\" = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait; }; }; \
-                  printf fork-bomb >/proc/self/comm; bomb 9";
-    check::ok(&guest::run("busybox", &["sh", "-c", script])?)?;
-    check::refused(&guest::run("cat", &["/srv/secret/plan.txt"])?)?;
-    world.daemons.settle(&world.records)?;
-    // Losses are counted once a second and travel on a lane of their own.
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    world.daemons.settle(&world.records)?;
-    let bomb = [("/process/comm", json!("fork-bomb"))];
-    let stored = world.records.all("exit", &bomb)?.len() as u64;
-    let lost: u64 = world
-        .records
-        .all("loss", &[("/loss/kind", json!("exit"))])?
-        .iter()
-        .map(|it| records::number(it, "/loss/count"))
-        .sum();
-    // Something else may have ended meanwhile, too.
-    let all = stored <= BOMB && stored + lost >= BOMB && (lost > 0 || stored == BOMB);
-    check::that(all, format!("of {BOMB} ends {stored} are stored and {lost} lost"))?;
-    check::that(world.daemons.agent_lives(), "the agent ended")
 }
