@@ -208,6 +208,8 @@ pub struct Scratch {
     pub best: u64,
     /// A key too large for a program's stack.
     pub device_key: DeviceKey,
+    /// Steps of the walk: so many of the hashes are its own.
+    pub steps: u64,
     pub hashes: [u64; 64],
     /// The device that is being looked at, and what it stands on that has not been looked at yet.
     pub device: Device,

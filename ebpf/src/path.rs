@@ -111,6 +111,7 @@ pub extern "C" fn walk_path(buffer: u32) -> u64 {
         for step in 0..PATH_DEPTH_MAX {
             let hash = (&raw mut (*scratch).hashes).cast::<u64>().add(step);
             put(hash, climb(buffer, start));
+            put(&raw mut (*scratch).steps, step as u64 + 1);
             if take(&raw const (*scratch).state) != WALKING {
                 break;
             }
@@ -304,7 +305,9 @@ pub extern "C" fn advance(buffer: u32, slot: u32, at: usize) -> u32 {
     unsafe {
         let component = take((&raw const (*scratch).hashes).cast::<u64>().add(at));
         let state = take(&raw const (*scratch).state) as u32;
-        if component != 0 && state != STATE_DEAD {
+        // What lies behind the last step is of another walk.
+        let walked = (at as u64) < take(&raw const (*scratch).steps);
+        if walked && component != 0 && state != STATE_DEAD {
             put(&raw mut (*scratch).state, next(slot, state, component) as u64);
         }
     }

@@ -73,7 +73,15 @@ pub fn python<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Result<Output> 
     run_command(command)
 }
 
-/// Runs a Python script that has `submit` of `ring.py` to its end.
+/// Runs a Python script that has `call`, `same` and `refused` of `calls.py` to its end.
+///
+/// # Errors
+/// When it does not end.
+pub fn calls<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Result<Output> {
+    python(&format!("{}{script}", include_str!("calls.py")), arguments)
+}
+
+/// Runs a Python script that has `Ring` and `submit` of `ring.py` to its end.
 ///
 /// # Errors
 /// When it does not end.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::bpf_cmd;
+use aya_obj::generated::{bpf_cmd, bpf_prog_info};
 use nix::libc::{SYS_bpf, syscall};
 
 use super::KernelError;
@@ -54,6 +54,30 @@ pub(super) fn pin(descriptor: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let object = Object { pathname: name.as_ptr() as u64, bpf_fd, file_flags: 0 };
     // SAFETY: the attributes are of the command, and the name outlives the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &object) }.map(drop)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` of `union bpf_attr`.
+#[repr(C)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// How often the kernel did not call a program because it was running on the same CPU already: a
+/// process that came to the same place had preempted it (`bpf_prog_info.recursion_misses`, since
+/// 5.12; programs on LSM hooks are always called).
+pub(super) fn skipped(program: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: plain data; zeros mean that nothing more than the numbers is asked.
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let attributes = Info {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of::<bpf_prog_info>()).unwrap_or(0),
+        info: std::ptr::from_mut(&mut answer) as u64,
+    };
+    // SAFETY: the attributes are of the command, and the answer outlives the call and has the
+    // length that is said.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &attributes) }.map(|_| answer.recursion_misses)
 }
 
 /// `BPF_MAP_GET_NEXT_KEY` of `union bpf_attr`. Without a key it asks for the first.

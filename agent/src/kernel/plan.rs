@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::programs::{Program, ProgramInfo};
 use aya_obj::btf::BtfKind;
+use sekimori_abi::event::kind;
 use serde::Serialize;
 
 use super::{KernelError, error::shortened, load::Loaded, pinned, pins::Set};
@@ -58,6 +59,11 @@ const fn mapped_setattr(loaded: &Loaded) -> bool {
 /// Up to 6.4 sendfile has a way of its own to a socket; later it goes through sendmsg.
 fn with_sendpage(loaded: &Loaded) -> bool {
     loaded.btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
+}
+
+/// From 6.9 on there is a hook on the close of a file, and a program on it is never skipped.
+fn with_release(loaded: &Loaded) -> bool {
+    loaded.btf.id_by_type_name_kind("bpf_lsm_file_release", BtfKind::Func).is_ok()
 }
 
 macro_rules! plan {
@@ -114,6 +120,9 @@ const PLAN: &[Plan] = plan! {
         lost "bytes of buffered writes on iomap file systems", with usb;
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
         lost "bytes of direct writes to ext4", with usb;
+    "file_release" Lsm "file_release", "usb.write (close)",
+        lost "the sum over a file whose close the next program was not called for",
+        needed with_release, with usb;
     "file_close" Entry "__fput", "usb.write (close)", with usb;
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
@@ -201,6 +210,19 @@ pub(super) fn with_usb(set: &Set, open: &mut Open, wanted: bool) -> Vec<String> 
 }
 
 impl Open {
+    /// How often the kernel skipped a program, by kind of what was missed.
+    pub(super) fn skipped(&self) -> [u64; kind::COUNT] {
+        let mut sums = [0; kind::COUNT];
+        for plan in PLAN.iter().filter(|plan| !matches!(plan.hook, Hook::Lsm(_))) {
+            let program = self.programs.get(plan.program);
+            let count = program.and_then(|it| pinned::skipped(it.as_fd()).ok()).unwrap_or(0);
+            if let Some(sum) = sums.get_mut(usize::from(plan.kind())) {
+                *sum += count;
+            }
+        }
+        sums
+    }
+
     /// Puts a program on its hook unless it is there.
     fn attach(&mut self, plan: &Plan, set: &Set) -> Result<(), String> {
         if self.links.contains_key(plan.program) {
@@ -272,6 +294,19 @@ pub(super) fn try_out(loaded: &mut Loaded) -> Vec<Feature> {
 }
 
 impl Plan {
+    /// The kind of event that is missed without it.
+    fn kind(&self) -> u8 {
+        match self.feature.split(' ').next().unwrap_or_default() {
+            "file.open" => kind::FILE_OPEN,
+            "usb.write" => kind::USB_WRITE,
+            "net.upload" => kind::NET_UPLOAD,
+            "exec" => kind::EXEC,
+            "exit" => kind::EXIT,
+            "process" => kind::FORK,
+            _ => 0,
+        }
+    }
+
     fn feature(&self, attached: bool, detail: String) -> Feature {
         let required = self.lost.is_none();
         Feature { name: self.feature, hook: self.label, attached, detail, required }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use aya::maps::Array;
-use sekimori_abi::{event::Device, table::Accounts};
+use sekimori_abi::{
+    event::{Device, kind},
+    table::Accounts,
+};
 use sekimori_policy::Tables;
 
 use super::{
@@ -285,6 +288,11 @@ impl Sensor {
     /// When they cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         stats::read(&self.maps)
+    }
+
+    /// How often the kernel did not call a program, by kind of what was missed.
+    pub fn skipped(&self) -> [u64; kind::COUNT] {
+        self.open.skipped()
     }
 
     /// What is attached and what is lost.

@@ -16,6 +16,9 @@ use crate::limits::GAP_POLLS;
 /// The kernel's counters: `[kind][counter]`, sums over all CPUs.
 pub type Table = [[u64; 8]; kind::COUNT];
 
+/// Calls of programs that the kernel skipped, by kind.
+pub type Skipped = [u64; kind::COUNT];
+
 const RINGS: usize = 2;
 /// Missing numbers of a ring that are remembered.
 const MISSING_MAX: usize = 256;
@@ -25,7 +28,7 @@ const NAMED_MAX: usize = 8;
 /// One loss to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// `ring`, `scratch`, `table` or `decode`.
+    /// `hook`, `ring`, `scratch`, `table` or `decode`.
     pub stage: &'static str,
     /// Kind of what was lost, when known.
     pub kind: Kind,
@@ -109,8 +112,17 @@ impl Losses {
 
     /// Compares with the counters as they are now. Counts exactly: what is returned over all polls
     /// is what the counters say.
-    pub fn poll(&mut self, now: &Table) -> Vec<Lost> {
+    pub fn poll(&mut self, now: &Table, skipped: &Skipped) -> Vec<Lost> {
         let mut lost = Vec::new();
+        for (number, (now, reported)) in skipped.iter().zip(&mut self.accounts.skipped).enumerate() {
+            // A program that was put on its hook anew counts from zero.
+            let count = now.saturating_sub(*reported);
+            *reported = *now;
+            if count > 0 {
+                let kind = kind_of(u8::try_from(number).unwrap_or(0));
+                lost.push(Lost { stage: "hook", kind, count, reason: SKIPPED.to_owned() });
+            }
+        }
         for (number, (seen, reported)) in now.iter().zip(&mut self.accounts.reported).enumerate() {
             let kind = kind_of(u8::try_from(number).unwrap_or(0));
             for (index, stage, reason) in STAGES {
@@ -138,7 +150,7 @@ impl Losses {
 
     /// Numbers that never came and that no counter explains.
     fn unexplained_gap(&mut self) -> Option<Lost> {
-        let Accounts { newest, received, reported, unexplained } = &self.accounts;
+        let Accounts { newest, received, reported, unexplained, .. } = &self.accounts;
         let missing: u64 = newest
             .iter()
             .zip(received)
@@ -162,6 +174,9 @@ impl Losses {
         Some(Lost { stage: "ring", kind: Kind::Unspecified, count, reason })
     }
 }
+
+const SKIPPED: &str = "the kernel did not call a program: it was at work on the same CPU for a \
+    process that was preempted there";
 
 const STAGES: [(usize, &str, &str); 3] = [
     (

@@ -11,7 +11,7 @@ mod tests;
 pub use self::{
     agent::agent_event,
     event::event,
-    losses::{Losses, Lost, Table as Counters},
+    losses::{Losses, Lost, Skipped, Table as Counters},
     rules::{PathTest, RuleBook, RuleFact},
 };
 

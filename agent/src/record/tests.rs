@@ -349,16 +349,16 @@ fn only_the_last_policies_are_kept() {
 fn counted_losses_are_recorded_once_and_exactly() {
     let mut losses = Losses::default();
     let mut table = losses::Table::default();
-    assert_eq!(losses.poll(&table), []);
+    assert_eq!(losses.poll(&table, &NONE), []);
     let (file_open, ring) = (usize::from(kind::FILE_OPEN), counter::LOST_RING as usize);
     table[file_open][ring] = 7;
     table[usize::from(kind::USB_WRITE)][counter::LOST_TABLE as usize] = 1;
-    let lost = losses.poll(&table).into_iter().map(|lost| (lost.stage, lost.kind, lost.count));
+    let lost = losses.poll(&table, &NONE).into_iter().map(|lost| (lost.stage, lost.kind, lost.count));
     let lost: Vec<_> = lost.collect();
     assert_eq!(lost, [("ring", Kind::FileOpen, 7), ("table", Kind::UsbWrite, 1)]);
-    assert_eq!(losses.poll(&table), []);
+    assert_eq!(losses.poll(&table, &NONE), []);
     table[file_open][ring] = 10;
-    let lost = losses.poll(&table).remove(0);
+    let lost = losses.poll(&table, &NONE).remove(0);
     assert_eq!(lost.count, 3);
     let event = lost.event(5);
     assert_eq!((event.kind(), event.lane, event.time_ns), (Kind::Loss, LANE_ALERT, 5));
@@ -374,19 +374,19 @@ fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
     for sequence in [1, 2, 5, 6, 9] {
         losses.received(0, sequence);
     }
-    let counted: u64 = losses.poll(&table).iter().map(|lost| lost.count).sum();
+    let counted: u64 = losses.poll(&table, &NONE).iter().map(|lost| lost.count).sum();
     assert_eq!(counted, 2);
     for _ in 2..GAP_POLLS {
-        assert_eq!(losses.poll(&table), []);
+        assert_eq!(losses.poll(&table, &NONE), []);
     }
-    let lost = losses.poll(&table);
+    let lost = losses.poll(&table, &NONE);
     assert_eq!(
         lost.iter().map(|lost| lost.count).sum::<u64>(),
         2,
         "numbers 3, 4, 7, 8 are missing"
     );
     for _ in 0..2 * GAP_POLLS {
-        assert_eq!(losses.poll(&table), []);
+        assert_eq!(losses.poll(&table, &NONE), []);
     }
 }
 
@@ -394,10 +394,10 @@ fn a_gap_that_no_counter_explains_is_a_loss_once_it_stays() {
 fn a_record_that_came_late_is_no_loss() {
     let mut losses = Losses::default();
     losses.received(1, 2);
-    assert_eq!(losses.poll(&losses::Table::default()), []);
+    assert_eq!(losses.poll(&losses::Table::default(), &NONE), []);
     losses.received(1, 1);
     for _ in 0..2 * GAP_POLLS {
-        assert_eq!(losses.poll(&losses::Table::default()), []);
+        assert_eq!(losses.poll(&losses::Table::default(), &NONE), []);
     }
 }
 
@@ -407,9 +407,26 @@ fn a_record_that_cannot_be_read_is_a_loss_and_explains_its_gap() {
     losses.received(0, 1);
     losses.undecodable("bad".to_owned());
     losses.received(0, 3);
-    let lost = losses.poll(&losses::Table::default());
+    let lost = losses.poll(&losses::Table::default(), &NONE);
     assert_eq!(lost.iter().map(|l| (l.stage, l.count)).collect::<Vec<_>>(), [("decode", 1)]);
     for _ in 0..2 * GAP_POLLS {
-        assert_eq!(losses.poll(&losses::Table::default()), []);
+        assert_eq!(losses.poll(&losses::Table::default(), &NONE), []);
     }
+}
+
+const NONE: Skipped = [0; kind::COUNT];
+
+#[test]
+fn programs_that_were_not_called_are_losses() {
+    let mut losses = Losses::default();
+    let mut skipped = NONE;
+    skipped[usize::from(kind::EXIT)] = 3;
+    let table = losses::Table::default();
+    let lost = losses.poll(&table, &skipped).remove(0);
+    assert_eq!((lost.stage, lost.kind, lost.count), ("hook", Kind::Exit, 3));
+    assert_eq!(losses.poll(&table, &skipped), []);
+    // Put on its hook anew.
+    assert_eq!(losses.poll(&table, &NONE), []);
+    skipped[usize::from(kind::EXIT)] = 1;
+    assert_eq!(losses.poll(&table, &skipped).len(), 1);
 }

@@ -322,7 +322,7 @@ impl Agent {
         }
         match self.sensor.counters() {
             Ok(counters) => {
-                self.pipeline.poll(&counters.per_kind);
+                self.pipeline.poll(&counters.per_kind, &self.sensor.skipped());
                 self.keep_accounts();
             }
             Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),

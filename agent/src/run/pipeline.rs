@@ -10,7 +10,7 @@ use sekimori_proto::v1::{Event, Verdict};
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
 use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX};
-use crate::record::{LANE_ALERT, Losses, Lost, RuleBook, agent_event, event};
+use crate::record::{LANE_ALERT, Losses, Lost, RuleBook, Skipped, agent_event, event};
 use crate::spool::{Lane, SharedSpool, SpoolError};
 use crate::tell::{Tell, Told};
 
@@ -123,13 +123,13 @@ impl Pipeline {
     }
 
     /// Compares the kernel's counters and the clocks with what is known.
-    pub fn poll(&mut self, counters: &crate::record::Counters) {
+    pub fn poll(&mut self, counters: &crate::record::Counters, skipped: &Skipped) {
         if let Some(step) = self.enricher.clock.refresh() {
             let seconds = step.by_ns as f64 / 1e9;
             self.say(format!("the wall clock was set by {seconds:+.3} s"));
         }
         let now_ns = self.enricher.clock.now_ns();
-        for lost in self.losses.poll(counters) {
+        for lost in self.losses.poll(counters, skipped) {
             tracing::warn!(
                 stage = lost.stage, kind = ?lost.kind, count = lost.count, reason = lost.reason,
                 "events were lost"

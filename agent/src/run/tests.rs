@@ -105,7 +105,7 @@ fn what_is_lost_becomes_a_record() {
     bench.pipeline.process();
     let mut counters = Counters::default();
     counters[usize::from(kind::FILE_OPEN)][counter::LOST_RING as usize] = 4;
-    bench.pipeline.poll(&counters);
+    bench.pipeline.poll(&counters, &[0; sekimori_abi::event::kind::COUNT]);
     let events = spooled(&bench.spool);
     let losses: Vec<_> = events
         .iter()

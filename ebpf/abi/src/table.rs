@@ -249,6 +249,8 @@ pub struct Accounts {
     pub received: [u64; 2],
     /// Missing numbers that were recorded as a loss although no counter explained them.
     pub unexplained: u64,
+    /// Calls of programs that the kernel skipped, up to which losses were recorded, by kind.
+    pub skipped: [u64; kind::COUNT],
     /// The counters up to which losses were recorded.
     pub reported: [[u64; counter::COUNT as usize]; kind::COUNT],
 }

@@ -2,8 +2,8 @@
 //! with the totals at the close, none in between.
 
 use aya_ebpf::{
-    macros::{fentry, fexit},
-    programs::{FEntryContext, FExitContext},
+    macros::{fentry, fexit, lsm},
+    programs::{FEntryContext, FExitContext, LsmContext},
 };
 use sekimori_abi::event::{counter, flag, kind, operation};
 use sekimori_decide::Outcome;
@@ -165,7 +165,18 @@ pub extern "C" fn report_file(file: u64, operation: u32) -> u32 {
 /// The last reference to an open file is gone (fs/file_table.c).
 #[fentry(function = "__fput")]
 pub fn file_close(ctx: FEntryContext) -> i32 {
-    let file: *const u8 = ctx.arg(0);
+    closed(ctx.arg(0))
+}
+
+/// The same, from 6.9 on. The kernel does not call the program above while it runs on the same CPU
+/// for another file; this one it always calls. Files whose open failed come by the other alone.
+#[lsm(hook = "file_release")]
+pub fn file_release(ctx: LsmContext) -> i32 {
+    closed(ctx.arg(0))
+}
+
+#[inline(always)]
+fn closed(file: *const u8) -> i32 {
     if FILES.get_ptr(file as u64).is_none() {
         return 0;
     }

@@ -2,13 +2,19 @@
 
 mod attacks;
 mod below;
+mod compat;
+mod containers;
 mod delivery;
+mod exhaustion;
 mod faults;
 mod files;
+mod inodes;
 mod launches;
+mod launches_more;
 mod losses;
 mod net;
 mod net_more;
+mod net_passed;
 mod net_ways;
 mod opens;
 mod operator;
@@ -18,7 +24,10 @@ mod policy;
 mod prepare;
 mod tell;
 mod usb;
+mod usb_calls;
 mod usb_denied;
+mod usb_fuse;
+mod usb_mounts;
 mod usb_ways;
 
 use anyhow::Result;
@@ -41,23 +50,32 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 19] = [
+    let themes: [(&str, &[(&str, Run)]); 28] = [
         ("usb", usb::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
+        ("usb-calls", usb_calls::ALL),
+        ("usb-mounts", usb_mounts::ALL),
+        ("usb-fuse", usb_fuse::ALL),
+        ("containers", containers::ALL),
         ("below", below::ALL),
+        ("compat", compat::ALL),
         ("launches", launches::ALL),
+        ("launches-more", launches_more::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
+        ("inodes", inodes::ALL),
         ("net", net::ALL),
         ("net-more", net_more::ALL),
         ("net-ways", net_ways::ALL),
+        ("net-passed", net_passed::ALL),
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),
         ("outlives", outlives::ALL),
         ("attacks", attacks::ALL),
+        ("exhaustion", exhaustion::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.

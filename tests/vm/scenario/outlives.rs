@@ -24,7 +24,7 @@ pub const ALL: &[(&str, Run)] = &[
 const PLAN: &str = "/srv/secret/plan.txt";
 
 /// Everything that the policy forbids, tried with one program each.
-fn still_refused(mark: &str) -> Result<()> {
+pub(super) fn still_refused(mark: &str) -> Result<()> {
     check::refused(&guest::run("cat", &[PLAN])?)?;
     let target = format!("{OTHER}/{mark}");
     check::refused(&guest::run("cp", &["/etc/hostname", &target])?)?;
@@ -36,7 +36,7 @@ fn still_refused(mark: &str) -> Result<()> {
 }
 
 /// The refusals are on record, with the names of their rules.
-fn refusals_recorded(world: &World) -> Result<()> {
+pub(super) fn refusals_recorded(world: &World) -> Result<()> {
     for (kind, rule) in [
         ("file.open", "secret-no-open"),
         ("usb.write", "usb-only-company"),

@@ -33,7 +33,7 @@ pub const ALL: &[(&str, Run)] = &[
 ];
 
 /// Files in `/srv/secret`, one for each scenario.
-pub const NEVER_OPENED: [&str; 9] = [
+pub const NEVER_OPENED: [&str; 13] = [
     "bind.txt",
     "file.txt",
     "user.txt",
@@ -43,6 +43,10 @@ pub const NEVER_OPENED: [&str; 9] = [
     "many.txt",
     "exempted.txt",
     "tmpfs.txt",
+    "contained.txt",
+    "compat.txt",
+    "filled.txt",
+    "filled-too.txt",
 ];
 /// Runs `$1` as nobody, who is root in a user namespace of his own and has mounts of his own.
 const IN_NAMESPACE: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups \

@@ -22,7 +22,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("pid-and-user-namespace-refused", namespaces),
 ];
 
-fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
+/// The sum over a file on a stick.
+pub(super) fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
     let fields = [
         ("/operation", json!("close")),
         ("/file/path", json!(path)),
@@ -34,7 +35,8 @@ fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn nothing_arrived() -> Result<()> {
+/// The stick that is on no list has no new file.
+pub(super) fn nothing_arrived() -> Result<()> {
     let arrived = Path::new(&format!("{OTHER}/new.txt")).exists();
     check::that(!arrived, "something arrived on the stick")
 }
