@@ -114,7 +114,8 @@ impl Losses {
     /// is what the counters say.
     pub fn poll(&mut self, now: &Table, skipped: &Skipped) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for (number, (now, reported)) in skipped.iter().zip(&mut self.accounts.skipped).enumerate() {
+        for (number, (now, reported)) in skipped.iter().zip(&mut self.accounts.skipped).enumerate()
+        {
             // A program that was put on its hook anew counts from zero.
             let count = now.saturating_sub(*reported);
             *reported = *now;

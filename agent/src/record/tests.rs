@@ -353,7 +353,8 @@ fn counted_losses_are_recorded_once_and_exactly() {
     let (file_open, ring) = (usize::from(kind::FILE_OPEN), counter::LOST_RING as usize);
     table[file_open][ring] = 7;
     table[usize::from(kind::USB_WRITE)][counter::LOST_TABLE as usize] = 1;
-    let lost = losses.poll(&table, &NONE).into_iter().map(|lost| (lost.stage, lost.kind, lost.count));
+    let lost =
+        losses.poll(&table, &NONE).into_iter().map(|lost| (lost.stage, lost.kind, lost.count));
     let lost: Vec<_> = lost.collect();
     assert_eq!(lost, [("ring", Kind::FileOpen, 7), ("table", Kind::UsbWrite, 1)]);
     assert_eq!(losses.poll(&table, &NONE), []);

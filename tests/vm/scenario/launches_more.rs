@@ -16,6 +16,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("deleted-forbidden-program-refused", unlinked_forbidden),
     ("by-descriptor-refused", by_descriptor),
     ("set-uid-program", set_uid),
+    ("fork-bomb", fork_bomb),
     ("set-uid-program-is-its-user", set_uid_reads),
 ];
 
@@ -148,4 +149,34 @@ fn set_uid_reads(world: &mut World) -> Result<()> {
     ];
     world.records.expect("file.open", &fields)?;
     Ok(())
+}
+
+/// Processes double nine times, and every end is on record or counted as lost.
+fn fork_bomb(world: &mut World) -> Result<()> {
+    // Each leaves a byte: some may not have come to be.
+    let traces = "/run/fork-bomb";
+    guest::write(traces, "")?;
+    let script = "bomb() { printf x >>/run/fork-bomb; \
+                  [ \"$1\" = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait; }; }; \
+                  printf fork-bomb >/proc/self/comm; bomb 9";
+    check::ok(&guest::run("busybox", &["sh", "-c", script])?)?;
+    let made = std::fs::metadata(traces)?.len();
+    check::that(made > 500, format!("only {made} processes came to be"))?;
+    check::refused(&guest::run("cat", &["/srv/secret/plan.txt"])?)?;
+    world.daemons.settle(&world.records)?;
+    // Losses are counted once a second and travel on a lane of their own.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    world.daemons.settle(&world.records)?;
+    let bomb = [("/process/comm", json!("fork-bomb"))];
+    let stored = world.records.all("exit", &bomb)?.len() as u64;
+    let lost: u64 = world
+        .records
+        .all("loss", &[("/loss/kind", json!("exit"))])?
+        .iter()
+        .map(|it| records::number(it, "/loss/count"))
+        .sum();
+    // Something else may have ended meanwhile, too.
+    let all = stored <= made && stored + lost >= made && (lost > 0 || stored == made);
+    check::that(all, format!("of {made} ends {stored} are stored and {lost} lost"))?;
+    check::that(world.daemons.agent_lives(), "the agent ended")
 }

@@ -11,6 +11,7 @@ use crate::{check, guest};
 
 pub const ALL: &[(&str, Run)] = &[
     ("accepted-connection-refused", accepted),
+    ("socket-by-socket-refused", passed),
     ("socket-by-socket-older-than-the-rule", older_than_the_rule),
     ("unconnected-socket-by-socket-refused", unconnected),
     ("quic", quic),
@@ -119,6 +120,17 @@ fn talkers_send_nothing(world: &mut World) -> Result<()> {
     check::that(usual.contains(upload), "the usual policy has another rule")?;
     let policy = usual.replace("127.0.0.4/32", "127.0.0.11/32").replace(upload, "");
     world.policy(&format!("{policy}{TALKERS_SEND_NOTHING}"))
+}
+
+/// Who connects may send; who gets the socket may not.
+fn passed(world: &mut World) -> Result<()> {
+    let sink = Sink::start("raw", "127.0.0.11", 18_214)?;
+    talkers_send_nothing(world)?;
+    guest::write(GO, "")?;
+    let output = guest::calls(PASS, &["127.0.0.11", "18214", talker()?, "stream", "-1"])?;
+    check::ok(&output)?;
+    refused(world, "net.upload", "talkers-send-nothing", "127.0.0.11", 18_214)?;
+    check::equal("bytes that arrived", sink.first()?, 0)
 }
 
 fn unconnected(world: &mut World) -> Result<()> {

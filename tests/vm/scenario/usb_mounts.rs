@@ -174,7 +174,11 @@ fn overlay(world: &mut World) -> Result<()> {
     let open =
         [("/operation", json!("open")), ("/file/path", json!(format!("{OTHER}/upper/new.bin")))];
     world.records.expect("usb.write", &[&file[..], &open].concat())?;
-    let close = [("/operation", json!("close")), ("/bytes", json!(5003))];
+    let close = [
+        ("/operation", json!("close")),
+        ("/file/path", json!(format!("{OTHER}/upper/new.bin"))),
+        ("/bytes", json!(5003)),
+    ];
     world.records.expect("usb.write", &[&file[..], &close].concat())?;
     Ok(())
 }
