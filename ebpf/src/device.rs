@@ -12,7 +12,7 @@ use crate::{
     maps::{DEVICES, NODES, SCRATCH, Scratch},
     offset::*,
     path::{S_IFMT, put, take},
-    read::{pointer, probed, probed_at, typed},
+    read::{Probed, Read, Typed, pointer, probed, probed_at, typed},
 };
 
 /// Steps from a disk to its USB device: target, host, interface, hubs.
@@ -39,7 +39,7 @@ pub unsafe fn of_opened(inode: *const u8) -> Option<*const Device> {
         match mode & S_IFMT {
             S_IFBLK => NODES.get_ptr(number as u64),
             S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-            _ => below(pointer(inode, &INODE_SB)),
+            _ => below::<Typed>(typed(inode, &INODE_SB)),
         }
     }
 }
@@ -52,18 +52,23 @@ pub fn of_file(file: *const u8) -> Option<*const Device> {
     match probed::<u16>(inode, &INODE_MODE) & S_IFMT {
         S_IFBLK => NODES.get_ptr(number as u64),
         S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-        _ => below(pointer(inode, &INODE_SB)),
+        // SAFETY: probes take any address.
+        _ => unsafe { below::<Probed>(pointer(inode, &INODE_SB)) },
     }
 }
 
 /// The device below a superblock, remembered by `s_dev`. `None` when there is no block
 /// device.
+///
+/// # Safety
+/// That of `R` for `sb`.
 #[inline(always)]
-pub fn below(sb: *const u8) -> Option<*const Device> {
-    if pointer(sb, &SB_BDEV).is_null() {
+pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
+    // SAFETY: by contract.
+    let (bdev, dev) = unsafe { (R::field::<u64>(sb, &SB_BDEV), R::field::<u32>(sb, &SB_DEV)) };
+    if bdev == 0 {
         return None;
     }
-    let dev: u32 = probed(sb, &SB_DEV);
     if let Some(known) = DEVICES.get_ptr(dev) {
         return Some(known);
     }

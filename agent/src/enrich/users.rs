@@ -11,6 +11,7 @@ use crate::limits::{USER_KEPT, USERS_KEPT_MAX};
 pub struct Users {
     ask: Box<dyn Fn(u32) -> Option<String> + Send>,
     known: HashMap<u32, (String, Instant)>,
+    now: Instant,
 }
 
 impl Users {
@@ -25,12 +26,17 @@ impl Users {
     /// Another source of names.
     #[must_use]
     pub fn asking(ask: Box<dyn Fn(u32) -> Option<String> + Send>) -> Self {
-        Self { ask, known: HashMap::new() }
+        Self { ask, known: HashMap::new(), now: Instant::now() }
+    }
+
+    /// Looks at the clock; call it about once a second.
+    pub fn refresh(&mut self) {
+        self.now = Instant::now();
     }
 
     /// The user's name, or the number as text when nobody has that uid.
     pub fn name(&mut self, uid: u32) -> String {
-        let now = Instant::now();
+        let now = self.now;
         if let Some((name, read)) = self.known.get(&uid)
             && now.duration_since(*read) < USER_KEPT
         {

@@ -124,6 +124,7 @@ impl Pipeline {
 
     /// Compares the kernel's counters and the clocks with what is known.
     pub fn poll(&mut self, counters: &crate::record::Counters, skipped: &Skipped) {
+        self.enricher.users.refresh();
         if let Some(step) = self.enricher.clock.refresh() {
             let seconds = step.by_ns as f64 / 1e9;
             self.say(format!("the wall clock was set by {seconds:+.3} s"));

@@ -14,7 +14,7 @@ use crate::{
     judge::Policy,
     offset::*,
     path::{self, Place},
-    read::{pointer, probed, typed},
+    read::{Probed, pointer, probed, typed},
 };
 
 /// `ATTR_SIZE` (include/linux/fs.h).
@@ -112,7 +112,8 @@ fn check(near: *const u8, change: &Change) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
-    let Some(device) = device::below(pointer(near, &INODE_SB)) else {
+    // SAFETY: probes take any address.
+    let Some(device) = (unsafe { device::below::<Probed>(pointer(near, &INODE_SB)) }) else {
         return ALLOWED;
     };
     // SAFETY: map values live as long as the program runs.

@@ -17,29 +17,29 @@ use crate::{
     maps::{FILES, FileSum},
     offset::*,
     path::Place,
-    read::{Probed, copy, pointer, probed},
+    read::{Probed, copy, pointer, probed, typed},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
 /// copy_file_range (mm/filemap.c).
 #[fexit(function = "generic_perform_write")]
 pub fn buffered_write(ctx: FExitContext) -> i32 {
-    let kiocb: *const u8 = ctx.arg(0);
-    sum(kiocb, written(&ctx))
+    // SAFETY: a typed load from the function's own argument.
+    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// Direct writes of vfat and exfat.
 #[fexit(function = "generic_file_direct_write")]
 pub fn direct_write(ctx: FExitContext) -> i32 {
-    let kiocb: *const u8 = ctx.arg(0);
-    sum(kiocb, written(&ctx))
+    // SAFETY: a typed load from the function's own argument.
+    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// Buffered writes of file systems on iomap.
 #[fexit(function = "iomap_file_buffered_write")]
 pub fn iomap_write(ctx: FExitContext) -> i32 {
-    let kiocb: *const u8 = ctx.arg(0);
-    sum(kiocb, written(&ctx))
+    // SAFETY: a typed load from the function's own argument.
+    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// `IOMAP_DIO_WRITE` (fs/iomap/direct-io.c, the same from 4.18 to 7.3).
@@ -53,7 +53,11 @@ pub fn iomap_direct_write(ctx: FEntryContext) -> i32 {
     if !writes || probed::<i32>(dio, &DIO_ERROR) != 0 {
         return 0;
     }
-    sum(pointer(dio, &DIO_KIOCB), probed(dio, &DIO_SIZE))
+    // SAFETY: typed loads from the function's own argument.
+    unsafe {
+        let kiocb: *const u8 = typed(dio, &DIO_KIOCB);
+        sum(typed(kiocb, &KIOCB_FILE), probed(dio, &DIO_SIZE))
+    }
 }
 
 #[inline(always)]
@@ -61,51 +65,55 @@ fn written(ctx: &FExitContext) -> i64 {
     ctx.ret::<i64>().unwrap_or(0)
 }
 
+/// # Safety
+/// `file` must be a typed pointer.
 #[inline(always)]
-fn sum(kiocb: *const u8, bytes: i64) -> i32 {
+unsafe fn sum(file: *const u8, bytes: i64) -> i32 {
     if bytes <= 0 {
         return 0;
     }
-    let file = pointer(kiocb, &KIOCB_FILE);
-    if known(file).is_none() {
-        begin_late(file);
-    }
-    let Some(sum) = known(file) else { return 0 };
-    // SAFETY: map values live as long as the program runs.
+    // SAFETY: by contract; map values live as long as the program runs.
     unsafe {
+        let known = known(file).or_else(|| begin_late(file));
+        let Some(sum) = known else { return 0 };
         let before = (*sum).calls;
         add(&raw mut (*sum).bytes, bytes as u64);
         add(&raw mut (*sum).calls, 1);
         if before == 0 {
-            report_file(file as u64, operation::WRITE as u32);
+            report_file((*sum).file, operation::WRITE as u32);
         }
     }
     0
 }
 
 /// The sum of this very open file.
+///
+/// # Safety
+/// `file` must be a typed pointer.
 #[inline(always)]
-fn known(file: *const u8) -> Option<*mut FileSum> {
+unsafe fn known(file: *const u8) -> Option<*mut FileSum> {
     let sum = FILES.get_ptr_mut(file as u64)?;
-    // SAFETY: map values live as long as the program runs.
-    (unsafe { (*sum).inode } == pointer(file, &FILE_INODE) as u64).then_some(sum)
+    // SAFETY: by contract; map values live as long as the program runs.
+    unsafe { ((*sum).inode == typed::<u64>(file, &FILE_INODE)).then_some(sum) }
 }
 
 /// Begins the sum over a file that was open before the programs were attached.
+///
+/// # Safety
+/// `file` must be a typed pointer.
 #[inline(always)]
-fn begin_late(file: *const u8) {
-    let Some(device) = device::of_file(file) else {
-        return;
-    };
-    // SAFETY: map values live as long as the program runs.
-    if !unsafe { (*device).is_removable() } {
-        return;
+unsafe fn begin_late(file: *const u8) -> Option<*mut FileSum> {
+    // SAFETY: by contract; map values live as long as the program runs.
+    unsafe {
+        let device = device::of_opened(typed(file, &FILE_INODE))?;
+        if !(*device).is_removable() {
+            return None;
+        }
+        let mut record = Record::begin(kind::USB_WRITE, operation::WRITE)?;
+        begin_sum(&mut record, file, flag::LATE);
+        record.discard();
+        known(file)
     }
-    let Some(mut record) = Record::begin(kind::USB_WRITE, operation::WRITE) else {
-        return;
-    };
-    begin_sum(&mut record, file, flag::LATE);
-    record.discard();
 }
 
 /// Puts a sum in place, in the name of the record's actor.
@@ -180,9 +188,11 @@ fn closed(file: *const u8) -> i32 {
     if FILES.get_ptr(file as u64).is_none() {
         return 0;
     }
-    if let Some(sum) = known(file) {
-        // SAFETY: map values live as long as the program runs.
-        report_file(unsafe { (*sum).file }, operation::CLOSE as u32);
+    // SAFETY: the function's own argument; map values live as long as the program runs.
+    unsafe {
+        if let Some(sum) = known(file) {
+            report_file((*sum).file, operation::CLOSE as u32);
+        }
     }
     let _ = FILES.remove(file as u64);
     0
