@@ -98,6 +98,10 @@ pub const GATHER: Duration = Duration::from_millis(20);
 pub const GATHER_RECORDS_MAX: usize = 1 << 9;
 /// Longest wait for ring records before the spool is looked after.
 pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// Least time between two looks at the devices: one that is plugged in is announced many times.
+pub const DEVICES_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes that are kept of what records say of processes again and again.
+pub const DESCRIBED_BYTES_MAX: usize = 16 << 20;
 /// Time between two looks at the counters and the clock.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time the collector has to acknowledge what is left when the agent stops.

@@ -11,7 +11,7 @@ use crate::{
     emit::Buffer,
     maps::{DEVICES, NODES, SCRATCH, Scratch},
     offset::*,
-    path::{S_IFMT, put, take},
+    path::{S_IFBLK, S_IFCHR, S_IFMT, put, take},
     read::{Probed, Read, Typed, pointer, probed, probed_at, typed},
 };
 
@@ -22,9 +22,16 @@ const ID_VENDOR_AT: usize = 8;
 
 /// `DEVICE_REMOVABLE` (include/linux/device.h): behind a port that leads out of the case.
 const REMOVABLE: u32 = 3;
-/// `S_IFBLK` and `S_IFCHR` (include/uapi/linux/stat.h).
-const S_IFBLK: u16 = 0o060_000;
-const S_IFCHR: u16 = 0o020_000;
+
+/// What a device is taken for while no buffer is free to look at it: removable, and on no list.
+static UNKNOWN: Device = Device {
+    dev: 0,
+    vendor: 0,
+    product: 0,
+    class: device_class::USB,
+    reserved: [0; 7],
+    serial: [0; SERIAL_BYTES_MAX],
+};
 
 /// The device that an open file writes to: below its file system, or the one that it is the node of.
 ///
@@ -72,7 +79,9 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     if let Some(known) = DEVICES.get_ptr(dev) {
         return Some(known);
     }
-    let buffer = Buffer::acquire()?;
+    let Some(buffer) = Buffer::acquire() else {
+        return Some(&raw const UNKNOWN);
+    };
     look_at_device(buffer.index(), buffer.number_of(sb));
     buffer.release();
     DEVICES.get_ptr(dev)
@@ -106,7 +115,9 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
             look_at_lower(buffer, at);
         }
         let dev = (*device).dev;
-        let _ = DEVICES.insert(dev, &*device, 0);
+        if !bdev.is_null() {
+            let _ = DEVICES.insert(dev, &*device, 0);
+        }
         dev
     }
 }
@@ -183,7 +194,11 @@ fn find_bus(disk: *const u8, device: &mut Device) {
             return;
         }
         let bus = pointer(node, &DEVICE_BUS);
-        if names(bus, &BUS_NAME, b"mmc\0") && !is_soldered(node) {
+        if names(bus, &BUS_NAME, b"mmc\0") {
+            let number: u32 = probed(pointer(disk, &DISK_PART0), &BDEV_NUMBER);
+            if is_soldered(node) && NODES.get_ptr(number as u64).is_none() {
+                return;
+            }
             device.class = device_class::SD;
             return;
         }
@@ -227,9 +242,9 @@ fn names<const N: usize>(object: *const u8, field: &'static Constant, wanted: &[
     read.is_ok() && name[..N] == wanted[..]
 }
 
-/// Whether a device on the `mmc` bus is eMMC, memory that is part of the machine. The host gives it
-/// address 1 (drivers/mmc/core/mmc.c, `mmc_init_card`), a card chooses its own; both end the name:
-/// `mmc0:0001`, `mmc1:aaaa`.
+/// Whether a device on the `mmc` bus may be eMMC, memory that is part of the machine. The host gives
+/// it address 1 (drivers/mmc/core/mmc.c, `mmc_init_card`), which ends its name: `mmc0:0001`. Some
+/// cards choose the same; user space can tell them by their type, and says so in `NODES`.
 #[inline(always)]
 fn is_soldered(card: *const u8) -> bool {
     let mut name = [0u8; 16];

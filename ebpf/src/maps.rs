@@ -18,6 +18,8 @@ use sekimori_abi::{
 
 use sekimori_decide::Facts;
 
+use crate::task::Actor;
+
 /// The cell that says which slot is in force.
 #[map]
 pub static ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
@@ -123,9 +125,8 @@ pub struct SocketSum {
     pub flags: u64,
     /// Generation that allowed uploads to `peer`; 0 when it was not judged yet.
     pub allowed_by: u64,
-    /// Whom it allowed them: address of the memory (`mm_struct`) of one process and program. A socket can
-    /// be handed over.
-    pub allowed_to: u64,
+    /// Whom it allowed them: a socket can be handed over.
+    pub allowed_to: Actor,
     pub peer: Peer,
     pub process: Process,
 }

@@ -61,9 +61,11 @@ impl Place {
     }
 }
 
-/// `S_IFMT` and `S_IFDIR` (include/uapi/linux/stat.h).
+/// Types of files (include/uapi/linux/stat.h).
 pub const S_IFMT: u16 = 0o170_000;
 pub const S_IFDIR: u16 = 0o040_000;
+pub const S_IFBLK: u16 = 0o060_000;
+pub const S_IFCHR: u16 = 0o020_000;
 
 /// How a walk ended. It reached no root: what is known of the path is not all of it.
 pub const INCOMPLETE: u64 = 0;

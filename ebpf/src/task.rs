@@ -89,11 +89,33 @@ pub fn responsible_uid() -> u32 {
     }
 }
 
-/// Names what the current process runs, as long as it lives: the address of its memory.
+/// Who acts with what: process, program and person.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Actor {
+    /// Start of the process; with the number below it is never used again within one boot.
+    pub start_ns: u64,
+    pub tgid: u32,
+    /// Counts its launches of programs.
+    pub exec_id: u32,
+    /// Who answers for it.
+    pub uid: u64,
+}
+
+/// The one who acts now.
 #[inline(always)]
-pub fn memory() -> *const u8 {
-    // SAFETY: a typed load from the current task.
-    unsafe { typed(bpf_get_current_task_btf() as *const u8, &TASK_MM) }
+pub fn actor() -> Actor {
+    // SAFETY: typed loads from the current task.
+    unsafe {
+        let task = bpf_get_current_task_btf() as *const u8;
+        let leader: *const u8 = typed(task, &TASK_LEADER);
+        Actor {
+            start_ns: typed(leader, &TASK_START),
+            tgid: typed(task, &TASK_TGID),
+            exec_id: typed::<u32>(task, &TASK_EXEC_ID),
+            uid: responsible_uid() as u64,
+        }
+    }
 }
 
 /// The current task's note. Made when `create`; null when there is none.

@@ -12,7 +12,7 @@ use sekimori_abi::event::{Process, kind, verdict};
 use super::clock::Clock;
 use super::scan::{Found, Processes};
 use crate::decode::Raw;
-use crate::limits::{ANCESTORS_MAX, EXITED_KEPT_MAX, PROCESSES_MAX};
+use crate::limits::{ANCESTORS_MAX, DESCRIBED_BYTES_MAX, EXITED_KEPT_MAX, PROCESSES_MAX};
 
 /// ns of one clock tick of `/proc/PID/stat` (`USER_HZ` is 100 on every supported machine).
 const TICK_NS: u64 = 10_000_000;
@@ -80,6 +80,14 @@ pub struct Known {
 struct Entry {
     known: Known,
     rounded: bool,
+    ended: bool,
+}
+
+impl Entry {
+    /// Answers how many bytes that was.
+    fn forget_description(&mut self) -> usize {
+        self.known.described.take().map_or(0, |described| described.len())
+    }
 }
 
 /// The processes, at most [`PROCESSES_MAX`]; those that ended are kept a while, because their last
@@ -89,6 +97,7 @@ pub struct ProcessTable {
     born: VecDeque<ProcessKey>,
     exited: VecDeque<ProcessKey>,
     running: Box<dyn Processes>,
+    described_bytes: usize,
     /// Processes that were forgotten while they may still have run, because the table was full.
     pub evicted: u64,
 }
@@ -102,6 +111,7 @@ impl ProcessTable {
             born: VecDeque::new(),
             exited: VecDeque::new(),
             running,
+            described_bytes: 0,
             evicted: 0,
         }
     }
@@ -153,7 +163,7 @@ impl ProcessTable {
             }
             kind::EXIT => {
                 if let Some(stored) = self.stored_key(key) {
-                    self.describe(key, None);
+                    self.ended(stored);
                     self.exited.push_back(stored);
                 }
                 while self.exited.len() > EXITED_KEPT_MAX {
@@ -187,12 +197,18 @@ impl ProcessTable {
         Some(&entry.known)
     }
 
-    /// Keeps what records say of a process until it runs something else.
-    pub fn describe(&mut self, key: ProcessKey, described: Option<Arc<[u8]>>) {
+    /// Keeps what records say of a process until it runs something else or ends, if there is room.
+    pub fn describe(&mut self, key: ProcessKey, described: Arc<[u8]>) {
+        if self.described_bytes + described.len() > DESCRIBED_BYTES_MAX {
+            return;
+        }
         if let Some(stored) = self.stored_key(key)
             && let Some(entry) = self.entries.get_mut(&stored)
+            && !entry.ended
+            && entry.known.described.is_none()
         {
-            entry.known.described = described;
+            self.described_bytes += described.len();
+            entry.known.described = Some(described);
         }
     }
 
@@ -250,7 +266,7 @@ impl ProcessTable {
             image,
             described: None,
         };
-        self.insert(key, Entry { known, rounded: false });
+        self.insert(key, Entry { known, rounded: false, ended: false });
     }
 
     fn set_image(&mut self, process: &Process, image: Arc<Image>, clock: &Clock) {
@@ -261,13 +277,13 @@ impl ProcessTable {
             entry.known.key = key;
             entry.known.uid = process.uid;
             entry.known.image = image;
-            entry.known.described = None;
+            self.described_bytes -= entry.forget_description();
             return;
         }
         let parent = Some(ProcessKey::parent_of(process));
         let start_utc_ns = clock.utc_ns(key.start_ns);
         let known = Known { key, parent, start_utc_ns, uid: process.uid, image, described: None };
-        self.insert(key, Entry { known, rounded: false });
+        self.insert(key, Entry { known, rounded: false, ended: false });
     }
 
     fn insert_found(&mut self, found: Found, parent: Option<ProcessKey>, clock: &Clock) {
@@ -275,7 +291,7 @@ impl ProcessTable {
         let start_utc_ns = clock.utc_ns(key.start_ns);
         let image = Arc::new(found.image);
         let known = Known { key, parent, start_utc_ns, uid: found.uid, image, described: None };
-        self.insert(key, Entry { known, rounded: true });
+        self.insert(key, Entry { known, rounded: true, ended: false });
     }
 
     fn insert(&mut self, key: ProcessKey, entry: Entry) {
@@ -283,23 +299,42 @@ impl ProcessTable {
             if !self.exited.is_empty() {
                 self.forget_oldest_exited();
             } else if let Some(oldest) = self.born.pop_front() {
-                if self.entries.remove(&oldest).is_some() {
+                if self.remove(oldest) {
                     self.evicted += 1;
                 }
             } else {
                 self.entries.clear();
+                self.described_bytes = 0;
             }
         }
         if self.born.len() >= 2 * PROCESSES_MAX {
             self.born.retain(|key| self.entries.contains_key(key));
         }
         self.born.push_back(key);
-        self.entries.insert(key, entry);
+        if let Some(mut before) = self.entries.insert(key, entry) {
+            self.described_bytes -= before.forget_description();
+        }
     }
 
     fn forget_oldest_exited(&mut self) {
         if let Some(key) = self.exited.pop_front() {
-            self.entries.remove(&key);
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: ProcessKey) -> bool {
+        let removed = self.entries.remove(&key);
+        if let Some(mut entry) = removed {
+            self.described_bytes -= entry.forget_description();
+            return true;
+        }
+        false
+    }
+
+    fn ended(&mut self, stored: ProcessKey) {
+        if let Some(entry) = self.entries.get_mut(&stored) {
+            entry.ended = true;
+            self.described_bytes -= entry.forget_description();
         }
     }
 }

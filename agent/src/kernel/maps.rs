@@ -36,6 +36,11 @@ impl Maps {
         NAMES.into_iter().map(|name| Ok((name, set.map(name)?))).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Of another build, whose programs may not have all of them.
+    pub(super) fn open_some(set: &Set) -> Self {
+        Self(NAMES.into_iter().filter_map(|name| Some((name, set.map(name).ok()?))).collect())
+    }
+
     pub(super) fn get(&mut self, name: &str) -> Result<&mut Map, KernelError> {
         self.0
             .get_mut(name)

@@ -66,7 +66,7 @@ struct Info {
 
 /// How often the kernel did not call a program because it was running on the same CPU already: a
 /// process that came to the same place had preempted it (`bpf_prog_info.recursion_misses`, since
-/// 5.12; programs on LSM hooks are always called).
+/// 5.12; programs on LSM hooks are always called from 6.2 on, and by later versions of 6.1).
 pub(super) fn skipped(program: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: plain data; zeros mean that nothing more than the numbers is asked.
     let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };

@@ -169,16 +169,20 @@ fn put_to_work(
 /// Removes programs of another build. What nobody read from their rings is counted; a set that was
 /// never complete, or whose maps are not as ours, has nothing that could be counted.
 fn retire(set: Set) -> Result<Option<LeftBehind>, KernelError> {
-    let open = Maps::open(&set).and_then(|maps| Ok((maps, Rings::open(&set)?)));
+    let (maps, rings) = (Maps::open_some(&set), Rings::open(&set));
     set.remove()?;
-    let count = |(maps, mut rings): (Maps, Rings)| -> Result<LeftBehind, KernelError> {
-        let recorded = Counters { per_kind: accounts(&maps)?.reported }.lost();
-        let losses = stats::read(&maps)?.lost().saturating_sub(recorded);
+    let count = |mut rings: Rings| {
         let mut records = 0;
         rings.drain(usize::MAX, &mut |_| records += 1);
-        Ok(LeftBehind { records, losses })
+        let recorded = accounts(&maps).map(|it| Counters { per_kind: it.reported }.lost());
+        let lost = stats::read(&maps).map(|counters| counters.lost());
+        let losses = match (recorded, lost) {
+            (Ok(recorded), Ok(lost)) => lost.saturating_sub(recorded),
+            _ => 0,
+        };
+        LeftBehind { records, losses }
     };
-    let left = open.and_then(count).ok();
+    let left = rings.map(count).ok();
     Ok(left.filter(|left| left.records > 0 || left.losses > 0))
 }
 

@@ -116,9 +116,9 @@ impl Losses {
         let mut lost = Vec::new();
         for (number, (now, reported)) in skipped.iter().zip(&mut self.accounts.skipped).enumerate()
         {
-            // A program that was put on its hook anew counts from zero.
+            // What could not be asked for once counts nothing then.
             let count = now.saturating_sub(*reported);
-            *reported = *now;
+            *reported = (*reported).max(*now);
             if count > 0 {
                 let kind = kind_of(u8::try_from(number).unwrap_or(0));
                 lost.push(Lost { stage: "hook", kind, count, reason: SKIPPED.to_owned() });
@@ -176,8 +176,8 @@ impl Losses {
     }
 }
 
-const SKIPPED: &str = "the kernel did not call a program: it was at work on the same CPU for a \
-    process that was preempted there";
+const SKIPPED: &str = "the kernel did not call a program, which was at work on the same CPU for a \
+    process that was preempted there: as many events at most";
 
 const STAGES: [(usize, &str, &str); 3] = [
     (

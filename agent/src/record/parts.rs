@@ -52,7 +52,7 @@ fn describe(from: &abi::Process, known: Option<&Known>, enricher: &mut Enricher)
     process.parent = parent.map(Box::new);
     let described: Arc<[u8]> = process.encode_to_vec().into();
     if found {
-        enricher.processes.describe(key, Some(Arc::clone(&described)));
+        enricher.processes.describe(key, Arc::clone(&described));
     }
     described
 }

@@ -14,14 +14,19 @@ use sekimori_abi::table::NODE_IS_CHARACTER;
 
 /// Layers of block devices that stand on one another.
 const LAYERS_MAX: usize = 8;
-/// USB interface classes of memory and of cameras, which is also how phones show their files (PTP,
-/// MTP): usb.org, "Defined Class Codes".
-const INTERFACE_CLASSES: [&str; 2] = ["08", "06"];
+/// USB interface classes (usb.org, "Defined Class Codes").
+const STORAGE: &str = "08";
+/// Cameras, which is also how phones show their files (PTP, MTP).
+const IMAGING: &str = "06";
+/// Classes of a manufacturer's own: subclass and protocol of adb and fastboot
+/// (android.googlesource.com, `ADB_SUBCLASS` and its neighbours in adb.h and fastboot's usb code).
+const VENDOR: &str = "ff";
+const ANDROID: (&str, [&str; 2]) = ("42", ["01", "03"]);
 
 /// What is plugged in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// There is a block device on removable media; true too when nothing can be read.
+    /// There is any; true too when nothing can be read.
     pub plugged: bool,
     /// Nodes that lead to removable media, by kernel device number and `NODE_IS_CHARACTER`, each
     /// once.
@@ -52,12 +57,15 @@ pub fn survey(sys: &Path) -> Survey {
         }
     }
     for device in entries(&sys.join("bus/usb/devices")).unwrap_or_default() {
-        if holds_files(&device)
+        // Interfaces stand beside the devices, and have no node.
+        if !is_interface(&device)
+            && holds_files(&device)
             && let Some(known) = removable(&device)
         {
             found.add(NODE_IS_CHARACTER, &device, known);
         }
     }
+    found.plugged |= !found.nodes.is_empty();
     found
 }
 
@@ -121,16 +129,37 @@ fn removable(device: &Path) -> Option<Device> {
     })
 }
 
-/// Whether a USB device has an interface that gives access to files.
+/// Whether the node of a USB device gives access to files: it is nothing but memory, or it is a
+/// camera or phone. A printer with a card slot is used through its node, and its slot is a disk.
 fn holds_files(device: &Path) -> bool {
-    let interfaces = entries(device).unwrap_or_default();
-    interfaces.iter().any(|interface| {
-        let class = read(interface, "bInterfaceClass");
-        let name = read(interface, "interface");
-        class.is_some_and(|class| INTERFACE_CLASSES.contains(&class.as_str()))
+    let Ok(inside) = device.read_dir() else {
+        return false;
+    };
+    let interfaces: Vec<PathBuf> =
+        inside.flatten().map(|entry| entry.path()).filter(|path| is_interface(path)).collect();
+    let class = |interface: &PathBuf| read(interface, "bInterfaceClass").unwrap_or_default();
+    let only_storage = interfaces.iter().all(|interface| class(interface) == STORAGE);
+    (only_storage && !interfaces.is_empty()) || interfaces.iter().any(|it| is_phone(it, &class(it)))
+}
+
+fn is_phone(interface: &Path, class: &str) -> bool {
+    let attribute = |name| read(interface, name).unwrap_or_default();
+    let (subclass, protocols) = ANDROID;
+    match class {
+        IMAGING => true,
+        VENDOR => {
             // Phones that call the class their own say so in the interface's name.
-            || name.is_some_and(|name| name.contains("MTP"))
-    })
+            attribute("interface").contains("MTP")
+                || (attribute("bInterfaceSubClass") == subclass
+                    && protocols.contains(&attribute("bInterfaceProtocol").as_str()))
+        }
+        _ => false,
+    }
+}
+
+/// Interfaces are called `1-1:1.0`, devices `1-1`.
+fn is_interface(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(':'))
 }
 
 const fn of_class(class: u8) -> Device {
@@ -236,6 +265,34 @@ mod tests {
         sys.device("pci0/usb1/1-2/1-2:1.0", &[("bInterfaceClass", "03")]);
         sys.link("bus/usb/devices/1-2", &keyboard);
         assert_eq!(survey(sys.0.path()), Survey::default());
+    }
+
+    #[rstest::rstest]
+    #[case::phone("06", "01", "01", "", true)]
+    #[case::phone_of_its_own_class("ff", "ff", "00", "MTP", true)]
+    #[case::debugging("ff", "42", "01", "ADB Interface", true)]
+    #[case::printer_with_a_card_slot("08", "06", "50", "", false)]
+    #[case::serial_line("ff", "00", "00", "", false)]
+    fn phones_are_told_by_their_interfaces(
+        #[case] class: &str,
+        #[case] subclass: &str,
+        #[case] protocol: &str,
+        #[case] name: &str,
+        #[case] found: bool,
+    ) {
+        let sys = Sys::new();
+        let device = sys.device("pci0/usb1/1-3", &[("idVendor", "18d1"), ("dev", "189:7")]);
+        sys.device("pci0/usb1/1-3/1-3:1.0", &[("bInterfaceClass", "07")]);
+        let attributes = [
+            ("bInterfaceClass", class),
+            ("bInterfaceSubClass", subclass),
+            ("bInterfaceProtocol", protocol),
+            ("interface", name),
+        ];
+        sys.device("pci0/usb1/1-3/1-3:1.1", &attributes);
+        sys.link("bus/usb/devices/1-3", &device);
+        sys.link("class/block/none", Path::new("/nonexistent"));
+        assert_eq!(!survey(sys.0.path()).nodes.is_empty(), found);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use sekimori_proto::v1::Kind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::canary::Canary;
 use self::left::Left;
@@ -37,8 +37,8 @@ use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
 use crate::kernel::{self, Found, Held, LeftBehind, Sensor};
 use crate::limits::{
-    CONTROL_CLIENTS_MAX, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL, SHIP_DRAIN_TIMEOUT,
-    STOP_TURNS_MAX,
+    CONTROL_CLIENTS_MAX, DEVICES_INTERVAL, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL,
+    SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
 };
 use crate::record::Lost;
 use crate::removable::{Watch, survey};
@@ -119,6 +119,7 @@ async fn run_with(
         sensor,
         devices,
         plugged: true,
+        looked_at: Instant::now(),
         shipper,
         started_ns,
         canary,
@@ -152,8 +153,10 @@ struct Agent {
     keeper: Keeper,
     sensor: Sensor,
     devices: Watch,
-    /// There is a block device on removable media.
+    /// There are removable media.
     plugged: bool,
+    /// When they were looked at last.
+    looked_at: Instant,
     shipper: Shipper,
     started_ns: i64,
     canary: Canary,
@@ -251,6 +254,8 @@ impl Agent {
     ) -> Result<(), RunError> {
         let mut poll = every(POLL_INTERVAL);
         let mut patience = DRAIN_PATIENCE;
+        // When to look at the devices, some of which changed.
+        let mut look_at = None;
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return Ok(()),
@@ -261,6 +266,10 @@ impl Agent {
                 Some(command) = asked.recv() => self.answer(command),
                 changed = self.devices.changed() => {
                     changed.map_err(RunError::Devices)?;
+                    look_at = look_at.or(Some(self.looked_at + DEVICES_INTERVAL));
+                }
+                () = until(look_at) => {
+                    look_at = None;
                     self.look_at_devices();
                 }
                 _ = poll.tick() => self.poll(),
@@ -284,6 +293,7 @@ impl Agent {
 
     /// What removable media there are now.
     fn look_at_devices(&mut self) {
+        self.looked_at = Instant::now();
         let survey = survey(Path::new("/sys"));
         if let Err(error) = self.sensor.know_nodes(&survey.nodes) {
             self.pipeline.alert(format!(
@@ -471,6 +481,14 @@ fn gap(report: &RecoveryReport, took_over: bool) -> Option<String> {
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// Waits until then, or for ever.
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -91,7 +91,7 @@ pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32)
         (*sum).calls = 0;
         (*sum).flags = 0;
         (*sum).allowed_by = allowed_by as u64;
-        (&raw mut (*sum).allowed_to).write_volatile(task::memory() as u64);
+        (*sum).allowed_to = task::actor();
         (*sum).peer = peer;
         copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if SOCKETS.insert(sk as u64, &*sum, 0).is_err() {

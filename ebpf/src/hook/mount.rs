@@ -19,12 +19,16 @@ use crate::{
 #[lsm(hook = "sb_kern_mount")]
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let sb: *const u8 = ctx.arg(0);
-    let Some(buffer) = Buffer::acquire() else { return REFUSED };
-    let dev = look_at_device(buffer.index(), buffer.number_of(sb));
-    buffer.release();
+    // Before the first policy nobody has asked what a file system stands on.
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
+    let Some(buffer) = Buffer::acquire() else {
+        count(kind::USB_MOUNT, counter::LOST_SCRATCH);
+        return REFUSED;
+    };
+    let dev = look_at_device(buffer.index(), buffer.number_of(sb));
+    buffer.release();
     let Some(device) = DEVICES.get_ptr(dev) else {
         return ALLOWED;
     };

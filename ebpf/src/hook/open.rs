@@ -11,7 +11,7 @@ use crate::{
     emit::Record,
     judge::Policy,
     offset::*,
-    path::Place,
+    path::{Place, S_IFCHR, S_IFMT},
     read::{Read, Typed, typed},
     task,
 };
@@ -90,7 +90,8 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
             describe_file::<Typed>(&mut record, file);
             record.device(&*device);
             record.path(Place::of_opened(file, inode));
-            if !outcome.denies() {
+            // What goes through a character device is no write that could be summed.
+            if !outcome.denies() && typed::<u16>(inode, &INODE_MODE) & S_IFMT != S_IFCHR {
                 begin_sum(&mut record, file, 0);
             }
             record.send(policy, outcome);

@@ -64,7 +64,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
                 && (*sum).peer.port == peer.port;
             if same_peer
                 && (*sum).allowed_by == policy.generation as u64
-                && (*sum).allowed_to == task::memory() as u64
+                && (*sum).allowed_to == task::actor()
             {
                 return ALLOWED;
             }
@@ -92,7 +92,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         // SAFETY: map values live as long as the program runs.
         unsafe {
             (*sum).allowed_by = policy.generation as u64;
-            (&raw mut (*sum).allowed_to).write_volatile(task::memory() as u64);
+            (*sum).allowed_to = task::actor();
         }
     } else if known.is_some() {
         // A number, as functions of their own take them.

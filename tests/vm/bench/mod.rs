@@ -75,6 +75,9 @@ fn measure() -> Result<()> {
     daemons.end_collector(Signal::SIGTERM)?;
     run_all("10 rules, to the spool", &places, Operation::RECORDED, Some(&daemons))?;
     daemons.start_collector()?;
+    guest::until("everything is delivered", limits::START_TIMEOUT, || {
+        Ok(records::number(&daemons.status()?, "/agent/spool/unacknowledged_bytes") == 0)
+    })?;
     for rules in [1_000, 10_000] {
         daemons.write_policy(&policy(rules))?;
         let setup = format!("{rules} rules");

@@ -94,8 +94,10 @@ with open(sys.argv[1], "r+b") as disk:
     os.fsync(disk.fileno())
 "#;
 
-/// Plugs a stick, gives it a partition, and writes to that.
-fn written_to_partition(serial: &str, at: &str) -> Result<guest::Output> {
+/// Plugs a stick, gives it a partition while every stick may be written, and writes to that.
+fn written_to_partition(world: &mut World, serial: &str, at: &str) -> Result<guest::Output> {
+    let all = World::usual_policy_and("").replace("\"SEKI0003\"", "\"SEKI0003\", \"SEKI0005\"");
+    world.policy(&all)?;
     check::ok(&guest::run("sekimori-stick", &["plug", serial, "64M:vfat"])?)?;
     let written = (|| {
         let disk = guest::run("sekimori-stick", &["device", serial])?.text();
@@ -105,6 +107,7 @@ fn written_to_partition(serial: &str, at: &str) -> Result<guest::Output> {
         check::ok(&guest::run("mkfs.vfat", &["-F", "32", &part])?)?;
         std::fs::create_dir_all(at)?;
         check::ok(&guest::run("mount", &[part.as_str(), at])?)?;
+        world.policy(&World::usual_policy_and(""))?;
         let output = guest::bash("head -c 12345 /dev/zero >\"$1/new.bin\"", &[at]);
         let arrived = Path::new(&format!("{at}/new.bin")).exists();
         check::ok(&guest::run("umount", &[at])?)?;
@@ -118,7 +121,7 @@ fn written_to_partition(serial: &str, at: &str) -> Result<guest::Output> {
 
 fn partition(world: &mut World) -> Result<()> {
     let (serial, at) = ("SEKI0004", "/mnt/partition");
-    check::ok(&written_to_partition(serial, at)?)?;
+    check::ok(&written_to_partition(world, serial, at)?)?;
     closed(world, serial, &format!("{at}/new.bin"), 12_345)?;
     let fields = [("/file/device/serial", json!(serial)), ("/file/path", json!(at))];
     world.records.expect("usb.mount", &fields)?;
@@ -127,7 +130,7 @@ fn partition(world: &mut World) -> Result<()> {
 
 fn partition_refused(world: &mut World) -> Result<()> {
     let (serial, at) = ("SEKI0005", "/mnt/partition");
-    check::refused(&written_to_partition(serial, at)?)?;
+    check::refused(&written_to_partition(world, serial, at)?)?;
     let fields = [
         ("/operation", json!("create")),
         ("/file/path", json!(format!("{at}/new.bin"))),
