@@ -115,6 +115,10 @@ pub const TELL_INTERVAL: Duration = Duration::from_secs(2);
 pub const TELL_BURST_ALL: u32 = 20;
 /// Time after which one more may follow.
 pub const TELL_INTERVAL_ALL: Duration = Duration::from_millis(200);
+/// How long a message waits for a terminal that is busy.
+pub const TELL_PATIENCE: Duration = Duration::from_secs(3);
+/// Messages that wait for their terminals.
+pub const TELL_WAITING_MAX: usize = 64;
 /// (terminal, rule) pairs remembered at one time.
 pub const TELL_PAIRS_MAX: usize = 1024;
 /// Bytes of one message on a terminal.

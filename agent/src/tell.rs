@@ -16,6 +16,7 @@ use sekimori_proto::v1::{Event, Kind, Operation, Process, Verdict};
 use crate::decode::printable;
 use crate::limits::{
     TELL_BURST, TELL_BURST_ALL, TELL_BYTES_MAX, TELL_INTERVAL, TELL_INTERVAL_ALL, TELL_PAIRS_MAX,
+    TELL_PATIENCE, TELL_WAITING_MAX,
 };
 
 #[cfg(test)]
@@ -76,6 +77,15 @@ pub struct Tell {
     pairs: HashMap<(String, String), Pair>,
     all: Bucket,
     told: Told,
+    /// Messages to terminals on which somebody else was writing at that moment.
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    process: Process,
+    message: String,
+    until: Instant,
 }
 
 impl Tell {
@@ -84,7 +94,8 @@ impl Tell {
     pub fn new() -> Self {
         let all = Bucket::full(TELL_BURST_ALL, Instant::now());
         let told = Told::default();
-        Self { devices: "/dev".into(), pairs: HashMap::new(), all, told }
+        let waiting = Vec::new();
+        Self { devices: "/dev".into(), pairs: HashMap::new(), all, told, waiting }
     }
 
     /// What was told so far.
@@ -104,8 +115,24 @@ impl Tell {
             return;
         };
         let message = message(event, text, suppressed);
-        match write(&self.devices, process, &message) {
+        let until = now + TELL_PATIENCE;
+        self.write(Waiting { process: process.clone(), message, until }, now);
+    }
+
+    /// Tries the terminals again that were busy. Never waits.
+    pub fn again(&mut self, now: Instant) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.write(waiting, now);
+        }
+    }
+
+    fn write(&mut self, waiting: Waiting, now: Instant) {
+        let Waiting { process, message, until } = &waiting;
+        match write(&self.devices, process, message) {
             Ok(()) => self.told.written += 1,
+            Err(TellError::Busy(_)) if now < *until && self.waiting.len() < TELL_WAITING_MAX => {
+                self.waiting.push(waiting);
+            }
             Err(reason) => {
                 self.told.failed += 1;
                 tracing::debug!(tty = process.tty, %reason, "the person could not be told");
@@ -226,6 +253,8 @@ enum TellError {
     Stranger { path: PathBuf, owner: u32 },
     #[error("{path}: {source}")]
     System { path: PathBuf, source: std::io::Error },
+    #[error("{0} is stopped, or somebody else writes on it")]
+    Busy(PathBuf),
     #[error("{0} took only a part of the message")]
     Short(PathBuf),
 }
@@ -234,7 +263,12 @@ fn write(devices: &Path, process: &Process, message: &str) -> Result<(), TellErr
     let path = devices.join(device_name(&process.tty)?);
     let mut terminal = open(&path, process)?;
     let system = |source| TellError::System { path: path.clone(), source };
-    let written = terminal.write(message.as_bytes()).map_err(system)?;
+    // The kernel lets one write at a time (drivers/tty/tty_io.c, `tty_write_lock`): the refused
+    // program is often about to say on the same terminal what it could not do.
+    let written = terminal.write(message.as_bytes()).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => TellError::Busy(path.clone()),
+        _ => system(source),
+    })?;
     if written < message.len() { Err(TellError::Short(path)) } else { Ok(()) }
 }
 

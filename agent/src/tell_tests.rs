@@ -133,3 +133,29 @@ fn a_real_terminal_gets_the_message() {
     let text = String::from_utf8_lossy(&text[..count]).replace('\r', "");
     assert_eq!(text, "\nSekimori: Not here.\n  rule usb-only-company: launch of /usr/bin/rclone\n");
 }
+
+/// Somebody held the terminal with ^S, or was writing on it.
+#[test]
+fn a_busy_terminal_is_tried_again() {
+    use nix::sys::termios::{FlowArg, tcflow};
+
+    let pair = nix::pty::openpty(None, None).unwrap();
+    let name = nix::unistd::ttyname(pair.slave.as_fd()).unwrap();
+    let tty = name.strip_prefix("/dev").unwrap().to_str().unwrap().to_owned();
+    let uid = nix::unistd::getuid().as_raw();
+    let mut event = denied(Kind::Exec, Operation::Exec, b"/usr/bin/rclone");
+    event.process = Some(Process { tty, uid, ..Process::default() });
+    let mut tell = Tell::new();
+    let now = Instant::now();
+    tcflow(&pair.slave, FlowArg::TCOOFF).unwrap();
+    tell.refused(&event, "Not here.", now);
+    tell.refused(&event, "Not here either.", now);
+    assert_eq!(tell.told(), Told::default());
+    tcflow(&pair.slave, FlowArg::TCOON).unwrap();
+    tell.again(now);
+    assert_eq!(tell.told(), Told { written: 2, ..Told::default() });
+    tcflow(&pair.slave, FlowArg::TCOOFF).unwrap();
+    tell.refused(&event, "Not here.", now);
+    tell.again(now + TELL_PATIENCE);
+    assert_eq!(tell.told(), Told { written: 2, failed: 1, ..Told::default() });
+}

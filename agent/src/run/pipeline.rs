@@ -63,6 +63,7 @@ impl Pipeline {
     /// Turns what was taken into events, in order of time: the launch of a program is read from
     /// another ring than its refusal, and must be known first.
     pub fn process(&mut self) {
+        self.tell.again(Instant::now());
         let mut batch = std::mem::take(&mut self.batch);
         if batch.is_empty() && self.mounting.is_empty() {
             return;
