@@ -117,14 +117,20 @@ fn a_file_in_the_place_of_a_terminal_gets_nothing() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
 }
 
-#[test]
-fn a_real_terminal_gets_the_message() {
+/// A terminal of our own, and the refusal of a launch on it.
+fn refused_on_a_terminal() -> (nix::pty::OpenptyResult, Event) {
     let pair = nix::pty::openpty(None, None).unwrap();
     let name = nix::unistd::ttyname(pair.slave.as_fd()).unwrap();
     let tty = name.strip_prefix("/dev").unwrap().to_str().unwrap().to_owned();
     let uid = nix::unistd::getuid().as_raw();
     let mut event = denied(Kind::Exec, Operation::Exec, b"/usr/bin/rclone");
     event.process = Some(Process { tty, uid, ..Process::default() });
+    (pair, event)
+}
+
+#[test]
+fn a_real_terminal_gets_the_message() {
+    let (pair, event) = refused_on_a_terminal();
     let mut tell = Tell::new();
     tell.refused(&event, "Not here.", Instant::now());
     assert_eq!(tell.told(), Told { written: 1, ..Told::default() });
@@ -139,12 +145,7 @@ fn a_real_terminal_gets_the_message() {
 fn a_busy_terminal_is_tried_again() {
     use nix::sys::termios::{FlowArg, tcflow};
 
-    let pair = nix::pty::openpty(None, None).unwrap();
-    let name = nix::unistd::ttyname(pair.slave.as_fd()).unwrap();
-    let tty = name.strip_prefix("/dev").unwrap().to_str().unwrap().to_owned();
-    let uid = nix::unistd::getuid().as_raw();
-    let mut event = denied(Kind::Exec, Operation::Exec, b"/usr/bin/rclone");
-    event.process = Some(Process { tty, uid, ..Process::default() });
+    let (pair, event) = refused_on_a_terminal();
     let mut tell = Tell::new();
     let now = Instant::now();
     tcflow(&pair.slave, FlowArg::TCOOFF).unwrap();

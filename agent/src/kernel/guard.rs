@@ -46,8 +46,8 @@ pub(super) fn begin(maps: &mut Maps, set: &Set, mode: GuardMode) -> Result<(), K
     let pins_dev = at.and_then(|mount| kernel_device(&mount.majmin)).ok_or_else(|| {
         KernelError::Other(format!("process 1 has nothing mounted at {BPF_FILE_SYSTEM}"))
     })?;
-    fill(maps, "GUARDED_MAPS", &map_ids(set)?)?;
-    fill(maps, "GUARDED_MOUNTS", &guarded_mounts(at, &mounts))?;
+    tables::replace(maps, "GUARDED_MAPS", &map_ids(set)?)?;
+    tables::replace(maps, "GUARDED_MOUNTS", &guarded_mounts(at, &mounts))?;
     let agent_tgid = std::process::id();
     let pins_inode = pins.ino();
     write(maps, Guard { action, agent_tgid, pins_dev, reserved: 0, pins_inode })
@@ -62,12 +62,6 @@ fn write(maps: &mut Maps, guard: Guard) -> Result<(), KernelError> {
     Array::<_, Plain<Guard>>::try_from(maps.get("GUARD")?)
         .and_then(|mut cell| cell.set(0, Plain(guard), 0))
         .map_err(|error| KernelError::from_aya("writing GUARD", &error))
-}
-
-/// Replaces what a table of numbers holds.
-fn fill(maps: &mut Maps, name: &str, entries: &[(u32, u32)]) -> Result<(), KernelError> {
-    tables::remove::<u32, u32>(maps, name, |old| entries.iter().all(|(key, _)| key != old))?;
-    tables::insert(maps, name, entries.iter().copied())
 }
 
 /// The pins' mount and everything it hangs below, by the kernel's `mnt_id`.

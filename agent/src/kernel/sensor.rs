@@ -225,9 +225,7 @@ impl Sensor {
     /// # Errors
     /// When the table cannot be written.
     pub fn know_nodes(&mut self, nodes: &[(u64, Device)]) -> Result<(), KernelError> {
-        let gone = |old: &u64| nodes.iter().all(|(number, _)| number != old);
-        tables::remove::<u64, Device>(&mut self.maps, "NODES", gone)?;
-        tables::insert(&mut self.maps, "NODES", nodes.iter().copied())
+        tables::replace(&mut self.maps, "NODES", nodes)
     }
 
     /// Guards this process, the maps and the pins from here on.

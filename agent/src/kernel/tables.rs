@@ -130,7 +130,7 @@ fn fill<T: Copy + 'static>(
 type Hash<'a, K, V> = HashMap<&'a mut MapData, Plain<K>, Plain<V>>;
 type Trie<'a, K, V> = LpmTrie<&'a mut MapData, Plain<K>, Plain<V>>;
 
-pub(super) fn insert<K: Copy + 'static, V: Copy + 'static>(
+fn insert<K: Copy + 'static, V: Copy + 'static>(
     maps: &mut Maps,
     name: &str,
     entries: impl Iterator<Item = (K, V)>,
@@ -145,7 +145,7 @@ pub(super) fn insert<K: Copy + 'static, V: Copy + 'static>(
     Ok(())
 }
 
-pub(super) fn remove<K: Copy + 'static, V: Copy + 'static>(
+fn remove<K: Copy + 'static, V: Copy + 'static>(
     maps: &mut Maps,
     name: &str,
     which: impl Fn(&K) -> bool,
@@ -160,6 +160,16 @@ pub(super) fn remove<K: Copy + 'static, V: Copy + 'static>(
             .map_err(|error| KernelError::from_aya(&format!("clearing {name}"), &error))?;
     }
     Ok(())
+}
+
+/// Replaces what a table holds; what stays is there all the time.
+pub(super) fn replace<K: Copy + PartialEq + 'static, V: Copy + 'static>(
+    maps: &mut Maps,
+    name: &str,
+    entries: &[(K, V)],
+) -> Result<(), KernelError> {
+    remove::<K, V>(maps, name, |old| entries.iter().all(|(key, _)| key != old))?;
+    insert(maps, name, entries.iter().copied())
 }
 
 fn insert_prefixes<K: Copy + 'static, V: Copy + 'static>(

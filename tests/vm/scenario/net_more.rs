@@ -43,7 +43,8 @@ else:
     sys.exit("it was not refused")
 "#;
 
-fn refused(world: &World, kind: &str, rule: &str, ip: &str, port: u16) -> Result<Value> {
+/// The record of a refusal.
+pub(super) fn refused(world: &World, kind: &str, rule: &str, ip: &str, port: u16) -> Result<Value> {
     let fields = [
         ("/verdict", json!("denied")),
         ("/rule", json!(rule)),

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Run;
 use super::net::uploaded;
+use super::net_more::refused;
 use crate::run::World;
 use crate::sink::Sink;
 use crate::{check, guest};
@@ -17,18 +18,6 @@ pub const ALL: &[(&str, Run)] = &[
     ("quic", quic),
     ("quic-refused-by-port", quic_refused),
 ];
-
-fn refused(world: &World, kind: &str, rule: &str, ip: &str, port: u16) -> Result<()> {
-    let fields = [
-        ("/verdict", json!("denied")),
-        ("/rule", json!(rule)),
-        ("/destination/ip", json!(ip)),
-        ("/destination/port", json!(port)),
-        ("/errno", json!(1)),
-    ];
-    world.records.expect(kind, &fields)?;
-    Ok(())
-}
 
 /// The peer made the connection; nothing may be sent back to it.
 fn accepted(world: &mut World) -> Result<()> {
@@ -43,7 +32,8 @@ peer.close()
 same("what arrived", client.recv(99), b"")
 "#;
     check::ok(&guest::calls::<&str>(script, &[])?)?;
-    refused(world, "net.upload", "no-upload-there", "127.0.0.4", 18_212)
+    refused(world, "net.upload", "no-upload-there", "127.0.0.4", 18_212)?;
+    Ok(())
 }
 
 /// Arguments: address, port, program of the receiver, kind, and what the send should come to. The
