@@ -12,6 +12,7 @@ pub mod decode;
 pub mod enrich;
 pub mod kernel;
 pub mod limits;
+pub mod receipt;
 pub mod record;
 pub mod removable;
 pub mod run;

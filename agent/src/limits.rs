@@ -100,6 +100,18 @@ pub const GATHER_RECORDS_MAX: usize = 1 << 9;
 pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Least time between two looks at the devices: one that is plugged in is announced many times.
 pub const DEVICES_INTERVAL: Duration = Duration::from_millis(50);
+/// Processes that write to removable media at one time and whose sources are noted.
+pub const WRITERS_MAX: usize = 1 << 12;
+/// Sources that a receipt names.
+pub const RECEIPT_SOURCES_MAX: usize = 64;
+/// Files that wait to be hashed.
+pub const RECEIPTS_WAITING_MAX: usize = 1 << 12;
+/// For so long after somebody asked to unmount it nothing is read from a file system for receipts.
+pub const RECEIPTS_LEAVE: Duration = Duration::from_secs(3);
+/// Bytes of a file that is hashed for its receipt. While it is read its medium is busy.
+pub const RECEIPT_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Time for the hashes that are not computed yet when the agent stops.
+pub const RECEIPTS_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are kept of what records say of processes again and again.
 pub const DESCRIBED_BYTES_MAX: usize = 16 << 20;
 /// Time between two looks at the counters and the clock.

@@ -9,6 +9,7 @@ mod open;
 mod process;
 mod relabel;
 mod send;
+mod source;
 mod tree;
 mod write;
 

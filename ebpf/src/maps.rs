@@ -103,6 +103,10 @@ pub struct FileSum {
 pub static FILES: HashMap<u64, FileSum> =
     HashMap::with_max_entries(OPEN_FILES_MAX, BPF_F_NO_PREALLOC);
 
+/// How many files on removable media a process has open for write, by process id.
+#[map]
+pub static WRITERS: HashMap<u32, u64> = HashMap::with_max_entries(WRITERS_MAX, BPF_F_NO_PREALLOC);
+
 /// Where bytes go.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]

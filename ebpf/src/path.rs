@@ -64,6 +64,9 @@ impl Place {
 /// Types of files (include/uapi/linux/stat.h).
 pub const S_IFMT: u16 = 0o170_000;
 pub const S_IFDIR: u16 = 0o040_000;
+pub const S_IFREG: u16 = 0o100_000;
+pub const S_IFIFO: u16 = 0o010_000;
+pub const S_IFSOCK: u16 = 0o140_000;
 pub const S_IFBLK: u16 = 0o060_000;
 pub const S_IFCHR: u16 = 0o020_000;
 

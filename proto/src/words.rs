@@ -73,6 +73,7 @@ impl Word for Operation {
         (Operation::Unpin, "unpin"),
         (Operation::Unmount, "unmount"),
         (Operation::HooksOff, "hooks-off"),
+        (Operation::Receipt, "receipt"),
     ];
 }
 

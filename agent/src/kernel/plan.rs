@@ -103,6 +103,9 @@ const PLAN: &[Plan] = plan! {
         lost "hard links out of labelled places on file systems that are mounted in parts";
     "failed_open" Exit "path_openat", "file.open (failed)", lost "failed opens in labelled places";
     "sb_kern_mount" Lsm "sb_kern_mount", "usb.mount";
+    "source_opened" Exit "security_file_open", "usb.write (sources)",
+        lost "where files on removable media may come from", with usb;
+    "unmount_asked" Lsm "sb_umount", "usb.mount (unmount)", with usb;
     "inode_create" Lsm "inode_create", "usb.write", with usb;
     "inode_mkdir" Lsm "inode_mkdir", "usb.write", with usb;
     "inode_mknod" Lsm "inode_mknod", "usb.write", with usb;

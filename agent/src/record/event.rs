@@ -98,7 +98,9 @@ impl Paths {
         let mounts = &mut enricher.mounts;
         let first = match (raw.event.kind, raw.event.verdict) {
             (kind::USB_MOUNT, verdict::DENIED) => Vec::new(),
-            (kind::USB_MOUNT, _) => mounts.locate(dev, b"/").unwrap_or_default(),
+            (kind::USB_MOUNT, _) if raw.event.operation == operation::MOUNT => {
+                mounts.locate(dev, b"/").unwrap_or_default()
+            }
             _ => place(&first, flag::PATH_IN_FILE_SYSTEM, mounts),
         };
         let second = place(&raw.second_path, flag::SECOND_PATH_IN_FILE_SYSTEM, mounts);

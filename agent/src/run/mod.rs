@@ -272,6 +272,7 @@ impl Agent {
                     look_at = None;
                     self.look_at_devices();
                 }
+                () = self.pipeline.receipt() => {}
                 _ = poll.tick() => self.poll(),
                 ready = self.sensor.ready(patience) => ready?,
             }
@@ -436,6 +437,7 @@ impl Agent {
             }
         }
         self.pipeline.finish();
+        self.pipeline.finish_receipts().await;
         self.poll();
         // Nobody will be there to see a stick come.
         self.watch_usb(true);

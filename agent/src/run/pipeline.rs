@@ -3,14 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use sekimori_abi::event::{kind, verdict};
+use sekimori_abi::event::{operation, verdict};
 use sekimori_abi::table::Accounts;
 use sekimori_proto::v1::{Event, Verdict};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
-use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX};
-use crate::record::{LANE_ALERT, Losses, Lost, RuleBook, Skipped, agent_event, event};
+use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX, RECEIPTS_DRAIN_TIMEOUT};
+use crate::receipt::Receipts;
+use crate::record::{LANE_ALERT, Losses, Lost, Recorded, RuleBook, Skipped, agent_event, event};
 use crate::spool::{Lane, SharedSpool, SpoolError};
 use crate::tell::{Tell, Told};
 
@@ -22,6 +24,8 @@ pub(super) struct Pipeline {
     tell: Tell,
     spool: SharedSpool,
     batch: Vec<Raw>,
+    receipts: Receipts,
+    finished: UnboundedReceiver<Recorded>,
     /// Mounts whose mount point is not known yet, and when each was read.
     mounting: Vec<(Instant, Raw)>,
     undecodable: u64,
@@ -30,6 +34,7 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// `accounts`: what earlier agents have recorded of the same rings and counters.
     pub fn new(spool: SharedSpool, enricher: Enricher, tell: Tell, accounts: Accounts) -> Self {
+        let (receipts, finished) = Receipts::start();
         Self {
             enricher,
             rules: RuleBook::default(),
@@ -37,6 +42,8 @@ impl Pipeline {
             tell,
             spool,
             batch: Vec::new(),
+            receipts,
+            finished,
             mounting: Vec::new(),
             undecodable: 0,
         }
@@ -84,6 +91,35 @@ impl Pipeline {
         self.flush();
     }
 
+    /// Waits for a receipt and records it, and those that are ready too.
+    pub async fn receipt(&mut self) {
+        if let Some(first) = self.finished.recv().await {
+            self.keep_recorded(&first);
+            self.receipts.finished();
+            while let Ok(next) = self.finished.try_recv() {
+                self.keep_recorded(&next);
+                self.receipts.finished();
+            }
+            self.flush();
+        }
+    }
+
+    /// Records the receipts that are still being made.
+    pub async fn finish_receipts(&mut self) {
+        let all = async {
+            while self.receipts.waiting() > 0 {
+                self.receipt().await;
+            }
+        };
+        // Their closes are on record.
+        let _ = tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, all).await;
+    }
+
+    fn keep_recorded(&self, recorded: &Recorded) {
+        let event = &recorded.event;
+        noted(self.spool.append_encoded(lane_of(event), event.kind, recorded.encode()));
+    }
+
     /// Records everything that waits for something.
     pub fn finish(&mut self) {
         self.process();
@@ -95,9 +131,11 @@ impl Pipeline {
         let Some(recorded) = event(raw, &mut self.enricher, &self.rules) else {
             return;
         };
+        if self.receipts.learn(raw, &recorded) {
+            return;
+        }
         let event = &recorded.event;
-        let kept = self.spool.append_encoded(lane_of(event), event.kind, recorded.encode());
-        noted(kept);
+        self.keep_recorded(&recorded);
         let fact = self.rules.fact(raw.event.generation, raw.event.rule);
         if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
             self.tell.refused(event, text, Instant::now());
@@ -107,7 +145,7 @@ impl Pipeline {
     /// A file system is judged before it gets its place in the tree; a moment later it has one.
     fn is_mounting(&mut self, raw: &Raw) -> bool {
         let from = &raw.event;
-        from.kind == kind::USB_MOUNT
+        from.operation == operation::MOUNT
             && from.verdict != verdict::DENIED
             && !self.enricher.mounts.is_mounted(from.device.dev)
     }

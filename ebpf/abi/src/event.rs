@@ -73,10 +73,14 @@ pub mod operation {
     pub const MAP_OPEN: u8 = 20;
     /// A pin that holds the programs on their hooks was removed or renamed.
     pub const UNPIN: u8 = 21;
-    /// The file system of the pins, or one above it, was unmounted.
+    /// A file system was to be unmounted: one on removable media, or that of the pins or one above
+    /// it.
     pub const UNMOUNT: u8 = 22;
     /// The switch that takes all programs off their hooks was opened for write.
     pub const HOOKS_OFF: u8 = 23;
+    /// A file that was open for reading, or was opened, while the process could write to removable
+    /// media. Feeds the agent's receipts and is not stored.
+    pub const SOURCE: u8 = 24;
 }
 
 /// What was decided.

@@ -50,6 +50,10 @@ pub const OPEN_FILES_MAX: u32 = 1 << 14;
 pub const SOCKETS_MAX: u32 = 1 << 15;
 /// Superblocks whose device is known at one time.
 pub const SUPERBLOCKS_MAX: u32 = 1 << 10;
+/// Processes that have files on removable media open for write, at one time.
+pub const WRITERS_MAX: u32 = 1 << 13;
+/// Descriptors of a process that are looked at when it opens a file on removable media for write.
+pub const SOURCE_DESCRIPTORS_MAX: u32 = 64;
 /// Block devices that one file system's device may stand on, all layers together.
 pub const LOWER_DEVICES_MAX: usize = 32;
 /// Device nodes of removable media that are known at one time.

@@ -1,4 +1,4 @@
-//! A file system is mounted, by the old mount call or the new ones.
+//! A file system is mounted, by the old mount call or the new ones, or to be unmounted.
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::{
@@ -14,6 +14,9 @@ use crate::{
     emit::{Buffer, Record},
     judge::Policy,
     maps::DEVICES,
+    offset::*,
+    path::Place,
+    read::{pointer, probed},
 };
 
 #[lsm(hook = "sb_kern_mount")]
@@ -49,4 +52,30 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         record.send(&policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// Somebody asks to unmount removable media; whether it was busy is not known yet.
+#[lsm(hook = "sb_umount")]
+pub fn unmount_asked(ctx: LsmContext) -> i32 {
+    let vfsmount: *const u8 = ctx.arg(0);
+    let root = pointer(vfsmount, &VFSMOUNT_ROOT);
+    let Some(device) = DEVICES.get_ptr(probed::<u32>(pointer(root, &DENTRY_SB), &SB_DEV)) else {
+        return ALLOWED;
+    };
+    // SAFETY: map values live as long as the program runs.
+    let device = unsafe { &*device };
+    if !device.is_removable() {
+        return ALLOWED;
+    }
+    let Some(policy) = Policy::in_force() else {
+        return ALLOWED;
+    };
+    if let Some(mut record) = Record::begin(kind::USB_MOUNT, operation::UNMOUNT) {
+        record.device(device);
+        record.event().generation = policy.generation;
+        let mount = vfsmount.wrapping_sub(MOUNT_MNT.get());
+        record.path(Place { mount, dentry: root });
+        record.send_unjudged();
+    }
+    ALLOWED
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use sekimori_abi::event::{counter, flag, kind, operation};
 use sekimori_decide::Outcome;
 
-use super::open::describe_file;
+use super::{open::describe_file, source};
 use crate::{
     count::{add, count},
     device,
@@ -131,6 +131,8 @@ pub fn begin_sum(record: &mut Record, file: *const u8, flags: u16) {
         copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if FILES.insert(file as u64, &*sum, 0).is_err() {
             count(kind::USB_WRITE, counter::LOST_TABLE);
+        } else {
+            source::writes((*sum).process.tgid);
         }
     }
 }
@@ -192,6 +194,9 @@ fn closed(file: *const u8) -> i32 {
     unsafe {
         if let Some(sum) = known(file) {
             report_file((*sum).file, operation::CLOSE as u32);
+        }
+        if let Some(sum) = FILES.get_ptr(file as u64) {
+            source::writes_no_more((*sum).process.tgid);
         }
     }
     let _ = FILES.remove(file as u64);

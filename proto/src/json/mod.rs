@@ -41,6 +41,11 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "exit_code", event.exit_code);
     extra(&mut object, "signal", event.signal);
     extra(&mut object, "late", event.late.then_some(true));
+    let sources: Vec<Value> = event.sources.iter().map(file).collect();
+    extra(&mut object, "sources", (!sources.is_empty()).then_some(sources));
+    extra(&mut object, "more_sources", event.more_sources.then_some(true));
+    extra(&mut object, "sha256", (!event.sha256.is_empty()).then(|| hexadecimal(&event.sha256)));
+    extra(&mut object, "sha256_missing", some_text(&event.sha256_missing));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));

@@ -22,6 +22,7 @@ mod outlives;
 mod places;
 mod policy;
 mod prepare;
+mod receipts;
 mod tell;
 mod usb;
 mod usb_calls;
@@ -50,8 +51,9 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 28] = [
+    let themes: [(&str, &[(&str, Run)]); 29] = [
         ("usb", usb::ALL),
+        ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
         ("usb-ways", usb_ways::ALL),
         ("usb-calls", usb_calls::ALL),

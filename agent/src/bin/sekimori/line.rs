@@ -162,10 +162,23 @@ fn details(event: &Event) -> Vec<String> {
         });
     }
     let device = event.file.as_ref().and_then(|file| file.device.as_ref());
-    if let Some(device) = device.filter(|device| device.class == "usb") {
+    if let Some(device) = device {
         let serial = if device.serial.is_empty() { "-" } else { &device.serial };
         let serial = printable(serial.as_bytes());
-        details.push(format!("usb {}:{} {serial}", device.vendor, device.product));
+        match device.class.as_str() {
+            "usb" => details.push(format!("usb {}:{} {serial}", device.vendor, device.product)),
+            "sd" | "thunderbolt" => details.push(format!("{} {serial}", device.class)),
+            _ => {}
+        }
+    }
+    details.extend(sources(event));
+    if !event.sha256.is_empty() {
+        let beginning: String =
+            event.sha256.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        details.push(format!("sha256 {beginning}…"));
+    }
+    if !event.sha256_missing.is_empty() {
+        details.push(format!("(no sha256: {})", printable(event.sha256_missing.as_bytes())));
     }
     if let Some(errno) = event.errno.filter(|_| event.verdict() != Verdict::Denied) {
         details.push(format!("{:?}", Errno::from_raw(errno)));
@@ -177,6 +190,19 @@ fn details(event: &Event) -> Vec<String> {
         details.push("(incomplete)".to_owned());
     }
     details
+}
+
+/// Where it may have come from.
+fn sources(event: &Event) -> Option<String> {
+    let first = event.sources.first()?;
+    let mut text = format!("from {}", printable(&first.path));
+    match (event.sources.len() - 1, event.more_sources) {
+        (0, false) => {}
+        (0, true) => text.push_str(" and more"),
+        (others, false) => text.push_str(&format!(" and {others} more")),
+        (others, true) => text.push_str(&format!(" and more than {others} more")),
+    }
+    Some(text)
 }
 
 fn about_the_monitor(event: &Event) -> String {

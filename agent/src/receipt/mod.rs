@@ -1,0 +1,96 @@
+//! Receipts: one record for each file that was written to removable media and closed, with where it
+//! may have come from and the hash of what is there now.
+//!
+//! The hash is computed on a thread of its own, after the record of the close is on disk. A receipt
+//! that was not finished when the agent died is missing; the close is not. A file that is being read
+//! makes its file system busy, so the thread lets go of it when somebody asks to unmount it.
+
+mod hash;
+#[cfg(test)]
+mod tests;
+mod writers;
+
+use sekimori_abi::event::{kind, operation, verdict};
+use sekimori_proto::v1::{Event, File, Operation};
+use tokio::sync::mpsc;
+
+use self::hash::{Asked, Hasher};
+use self::writers::Writers;
+use crate::decode::Raw;
+use crate::enrich::ProcessKey;
+use crate::record::Recorded;
+
+/// Types of files (include/uapi/linux/stat.h).
+const S_IFMT: u32 = 0o170_000;
+const S_IFIFO: u32 = 0o010_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFSOCK: u32 = 0o140_000;
+
+/// Puts receipts together.
+pub struct Receipts {
+    writers: Writers,
+    hasher: Hasher,
+    waiting: usize,
+}
+
+impl Receipts {
+    /// Starts the thread that hashes. Finished receipts come out of the second answer.
+    #[must_use]
+    pub fn start() -> (Self, mpsc::UnboundedReceiver<Recorded>) {
+        let (hasher, finished) = Hasher::start();
+        (Self { writers: Writers::default(), hasher, waiting: 0 }, finished)
+    }
+
+    /// Learns from one record. Answers whether it only feeds receipts.
+    pub fn learn(&mut self, raw: &Raw, recorded: &Recorded) -> bool {
+        let from = &raw.event;
+        let key = ProcessKey::of(&from.process);
+        if from.kind == kind::EXIT {
+            self.writers.ended(key);
+        }
+        if (from.kind, from.operation) == (kind::USB_MOUNT, operation::UNMOUNT) {
+            self.hasher.leave(from.device.dev);
+        }
+        let (kind::USB_WRITE, Some(file)) = (from.kind, &recorded.event.file) else {
+            return false;
+        };
+        match from.operation {
+            operation::SOURCE => {
+                let parent = ProcessKey::parent_of(&from.process);
+                self.writers.reads(key, parent, file);
+                return true;
+            }
+            operation::OPEN if from.verdict != verdict::DENIED => self.writers.opens(key, file),
+            operation::CLOSE => self.closed(key, file, recorded),
+            _ => {}
+        }
+        false
+    }
+
+    fn closed(&mut self, key: ProcessKey, file: &File, recorded: &Recorded) {
+        let (sources, more_sources) = self.writers.closes(key, file);
+        if file.mode & S_IFMT != S_IFREG {
+            return;
+        }
+        let event = Event {
+            operation: Operation::Receipt.into(),
+            sources,
+            more_sources,
+            ..recorded.event.clone()
+        };
+        let described = std::sync::Arc::clone(&recorded.described);
+        self.waiting += 1;
+        self.hasher.ask(Asked { recorded: Recorded { event, described } });
+    }
+
+    /// Receipts that are not finished yet.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// One came out.
+    pub const fn finished(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+}

@@ -1,0 +1,138 @@
+//! Where what is written to removable media may come from: regular files that the writing process has
+//! open for reading, those that it opens meanwhile, and its standard input. For the agent's receipts.
+
+use aya_ebpf::{helpers::bpf_get_current_task_btf, macros::fexit, programs::FExitContext};
+use sekimori_abi::{
+    event::{kind, operation},
+    limits::SOURCE_DESCRIPTORS_MAX,
+};
+
+use super::open::describe_file;
+use crate::{
+    atomic,
+    emit::Record,
+    judge::Policy,
+    maps::{FILES, WRITERS},
+    offset::*,
+    path::{Place, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK},
+    read::{Probed, pointer, probed, probed_at, typed},
+};
+
+/// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h).
+const FMODE_READ: u32 = 1;
+const FMODE_WRITE: u32 = 2;
+/// `FMODE_NOACCOUNT`: a file that the kernel opened for itself, as overlayfs does below its own.
+const FMODE_NOACCOUNT: u32 = 1 << 29;
+/// `__FMODE_EXEC` in `f_flags`: the kernel opened it to execute it.
+const FMODE_EXEC: u32 = 1 << 5;
+
+/// A process has one more file on removable media open for write.
+#[inline(always)]
+pub fn writes(tgid: u32) {
+    if let Some(files) = WRITERS.get_ptr_mut(tgid) {
+        // SAFETY: map values are 8-byte aligned.
+        unsafe { atomic::fetch_add(files, 1) };
+        return;
+    }
+    // A full table costs the receipts of this process their sources, which they then do not name.
+    let _ = WRITERS.insert(tgid, 1, 0);
+}
+
+/// One of them is closed.
+#[inline(always)]
+pub fn writes_no_more(tgid: u32) {
+    if let Some(files) = WRITERS.get_ptr_mut(tgid) {
+        // SAFETY: map values are 8-byte aligned.
+        let before = unsafe { atomic::fetch_add(files, u64::MAX) };
+        if before <= 1 {
+            let _ = WRITERS.remove(tgid);
+        }
+    }
+}
+
+/// Somebody opens a file on removable media for write, or writes there, or is the child of one who
+/// does, and opens a file for reading.
+///
+/// Not on the hook itself: of the programs there the one that was attached last runs first, and
+/// `file_open` has no call frame left.
+#[fexit(function = "security_file_open")]
+pub fn source_opened(ctx: FExitContext) -> i32 {
+    let file: *const u8 = ctx.arg(0);
+    if ctx.arg::<i32>(1) != 0 {
+        return 0;
+    }
+    // SAFETY: typed loads from the hook's argument and the current task.
+    unsafe {
+        let mode: u32 = typed(file, &FILE_MODE);
+        if mode & FMODE_WRITE != 0 {
+            if FILES.get_ptr(file as u64).is_some() {
+                for descriptor in 0..SOURCE_DESCRIPTORS_MAX {
+                    report_descriptor(descriptor);
+                }
+            }
+            return 0;
+        }
+        let task = bpf_get_current_task_btf() as *const u8;
+        let parent: *const u8 = typed(task, &TASK_PARENT);
+        if for_reading(mode)
+            && typed::<u32>(file, &FILE_FLAGS) & FMODE_EXEC == 0
+            && (WRITERS.get_ptr(typed::<u32>(task, &TASK_TGID)).is_some()
+                || WRITERS.get_ptr(typed::<u32>(parent, &TASK_TGID)).is_some())
+        {
+            report(file, false);
+        }
+    }
+    0
+}
+
+/// Somebody can read it, and it was not the kernel who opened it.
+#[inline(always)]
+const fn for_reading(mode: u32) -> bool {
+    mode & (FMODE_READ | FMODE_NOACCOUNT) == FMODE_READ
+}
+
+/// Reports what the current process has open for reading under a descriptor.
+///
+/// A function of its own: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_descriptor(descriptor: u32) -> u32 {
+    // SAFETY: the helper answers the current task.
+    let current = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
+    if descriptor >= probed::<u32>(table, &TABLE_SIZE) {
+        return 0;
+    }
+    let slot = pointer(table, &TABLE_FILES).wrapping_add(descriptor as usize * size_of::<u64>());
+    let file = probed_at::<u64>(slot) as *const u8;
+    if !file.is_null()
+        && for_reading(probed(file, &FILE_MODE))
+        && FILES.get_ptr(file as u64).is_none()
+    {
+        report(file, descriptor == 0);
+    }
+    0
+}
+
+/// Sends a record of a regular file at any address, and of the pipe or socket that is the standard
+/// input.
+#[inline(always)]
+fn report(file: *const u8, standard_input: bool) {
+    let inode = pointer(file, &FILE_INODE);
+    match probed::<u16>(inode, &INODE_MODE) & S_IFMT {
+        S_IFREG => {}
+        S_IFIFO | S_IFSOCK if standard_input => {}
+        _ => return,
+    }
+    let Some(policy) = Policy::in_force() else {
+        return;
+    };
+    let Some(mut record) = Record::begin(kind::USB_WRITE, operation::SOURCE) else {
+        return;
+    };
+    // SAFETY: probes take any address.
+    unsafe { describe_file::<Probed>(&mut record, file) };
+    record.path(Place::of_opened(file, inode));
+    record.event().generation = policy.generation;
+    record.send_unjudged();
+}
