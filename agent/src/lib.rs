@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod decode;
 pub mod enrich;
+pub mod flow;
 pub mod kernel;
 pub mod limits;
 pub mod receipt;

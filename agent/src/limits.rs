@@ -146,3 +146,38 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONTROL_CLIENTS_MAX: usize = 8;
 /// Bytes of a policy file.
 pub const POLICY_BYTES_MAX: u64 = 16 << 20;
+
+/// Addresses whose DNS names are remembered.
+pub const ADDRESSES_MAX: usize = 1 << 14;
+/// DNS names remembered for one address; the latest ones stay.
+pub const NAMES_PER_ADDRESS_MAX: usize = 4;
+/// Addresses taken from one DNS answer.
+pub const ADDRESSES_PER_ANSWER_MAX: usize = 256;
+/// A DNS name is remembered for its time to live, and at least this long: programs use an address
+/// for longer than they may.
+pub const ANSWER_KEPT_MIN: Duration = Duration::from_secs(600);
+/// Longest time for which a DNS name is remembered.
+pub const ANSWER_KEPT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of the name of a host (RFC 1035, 2.3.4: 255 on the wire).
+pub const HOST_BYTES_MAX: usize = 253;
+
+/// Flows that are looked at or described at one time.
+pub const FLOWS_MAX: usize = 1 << 12;
+/// Bytes that are looked at of one TCP flow.
+pub const FLOW_BYTES_MAX: usize = 4096;
+/// Pieces that are looked at of one flow; the kernel gives no more.
+pub const FLOW_PIECES_MAX: usize = 16;
+/// Bytes of the ClientHello of one QUIC flow.
+pub const CRYPTO_BYTES_MAX: usize = 8192;
+/// Separate parts in which a ClientHello over QUIC may be there at one time.
+pub const CRYPTO_PARTS_MAX: usize = 64;
+/// QUIC packets that are looked at in one datagram.
+pub const QUIC_PACKETS_MAX: usize = 8;
+/// Bytes of the method of an HTTP request.
+pub const HTTP_METHOD_BYTES_MAX: usize = 32;
+/// Bytes kept of the path of an HTTP request.
+pub const HTTP_PATH_BYTES_MAX: usize = 1024;
+/// Recipients of a mail that are named.
+pub const RECIPIENTS_MAX: usize = 64;
+/// Bytes of an address of a mail (RFC 5321, 4.5.3.1: 64 before the @, 255 behind it).
+pub const MAIL_ADDRESS_BYTES_MAX: usize = 320;

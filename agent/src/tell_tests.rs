@@ -59,7 +59,7 @@ fn names_cannot_steer_the_terminal(
 fn a_peer_is_named(#[case] ip: &str, #[case] text: &str) {
     let mut event = denied(Kind::NetConnect, Operation::Connect, b"");
     let (ip, protocol) = (ip.into(), "tcp".into());
-    event.destination = Some(Destination { ip, port: 443, protocol, path: Vec::new() });
+    event.destination = Some(Destination { ip, port: 443, protocol, ..Default::default() });
     assert_eq!(refused(&event), text);
 }
 

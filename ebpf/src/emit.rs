@@ -5,13 +5,13 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_task_btf, bpf_get_smp_processor_id,
         generated::{
-            bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user,
-            bpf_ringbuf_output,
+            bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+            bpf_probe_read_user, bpf_ringbuf_output,
         },
     },
     maps::RingBuf,
 };
-use core::ptr::from_ref;
+use core::{hint::black_box, ptr::from_ref};
 use sekimori_abi::{
     event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
     limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
@@ -257,6 +257,8 @@ impl Record {
     #[inline(always)]
     pub fn user_bytes(&mut self, address: *const u8, bytes: u64) {
         let used = self.used();
+        // The verifier of 6.1 forgets the bound of a number that waits on the stack.
+        let bytes = black_box(bytes);
         if used >= TEXT_BYTES_MAX as u64 || bytes > (TEXT_ROOM - TEXT_BYTES_MAX) as u64 {
             return;
         }
@@ -264,6 +266,23 @@ impl Record {
         let failed = unsafe {
             let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
             bpf_probe_read_user(to.cast(), bytes as u32, address.cast())
+        };
+        if failed == 0 {
+            self.appended(used, bytes as i64);
+        }
+    }
+
+    /// Appends the third text: `bytes` bytes of kernel memory.
+    #[inline(always)]
+    pub fn kernel_bytes(&mut self, address: *const u8, bytes: u64) {
+        let used = self.used();
+        if used >= TEXT_BYTES_MAX as u64 || bytes > (TEXT_ROOM - TEXT_BYTES_MAX) as u64 {
+            return;
+        }
+        // SAFETY: checked to end inside the text.
+        let failed = unsafe {
+            let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
+            bpf_probe_read_kernel(to.cast(), bytes as u32, address.cast())
         };
         if failed == 0 {
             self.appended(used, bytes as i64);

@@ -5,6 +5,7 @@ mod exec;
 mod failed_open;
 mod guard;
 mod mount;
+mod name;
 mod open;
 mod process;
 mod relabel;

@@ -123,6 +123,8 @@ pub struct Peer {
 pub struct SocketSum {
     /// The key: address of the socket.
     pub sk: u64,
+    /// A number of its own: addresses are used again.
+    pub flow: u64,
     pub bytes: u64,
     pub bytes_in: u64,
     pub calls: u64,
@@ -132,6 +134,13 @@ pub struct SocketSum {
     /// Whom it allowed them: a socket can be handed over.
     pub allowed_to: Actor,
     pub peer: Peer,
+    /// Bytes of the beginning that the agent was given.
+    pub sniffed: u32,
+    /// How many it wants; 0 when that was not asked yet, `NAMED` when it has all.
+    pub wanted: u32,
+    /// How many more sends are looked at.
+    pub pieces: u32,
+    pub reserved: u32,
     pub process: Process,
 }
 /// Key: address of the `struct sock`; it is removed when the socket is released.

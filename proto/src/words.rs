@@ -1,7 +1,7 @@
 //! The words for kinds, verdicts and operations: one table each, used by policies, the command line
 //! and the JSON form.
 
-use crate::v1::{Kind, Operation, Verdict};
+use crate::v1::{Kind, NameSource, Operation, Verdict};
 
 /// A number of the wire that people know by a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -37,6 +37,18 @@ impl Word for Kind {
         (Kind::Tamper, "tamper"),
         (Kind::Loss, "loss"),
         (Kind::Agent, "agent"),
+        (Kind::Device, "device"),
+    ];
+}
+
+impl Word for NameSource {
+    const WORDS: &'static [(NameSource, &'static str)] = &[
+        (NameSource::Dns, "dns"),
+        (NameSource::Tls, "tls"),
+        (NameSource::Quic, "quic"),
+        (NameSource::Http, "http"),
+        (NameSource::TlsOuter, "tls-outer"),
+        (NameSource::QuicOuter, "quic-outer"),
     ];
 }
 
@@ -74,6 +86,8 @@ impl Word for Operation {
         (Operation::Unmount, "unmount"),
         (Operation::HooksOff, "hooks-off"),
         (Operation::Receipt, "receipt"),
+        (Operation::Plug, "plug"),
+        (Operation::Unplug, "unplug"),
     ];
 }
 

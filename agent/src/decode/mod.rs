@@ -81,7 +81,10 @@ fn check_words(event: &Event) -> Result<(), DecodeError> {
     if !(kind::FILE_OPEN..=kind::TAMPER).contains(&event.kind) {
         return Err(DecodeError::Kind { found: event.kind });
     }
-    if !(operation::OPEN..=operation::SOURCE).contains(&event.operation) {
+    if !matches!(
+        event.operation,
+        operation::OPEN..=operation::SOURCE | operation::PAYLOAD..=operation::ANSWER
+    ) {
         return Err(DecodeError::Operation { found: event.operation, kind: event.kind });
     }
     if event.verdict > verdict::WOULD_DENY {

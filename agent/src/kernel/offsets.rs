@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
-use sekimori_abi::offsets::{FIELDS, Field, MISSING};
+use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
+use sekimori_abi::offsets::{ENUMERATORS, Enumerator, FIELDS, Field, MISSING};
 
 use super::KernelError;
 
@@ -55,6 +55,10 @@ impl Offsets {
             }
             values.push((field.constant, offset.unwrap_or(MISSING)));
         }
+        for enumerator in ENUMERATORS {
+            let value = types.value_of(enumerator);
+            values.push((enumerator.constant, value.unwrap_or(MISSING)));
+        }
         let required: Vec<String> = missing
             .iter()
             .filter(|field| field.required)
@@ -76,6 +80,7 @@ struct Types {
     all: TypeInformation,
     structures: HashMap<String, u32>,
     functions: HashMap<String, u32>,
+    enumerations: HashMap<String, u32>,
 }
 
 impl Types {
@@ -85,17 +90,19 @@ impl Types {
         })?;
         let mut structures = HashMap::new();
         let mut functions = HashMap::new();
+        let mut enumerations = HashMap::new();
         for (id, kind) in all.get() {
             let map = match kind {
                 TypeVariant::Struct(_) => &mut structures,
                 TypeVariant::Func(_) => &mut functions,
+                TypeVariant::Enum(_) => &mut enumerations,
                 _ => continue,
             };
             if let Some(name) = all.name_of(*id) {
                 map.entry(name).or_insert(*id);
             }
         }
-        Ok(Self { all, structures, functions })
+        Ok(Self { all, structures, functions, enumerations })
     }
 
     fn offset_of(&self, field: &Field) -> Option<u32> {
@@ -103,6 +110,16 @@ impl Types {
         match self.all.offset_of(id, field.member).ok()? {
             (_, Offset::ByteOffset(bytes)) => Some(bytes),
             _ => None,
+        }
+    }
+
+    fn value_of(&self, enumerator: &Enumerator) -> Option<u32> {
+        let id = *self.enumerations.get(enumerator.enumeration)?;
+        let TypeVariant::Enum(found) = self.all.from_id(id)? else { return None };
+        let named = |it: &&btfparse::NamedValue32| it.name == enumerator.constant;
+        match found.named_value_list().iter().find(named)?.value {
+            Integer32Value::Unsigned(value) => Some(value),
+            Integer32Value::Signed(value) => u32::try_from(value).ok(),
         }
     }
 

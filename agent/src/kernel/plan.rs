@@ -143,6 +143,7 @@ const PLAN: &[Plan] = plan! {
     "udp_recvmsg" Exit "udp_recvmsg", "net.upload (bytes in)", lost "UDP bytes received";
     "udpv6_recvmsg" Exit "udpv6_recvmsg", "net.upload (bytes in)",
         lost "UDP bytes received over IPv6";
+    "skb_recv_udp" Exit "__skb_recv_udp", "net.upload (names)", lost "names out of DNS answers";
     "inet_release" Entry "inet_release", "net.upload (close)";
 };
 

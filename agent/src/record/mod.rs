@@ -9,7 +9,7 @@ mod rules;
 mod tests;
 
 pub use self::{
-    agent::agent_event,
+    agent::{agent_event, device_event},
     event::event,
     losses::{Losses, Lost, Skipped, Table as Counters},
     rules::{PathTest, RuleBook, RuleFact},

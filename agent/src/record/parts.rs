@@ -127,6 +127,7 @@ pub(super) fn device(from: &abi::Device) -> Option<Device> {
         serial: String::from_utf8_lossy(&zero_ended(&from.serial)).into_owned(),
         major: from.dev >> 20,
         minor: from.dev & 0xf_ffff,
+        ..Device::default()
     })
 }
 
@@ -152,5 +153,5 @@ pub(super) fn destination(raw: &Raw) -> Option<Destination> {
         Some(address) => address.to_string(),
         None => address.to_string(),
     };
-    Some(Destination { ip, port: from.port.into(), protocol, path: Vec::new() })
+    Some(Destination { ip, port: from.port.into(), protocol, ..Destination::default() })
 }

@@ -1,11 +1,14 @@
-//! Removable media as sysfs shows them: whether any is plugged in, and which device nodes lead to
-//! them past their file systems. The kernel programs find out by themselves what a mounted file
-//! system stands on; this is for what has no file system.
+//! What is plugged in, as sysfs shows it: whether there are removable media, which device nodes lead
+//! to them past their file systems, and what came and went. The kernel programs find out by
+//! themselves what a mounted file system stands on; this is for what has no file system.
 
+mod plugged;
 mod survey;
+mod sysfs;
 mod watch;
 
 pub use self::{
+    plugged::{Change, Plugged},
     survey::{Survey, survey},
     watch::Watch,
 };

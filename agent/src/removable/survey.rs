@@ -5,19 +5,16 @@
 //! device that is made of others (dm-crypt, LVM, RAID) names them in its directory `slaves`.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use sekimori_abi::event::{Device, device_class};
 use sekimori_abi::limits::{DEVICE_NODES_MAX, SERIAL_BYTES_MAX};
 use sekimori_abi::table::NODE_IS_CHARACTER;
 
+use super::sysfs::{IMAGING, STORAGE, entries, is_interface, read};
+
 /// Layers of block devices that stand on one another.
 const LAYERS_MAX: usize = 8;
-/// USB interface classes (usb.org, "Defined Class Codes").
-const STORAGE: &str = "08";
-/// Cameras, which is also how phones show their files (PTP, MTP).
-const IMAGING: &str = "06";
 /// Classes of a manufacturer's own: subclass and protocol of adb and fastboot
 /// (android.googlesource.com, `ADB_SUBCLASS` and its neighbours in adb.h and fastboot's usb code).
 const VENDOR: &str = "ff";
@@ -83,12 +80,6 @@ impl Survey {
             self.nodes.push((key, known));
         }
     }
-}
-
-/// Directories of devices, with the links resolved.
-fn entries(directory: &Path) -> Option<Vec<PathBuf>> {
-    let entries = directory.read_dir().ok()?;
-    Some(entries.flatten().filter_map(|entry| entry.path().canonicalize().ok()).collect())
 }
 
 /// What a block device is, when it or something that it stands on is removable.
@@ -157,11 +148,6 @@ fn is_phone(interface: &Path, class: &str) -> bool {
     }
 }
 
-/// Interfaces are called `1-1:1.0`, devices `1-1`.
-fn is_interface(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().contains(':'))
-}
-
 const fn of_class(class: u8) -> Device {
     let serial = [0; SERIAL_BYTES_MAX];
     Device { dev: 0, vendor: 0, product: 0, class, reserved: [0; 7], serial }
@@ -181,15 +167,10 @@ fn hexadecimal(device: &Path, name: &str) -> u16 {
     read(device, name).and_then(|text| u16::from_str_radix(&text, 16).ok()).unwrap_or(0)
 }
 
-/// An attribute without the newline.
-fn read(device: &Path, name: &str) -> Option<String> {
-    let text = fs::read(device.join(name)).ok()?;
-    Some(String::from_utf8_lossy(&text).trim_end_matches('\n').to_owned())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

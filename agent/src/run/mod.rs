@@ -41,7 +41,7 @@ use crate::limits::{
     SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
 };
 use crate::record::Lost;
-use crate::removable::{Watch, survey};
+use crate::removable::{Plugged, Watch, survey};
 use crate::ship::Shipper;
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
@@ -119,6 +119,7 @@ async fn run_with(
         sensor,
         devices,
         plugged: true,
+        present: Plugged::default(),
         looked_at: Instant::now(),
         shipper,
         started_ns,
@@ -155,6 +156,7 @@ struct Agent {
     devices: Watch,
     /// There are removable media.
     plugged: bool,
+    present: Plugged,
     /// When they were looked at last.
     looked_at: Instant,
     shipper: Shipper,
@@ -295,7 +297,8 @@ impl Agent {
     /// What removable media there are now.
     fn look_at_devices(&mut self) {
         self.looked_at = Instant::now();
-        let survey = survey(Path::new("/sys"));
+        let sys = Path::new("/sys");
+        let survey = survey(sys);
         if let Err(error) = self.sensor.know_nodes(&survey.nodes) {
             self.pipeline.alert(format!(
                 "the programs could not be told of the device nodes of removable media: {error}"
@@ -303,6 +306,7 @@ impl Agent {
         }
         self.plugged = survey.plugged;
         self.watch_usb(self.plugged);
+        self.pipeline.devices(self.present.look(sys));
     }
 
     /// The programs for removable media stand on their hooks only while there is any.

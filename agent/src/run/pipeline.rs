@@ -3,18 +3,24 @@
 
 use std::time::{Duration, Instant};
 
-use sekimori_abi::event::{operation, verdict};
+use sekimori_abi::event::{kind, operation, verdict};
 use sekimori_abi::table::Accounts;
 use sekimori_proto::v1::{Event, Verdict};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::decode::{Raw, decode};
 use crate::enrich::Enricher;
+use crate::flow::Flows;
 use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX, RECEIPTS_DRAIN_TIMEOUT};
 use crate::receipt::Receipts;
-use crate::record::{LANE_ALERT, Losses, Lost, Recorded, RuleBook, Skipped, agent_event, event};
+use crate::record::{LANE_ALERT, Losses, Lost, Recorded, RuleBook, Skipped, agent_event};
+use crate::record::{device_event, event};
+use crate::removable::Change;
 use crate::spool::{Lane, SharedSpool, SpoolError};
 use crate::tell::{Tell, Told};
+
+/// `IPPROTO_UDP`.
+const UDP: u16 = 17;
 
 /// Everything behind the rings.
 pub(super) struct Pipeline {
@@ -24,6 +30,7 @@ pub(super) struct Pipeline {
     tell: Tell,
     spool: SharedSpool,
     batch: Vec<Raw>,
+    flows: Flows,
     receipts: Receipts,
     finished: UnboundedReceiver<Recorded>,
     /// Mounts whose mount point is not known yet, and when each was read.
@@ -42,6 +49,7 @@ impl Pipeline {
             tell,
             spool,
             batch: Vec::new(),
+            flows: Flows::default(),
             receipts,
             finished,
             mounting: Vec::new(),
@@ -128,9 +136,18 @@ impl Pipeline {
     }
 
     fn record(&mut self, raw: &Raw) {
-        let Some(recorded) = event(raw, &mut self.enricher, &self.rules) else {
+        if self.names(raw) {
+            return;
+        }
+        let Some(mut recorded) = event(raw, &mut self.enricher, &self.rules) else {
             return;
         };
+        if let Some(destination) = &mut recorded.event.destination {
+            self.flows.describe(raw.event.inode, destination, Instant::now());
+        }
+        if raw.event.kind == kind::NET_UPLOAD && raw.event.operation == operation::CLOSE {
+            self.flows.closed(raw.event.inode);
+        }
         if self.receipts.learn(raw, &recorded) {
             return;
         }
@@ -140,6 +157,20 @@ impl Pipeline {
         if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
             self.tell.refused(event, text, Instant::now());
         }
+    }
+
+    /// Learns what destinations are called. Answers whether the record is for nothing else.
+    fn names(&mut self, raw: &Raw) -> bool {
+        let from = &raw.event;
+        match from.operation {
+            operation::PAYLOAD => {
+                let datagram = from.protocol == UDP;
+                self.flows.payload(from.inode, datagram, from.size, &raw.third);
+            }
+            operation::ANSWER => self.flows.answer(&raw.third, Instant::now()),
+            _ => return false,
+        }
+        true
     }
 
     /// A file system is judged before it gets its place in the tree; a moment later it has one.
@@ -201,6 +232,14 @@ impl Pipeline {
         let message = message.into();
         tracing::info!("{message}");
         self.keep(&agent_event(self.enricher.clock.now_ns(), message));
+        self.flush();
+    }
+
+    /// What came and went.
+    pub fn devices(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.keep(&device_event(self.enricher.clock.now_ns(), change));
+        }
         self.flush();
     }
 

@@ -81,6 +81,10 @@ pub mod operation {
     /// A file that was open for reading, or was opened, while the process could write to removable
     /// media. Feeds the agent's receipts and is not stored.
     pub const SOURCE: u8 = 24;
+    /// The first bytes that are sent over a socket. Feeds the names of flows and is not stored.
+    pub const PAYLOAD: u8 = 28;
+    /// A datagram that came from the port of DNS. Feeds the names of flows and is not stored.
+    pub const ANSWER: u8 = 29;
 }
 
 /// What was decided.
@@ -248,7 +252,8 @@ pub struct Event {
     pub process: Process,
     /// The device below the file system of `inode`.
     pub device: Device,
-    /// Inode number of the file acted on (exec: of the executable).
+    /// Inode number of the file acted on (exec: of the executable; net.upload: a number that tells
+    /// the flow from all others).
     pub inode: u64,
     /// Open flags (`file.f_flags`), or the mode of a created file.
     pub open_flags: u32,

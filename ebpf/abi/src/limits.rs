@@ -48,6 +48,10 @@ pub const PORTS_MAX: u32 = 1 << 14;
 pub const OPEN_FILES_MAX: u32 = 1 << 14;
 /// Sockets that are accounted at one time.
 pub const SOCKETS_MAX: u32 = 1 << 15;
+/// Bytes of a flow's beginning that are looked at for the name of its destination.
+pub const FLOW_BYTES_MAX: u32 = 4096;
+/// Bytes of each datagram that are looked at for it.
+pub const DATAGRAM_BYTES_MAX: u32 = 2048;
 /// Superblocks whose device is known at one time.
 pub const SUPERBLOCKS_MAX: u32 = 1 << 10;
 /// Processes that have files on removable media open for write, at one time.

@@ -128,6 +128,18 @@ pub const FIELDS: &[Field] = &[
     field("MSG_NAME", "msghdr", "msg_name"),
     field("MSG_FLAGS", "msghdr", "msg_flags"),
     field("MSG_NAME_LENGTH", "msghdr", "msg_namelen"),
+    field("MSG_ITER", "msghdr", "msg_iter"),
+    field("ITER_TYPE", "iov_iter", "iter_type"),
+    field("ITER_OFFSET", "iov_iter", "iov_offset"),
+    field("ITER_COUNT", "iov_iter", "count"),
+    optional("ITER_ADDRESS", "iov_iter", "ubuf"),
+    optional("ITER_VECTOR", "iov_iter", "__iov"),
+    optional("ITER_VECTOR_BEFORE", "iov_iter", "iov"),
+    field("SKB_HEAD", "sk_buff", "head"),
+    field("SKB_DATA", "sk_buff", "data"),
+    field("SKB_LENGTH", "sk_buff", "len"),
+    field("SKB_FRAGMENTS_LENGTH", "sk_buff", "data_len"),
+    field("SKB_TRANSPORT", "sk_buff", "transport_header"),
     field("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
     optional("NAMEIDATA_NAME", "nameidata", "name"),
     optional("NAMEIDATA_DFD", "nameidata", "dfd"),
@@ -141,4 +153,19 @@ pub const FIELDS: &[Field] = &[
     field("NAMESPACE_COMMON", "mnt_namespace", "ns"),
     field("COMMON_NUMBER", "ns_common", "inum"),
     field("MAP_ID", "bpf_map", "id"),
+];
+
+/// One enumerator of a kernel enum: the constant in the programs, and where to find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enumerator {
+    /// Name of the constant in the programs, and of the enumerator in the kernel.
+    pub constant: &'static str,
+    /// Kernel enum.
+    pub enumeration: &'static str,
+}
+
+/// Every enumerator that some program compares with: their values differ from kernel to kernel.
+pub const ENUMERATORS: &[Enumerator] = &[
+    Enumerator { constant: "ITER_UBUF", enumeration: "iter_type" },
+    Enumerator { constant: "ITER_IOVEC", enumeration: "iter_type" },
 ];

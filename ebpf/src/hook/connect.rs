@@ -86,10 +86,16 @@ pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32)
     unsafe {
         let sum = &raw mut (*scratch).socket_sum;
         (&raw mut (*sum).sk).write_volatile(sk as u64);
+        // Read back, the address is a mere number, with which one may reckon.
+        (*sum).flow = (*scratch).event.time_ns ^ (&raw const (*sum).sk).read_volatile();
         (*sum).bytes = 0;
         (*sum).bytes_in = 0;
         (*sum).calls = 0;
         (*sum).flags = 0;
+        (*sum).sniffed = 0;
+        (*sum).wanted = 0;
+        (*sum).pieces = 0;
+        (*sum).reserved = 0;
         (*sum).allowed_by = allowed_by as u64;
         (*sum).allowed_to = task::actor();
         (*sum).peer = peer;

@@ -12,7 +12,11 @@ use sekimori_abi::{
 };
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED, connect::remember};
+use super::{
+    ALLOWED, REFUSED,
+    connect::remember,
+    name::{NAMED, look_into},
+};
 use crate::{
     count::{add, count},
     emit::Record,
@@ -66,6 +70,9 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
                 && (*sum).allowed_by == policy.generation as u64
                 && (*sum).allowed_to == task::actor()
             {
+                if (*sum).wanted != NAMED {
+                    look_into((*sum).sk, message);
+                }
                 return ALLOWED;
             }
         }
@@ -110,6 +117,8 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
             record.send(&policy, outcome);
         }
     }
+    // A number, as functions of their own take them.
+    look_into(pointer(socket, &SOCKET_SK) as u64, message);
     ALLOWED
 }
 
@@ -267,6 +276,7 @@ pub extern "C" fn report_socket(sk: u64, operation: u32) -> u32 {
     // SAFETY: map values live as long as the program runs.
     unsafe {
         let event = record.event();
+        event.inode = (*sum).flow;
         copy(&raw const (*sum).process, &raw mut event.process);
         event.bytes = (*sum).bytes;
         event.bytes_in = (*sum).bytes_in;

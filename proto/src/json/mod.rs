@@ -46,6 +46,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "more_sources", event.more_sources.then_some(true));
     extra(&mut object, "sha256", (!event.sha256.is_empty()).then(|| hexadecimal(&event.sha256)));
     extra(&mut object, "sha256_missing", some_text(&event.sha256_missing));
+    extra(&mut object, "device", event.device.as_ref().map(device));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
@@ -113,6 +114,11 @@ fn device(device: &v1::Device) -> Value {
         extra(&mut object, "major", Some(device.major));
         extra(&mut object, "minor", Some(device.minor));
     }
+    extra(&mut object, "port", some_text(&device.port));
+    extra(&mut object, "vendor_name", some_text(&device.vendor_name));
+    extra(&mut object, "product_name", some_text(&device.product_name));
+    let functions = &device.functions;
+    extra(&mut object, "functions", (!functions.is_empty()).then(|| functions.clone()));
     Value::Object(object)
 }
 
@@ -124,7 +130,23 @@ fn destination(destination: &v1::Destination) -> Value {
     put("port", port.into());
     put("protocol", text_or_null(&destination.protocol));
     extra(&mut object, "path", some_bytes(&destination.path));
+    let names: Vec<Value> = destination
+        .names
+        .iter()
+        .map(|name| json!({ "name": name.name, "source": name.source().word() }))
+        .collect();
+    extra(&mut object, "names", (!names.is_empty()).then_some(names));
+    extra(&mut object, "http", destination.http.as_ref().map(http));
+    extra(&mut object, "smtp", destination.smtp.as_ref().map(smtp));
     Value::Object(object)
+}
+
+fn http(request: &v1::HttpRequest) -> Value {
+    json!({ "method": request.method, "path": bytes_or_null(&request.path) })
+}
+
+fn smtp(envelope: &v1::SmtpEnvelope) -> Value {
+    json!({ "from": envelope.from, "to": envelope.to, "more": envelope.more })
 }
 
 fn loss(loss: &v1::Loss) -> Value {

@@ -12,6 +12,7 @@ mod inodes;
 mod launches;
 mod launches_more;
 mod losses;
+mod names;
 mod net;
 mod net_more;
 mod net_passed;
@@ -51,7 +52,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 29] = [
+    let themes: [(&str, &[(&str, Run)]); 30] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Scenario> {
         ("net-more", net_more::ALL),
         ("net-ways", net_ways::ALL),
         ("net-passed", net_passed::ALL),
+        ("names", names::ALL),
         ("tell", tell::ALL),
         ("operator", operator::ALL),
         ("policy", policy::ALL),

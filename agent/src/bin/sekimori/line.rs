@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use sekimori_agent::decode::printable;
-use sekimori_proto::v1::{Event, Kind, Operation, Process, Verdict};
+use sekimori_proto::v1::{Device, Event, Kind, Operation, Process, Verdict};
 use sekimori_proto::words::Word as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -117,6 +117,9 @@ fn object(event: &Event, process: &Process) -> String {
             (ip, false) => format!("{ip}:{}/{}", peer.port, peer.protocol),
         };
     }
+    if let Some(device) = &event.device {
+        return plugged(device);
+    }
     if event.kind() == Kind::Exit {
         return match (event.signal, event.exit_code) {
             (Some(signal), _) => format!("signal {signal}"),
@@ -135,6 +138,15 @@ fn object(event: &Event, process: &Process) -> String {
         text.push_str(&printable(&file.new_path));
     }
     text
+}
+
+/// What a device says that it is.
+fn plugged(device: &Device) -> String {
+    let functions = device.functions.join(", ");
+    let parts = [&device.vendor_name, &device.product_name, &functions];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let text = parts.map(|part| printable(part.as_bytes())).collect::<Vec<_>>().join(" ");
+    format!("{text} at {}", printable(device.port.as_bytes()))
 }
 
 /// As it would be typed, cut to one glance.
@@ -161,8 +173,8 @@ fn details(event: &Event) -> Vec<String> {
             None => bytes(count),
         });
     }
-    let device = event.file.as_ref().and_then(|file| file.device.as_ref());
-    if let Some(device) = device {
+    let below = event.file.as_ref().and_then(|file| file.device.as_ref());
+    if let Some(device) = event.device.as_ref().or(below) {
         let serial = if device.serial.is_empty() { "-" } else { &device.serial };
         let serial = printable(serial.as_bytes());
         match device.class.as_str() {
@@ -183,11 +195,34 @@ fn details(event: &Event) -> Vec<String> {
     if let Some(errno) = event.errno.filter(|_| event.verdict() != Verdict::Denied) {
         details.push(format!("{:?}", Errno::from_raw(errno)));
     }
+    details.extend(named(event));
     if event.late {
         details.push("(began before the agent)".to_owned());
     }
     if event.truncated {
         details.push("(incomplete)".to_owned());
+    }
+    details
+}
+
+/// What the destination is called, and what was asked of it or sent to whom.
+fn named(event: &Event) -> Vec<String> {
+    let Some(peer) = &event.destination else { return Vec::new() };
+    let mut details = Vec::new();
+    if let Some(name) = peer.names.first() {
+        details.push(format!("{} ({})", printable(name.name.as_bytes()), name.source().word()));
+    }
+    if let Some(http) = &peer.http {
+        let method = printable(http.method.as_bytes());
+        details.push(format!("{method} {}", printable(&http.path)));
+    }
+    if let Some(smtp) = &peer.smtp {
+        let mut to = smtp.to.join(", ");
+        if smtp.more {
+            to.push_str(", …");
+        }
+        let from = printable(smtp.from.as_bytes());
+        details.push(format!("mail from {from} to {}", printable(to.as_bytes())));
     }
     details
 }
