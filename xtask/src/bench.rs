@@ -46,6 +46,32 @@ struct Measured {
     collector: f64,
 }
 
+/// What the daemons need beside the operations.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum State {
+    Idle {
+        setup: String,
+        /// Of one CPU.
+        agent_percent: f64,
+        agent_resident_kib: u64,
+        agent_peak_kib: u64,
+        collector_resident_kib: Option<u64>,
+    },
+    Flood {
+        setup: String,
+        opens: u64,
+        emitted: u64,
+        lost: u64,
+        agent_peak_kib: u64,
+    },
+    Verifier {
+        setup: String,
+        /// Hook and instructions, most first.
+        verified: Vec<(String, u64)>,
+    },
+}
+
 /// Boots a guest that counts its instructions, measures there, and prints the table. The figures go
 /// to `target/bench-SERIES.json` too.
 ///
@@ -79,10 +105,14 @@ pub fn run(options: &Options) -> Result<u8> {
     if outcome.status != 0 || measured.is_empty() {
         bail!("the measurements in the guest failed with status {}", outcome.status);
     }
+    let states: Vec<State> =
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let path = process::repository()?.join("target").join(format!("bench-{kernel}.json"));
-    std::fs::write(&path, serde_json::to_string_pretty(&measured)?)
+    let all = serde_json::json!({ "operations": measured, "states": states });
+    std::fs::write(&path, serde_json::to_string_pretty(&all)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     print!("{}", table(&measured));
+    states.iter().for_each(|state| println!("{}", sentence(state)));
     println!("figures: {}", path.display());
     Ok(0)
 }
@@ -119,6 +149,30 @@ fn table(measured: &[Measured]) -> String {
         text.push_str(&format!(" {to_the_spool} | {} | {} |\n", signed(agent), signed(collector)));
     }
     text
+}
+
+fn sentence(state: &State) -> String {
+    let mib = |kib: u64| format!("{:.0} MiB", kib as f64 / 1024.0);
+    match state {
+        State::Idle { setup, agent_percent, agent_resident_kib, agent_peak_kib, .. } => format!(
+            "{setup}: the idle agent takes {agent_percent:.2} % of a CPU and {} (at most {} so far)",
+            mib(*agent_resident_kib),
+            mib(*agent_peak_kib)
+        ),
+        State::Flood { setup, opens, emitted, lost, agent_peak_kib } => format!(
+            "{setup}: of a flood of {} recorded opens {} were reported and {} lost; agent at most {}",
+            whole(*opens as f64),
+            whole(*emitted as f64),
+            whole(*lost as f64),
+            mib(*agent_peak_kib)
+        ),
+        State::Verifier { setup, verified } => {
+            let most = verified.iter().take(3);
+            let most = most.map(|(hook, number)| format!("{hook} {}", whole(*number as f64)));
+            let most: Vec<String> = most.collect();
+            format!("{setup}: most instructions verified: {}", most.join(", "))
+        }
+    }
 }
 
 fn signed(number: f64) -> String {

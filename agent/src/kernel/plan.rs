@@ -140,10 +140,8 @@ const PLAN: &[Plan] = plan! {
     "inet6_sendmsg" Exit "inet6_sendmsg", "net.upload (bytes)", lost "bytes sent over IPv6";
     "inet_sendpage" Exit "inet_sendpage", "net.upload (sendfile)", lost "bytes of sendfile",
         needed with_sendpage;
-    "udp_recvmsg" Exit "udp_recvmsg", "net.upload (bytes in)", lost "UDP bytes received";
-    "udpv6_recvmsg" Exit "udpv6_recvmsg", "net.upload (bytes in)",
-        lost "UDP bytes received over IPv6";
-    "skb_recv_udp" Exit "__skb_recv_udp", "net.upload (names)", lost "names out of DNS answers";
+    "skb_recv_udp" Exit "__skb_recv_udp", "net.upload (bytes in)",
+        lost "bytes that come in over UDP, and names out of DNS answers";
     "inet_release" Entry "inet_release", "net.upload (close)";
 };
 

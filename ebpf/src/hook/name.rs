@@ -1,7 +1,7 @@
 //! What the traffic calls its destinations: the first bytes that are sent over a socket, as far as
 //! they may be TLS, QUIC, HTTP or SMTP, and DNS answers. The agent reads them.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::fexit, programs::FExitContext};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use sekimori_abi::{
     event::{kind, operation},
     limits::{DATAGRAM_BYTES_MAX, FLOW_BYTES_MAX},
@@ -17,8 +17,6 @@ use crate::{
 
 /// `IPPROTO_UDP`.
 const UDP: u16 = 17;
-/// `MSG_PEEK` (include/linux/socket.h).
-const MSG_PEEK: u32 = 2;
 /// Port of DNS, as it lies in memory.
 const DNS: u16 = 53u16.to_be();
 /// A TLS record with a handshake (RFC 8446, 5.1), and its header's bytes.
@@ -169,20 +167,14 @@ fn payload(message: *const u8) -> Option<(*const u8, u64)> {
     Some((address as *const u8, probed_at(vector.wrapping_add(size_of::<u64>()))))
 }
 
-/// A datagram is about to be given to a process, whatever the address family (net/ipv4/udp.c). Its
-/// own header is pulled off when it is queued.
-#[fexit(function = "__skb_recv_udp")]
-pub fn skb_recv_udp(ctx: FExitContext) -> i32 {
-    let skb = ctx.ret::<u64>().unwrap_or(0) as *const u8;
-    if skb.is_null() || ctx.arg::<u32>(1) & MSG_PEEK != 0 {
-        return 0;
-    }
+/// Reports a datagram that came from the port of DNS.
+#[inline(always)]
+pub fn report_answer(skb: *const u8) {
     let header = probed::<u16>(skb, &SKB_TRANSPORT) as usize;
-    if probed_at::<u16>(pointer(skb, &SKB_HEAD).wrapping_add(header)) != DNS {
-        return 0;
-    }
-    if !Policy::in_force().is_some_and(|policy| policy.records(kind::NET_CONNECT)) {
-        return 0;
+    if probed_at::<u16>(pointer(skb, &SKB_HEAD).wrapping_add(header)) != DNS
+        || !Policy::in_force().is_some_and(|policy| policy.records(kind::NET_CONNECT))
+    {
+        return;
     }
     let whole: u32 = probed(skb, &SKB_LENGTH);
     let mut bytes = whole.wrapping_sub(probed::<u32>(skb, &SKB_FRAGMENTS_LENGTH)) as u64;
@@ -193,5 +185,4 @@ pub fn skb_recv_udp(ctx: FExitContext) -> i32 {
         record.kernel_bytes(pointer(skb, &SKB_DATA), bytes);
         record.send_unjudged();
     }
-    0
 }

@@ -15,7 +15,7 @@ use sekimori_decide::{Facts, Outcome};
 use super::{
     ALLOWED, REFUSED,
     connect::remember,
-    name::{NAMED, look_into},
+    name::{NAMED, look_into, report_answer},
 };
 use crate::{
     count::{add, count},
@@ -29,6 +29,8 @@ use crate::{
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
 const TCP_CLOSE: u8 = 7;
+/// `MSG_PEEK` (include/linux/socket.h).
+const MSG_PEEK: u32 = 2;
 /// `MSG_FASTOPEN` (include/linux/socket.h).
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// `SOCK_STREAM` (include/linux/net.h).
@@ -178,16 +180,6 @@ fn socket_of(ctx: &FExitContext) -> *const u8 {
     unsafe { typed(ctx.arg(0), &SOCKET_SK) }
 }
 
-#[fexit(function = "udp_recvmsg")]
-pub fn udp_recvmsg(ctx: FExitContext) -> i32 {
-    received(ctx.arg(0), returned(&ctx))
-}
-
-#[fexit(function = "udpv6_recvmsg")]
-pub fn udpv6_recvmsg(ctx: FExitContext) -> i32 {
-    received(ctx.arg(0), returned(&ctx))
-}
-
 #[inline(always)]
 fn returned(ctx: &FExitContext) -> i32 {
     ctx.ret::<i32>().unwrap_or(0)
@@ -233,14 +225,21 @@ fn begin(sk: *const u8) {
     }
 }
 
-#[inline(always)]
-fn received(sk: *const u8, bytes: i32) -> i32 {
-    if bytes > 0 {
-        if let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) {
-            // SAFETY: map values live as long as the program runs.
-            add(unsafe { &raw mut (*sum).bytes_in }, bytes as u64);
-        }
+/// A datagram is given to a process, whatever the address family (net/ipv4/udp.c). Its own header
+/// is pulled off when it is queued.
+#[fexit(function = "__skb_recv_udp")]
+pub fn skb_recv_udp(ctx: FExitContext) -> i32 {
+    let skb = ctx.ret::<u64>().unwrap_or(0) as *const u8;
+    // One that is only peeked at stays where it is.
+    if skb.is_null() || ctx.arg::<u32>(1) & MSG_PEEK != 0 {
+        return 0;
     }
+    if let Some(sum) = SOCKETS.get_ptr_mut(ctx.arg::<u64>(0)) {
+        let bytes: u32 = probed(skb, &SKB_LENGTH);
+        // SAFETY: map values live as long as the program runs.
+        add(unsafe { &raw mut (*sum).bytes_in }, bytes as u64);
+    }
+    report_answer(skb);
     0
 }
 

@@ -69,6 +69,15 @@ impl Clocks {
     }
 }
 
+/// Instructions of a process while nothing happens.
+pub fn idle(pid: u32, time: Duration) -> Result<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?;
+    std::thread::sleep(SETTLE);
+    let before = now(clock)?;
+    std::thread::sleep(time);
+    Ok(now(clock)?.saturating_sub(before))
+}
+
 fn read(clocks: &[ClockId]) -> Result<Vec<u64>> {
     clocks.iter().map(|clock| now(*clock)).collect()
 }

@@ -3,6 +3,7 @@
 
 mod clock;
 mod operations;
+mod state;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,7 +46,8 @@ fn policy(rules: usize) -> String {
     text
 }
 
-/// Measures everything; prints one JSON object for each setup and operation.
+/// Measures everything; prints one JSON object for each setup and operation, and for each state of the
+/// daemons.
 pub fn main() -> ExitCode {
     match measure() {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,7 +70,10 @@ fn measure() -> Result<()> {
     let mut ordinary = daemons.ordinary();
     ordinary.guard = "deny";
     daemons.start_agent(&ordinary)?;
+    println!("{}", state::verifier("10 rules", &daemons)?);
+    println!("{}", state::idle("10 rules", &daemons)?);
     run_all("10 rules", &places, &Operation::without_stick(), Some(&daemons))?;
+    println!("{}", state::flood("10 rules", &daemons, &places)?);
     plug()?;
     run_all("10 rules, stick", &places, Operation::WITH_STICK, Some(&daemons))?;
     unplug()?;
@@ -83,6 +88,7 @@ fn measure() -> Result<()> {
         let setup = format!("{rules} rules");
         reload(&daemons, &setup)?;
         run_all(&setup, &places, &Operation::without_stick(), Some(&daemons))?;
+        println!("{}", state::idle(&setup, &daemons)?);
     }
     daemons.end_agent(Signal::SIGTERM)?;
     daemons.end_collector(Signal::SIGTERM)?;

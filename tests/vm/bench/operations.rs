@@ -28,6 +28,7 @@ pub enum Operation {
     Connect,
     TcpSend,
     UdpSend,
+    UdpBoth,
     Stat,
     Pipe,
 }
@@ -42,6 +43,7 @@ impl Operation {
         Self::Connect,
         Self::TcpSend,
         Self::UdpSend,
+        Self::UdpBoth,
         Self::Stat,
         Self::Pipe,
     ];
@@ -63,7 +65,8 @@ impl Operation {
             Self::Exec => "fork+exec+wait",
             Self::Connect => "TCP connect+accept+close",
             Self::TcpSend => "TCP send 64 KiB+receive",
-            Self::UdpSend => "UDP send 1 KiB+receive",
+            Self::UdpSend => "UDP send 1 KiB",
+            Self::UdpBoth => "UDP send 1 KiB+receive",
             Self::Stat => "stat",
             Self::Pipe => "pipe write+read, 1 byte",
         }
@@ -110,6 +113,7 @@ impl Places {
             Operation::Connect => connect(count),
             Operation::TcpSend => tcp_send(count),
             Operation::UdpSend => udp_send(count),
+            Operation::UdpBoth => udp_both(count),
             Operation::Stat => stat(&self.plain, count),
             Operation::Pipe => pipe(count),
         }
@@ -172,7 +176,18 @@ fn tcp_send(count: u64) -> Result<()> {
     Ok(())
 }
 
+/// To somebody whose buffer is full.
 fn udp_send(count: u64) -> Result<()> {
+    let receiver = UdpSocket::bind("127.0.0.1:0")?;
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    sender.connect(receiver.local_addr()?)?;
+    for _ in 0..count {
+        sender.send(&[7; DATAGRAM])?;
+    }
+    Ok(())
+}
+
+fn udp_both(count: u64) -> Result<()> {
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     let sender = UdpSocket::bind("127.0.0.1:0")?;
     sender.connect(receiver.local_addr()?)?;
