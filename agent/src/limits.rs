@@ -101,11 +101,15 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Least time between two looks at the devices: one that is plugged in is announced many times.
 pub const DEVICES_INTERVAL: Duration = Duration::from_millis(50);
 /// Processes that write to removable media at one time and whose sources are noted.
-pub const WRITERS_MAX: usize = 1 << 12;
+pub const WRITERS_MAX: usize = 1 << 8;
 /// Sources that a receipt names.
 pub const RECEIPT_SOURCES_MAX: usize = 64;
+/// Bytes of them.
+pub const RECEIPT_SOURCES_BYTES_MAX: usize = 32 << 10;
 /// Files that wait to be hashed.
 pub const RECEIPTS_WAITING_MAX: usize = 1 << 12;
+/// Bytes of their receipts.
+pub const RECEIPTS_WAITING_BYTES_MAX: usize = 8 << 20;
 /// For so long after somebody asked to unmount it nothing is read from a file system for receipts.
 pub const RECEIPTS_LEAVE: Duration = Duration::from_secs(3);
 /// Bytes of a file that is hashed for its receipt. While it is read its medium is busy.
@@ -148,7 +152,7 @@ pub const CONTROL_CLIENTS_MAX: usize = 8;
 pub const POLICY_BYTES_MAX: u64 = 16 << 20;
 
 /// Addresses whose DNS names are remembered.
-pub const ADDRESSES_MAX: usize = 1 << 14;
+pub const ADDRESSES_MAX: usize = 1 << 12;
 /// DNS names remembered for one address; the latest ones stay.
 pub const NAMES_PER_ADDRESS_MAX: usize = 4;
 /// Addresses taken from one DNS answer.
@@ -162,7 +166,7 @@ pub const ANSWER_KEPT_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const HOST_BYTES_MAX: usize = 253;
 
 /// Flows that are looked at or described at one time.
-pub const FLOWS_MAX: usize = 1 << 12;
+pub const FLOWS_MAX: usize = 1 << 10;
 /// Bytes that are looked at of one TCP flow.
 pub const FLOW_BYTES_MAX: usize = 4096;
 /// Pieces that are looked at of one flow; the kernel gives no more.

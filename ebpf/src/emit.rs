@@ -164,6 +164,13 @@ impl Record {
         unsafe { &mut (*self.buffer.scratch).event }
     }
 
+    /// What it tells of comes after what was reported since it was begun.
+    #[inline(always)]
+    pub fn happens_now(&mut self) {
+        // SAFETY: the helper has no preconditions.
+        self.event().time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    }
+
     /// The buffer, for sums under construction.
     #[inline(always)]
     pub fn scratch(&mut self) -> *mut Scratch {

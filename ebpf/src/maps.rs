@@ -103,9 +103,10 @@ pub struct FileSum {
 pub static FILES: HashMap<u64, FileSum> =
     HashMap::with_max_entries(OPEN_FILES_MAX, BPF_F_NO_PREALLOC);
 
-/// How many files on removable media a process has open for write, by process id.
+/// How many files on removable media a process has open for write, by process id. It may be too
+/// many, never too few, until the process ends; who is forgotten has receipts that name too little.
 #[map]
-pub static WRITERS: HashMap<u32, u64> = HashMap::with_max_entries(WRITERS_MAX, BPF_F_NO_PREALLOC);
+pub static WRITERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(WRITERS_MAX, 0);
 
 /// Where bytes go.
 #[repr(C)]
@@ -134,13 +135,11 @@ pub struct SocketSum {
     /// Whom it allowed them: a socket can be handed over.
     pub allowed_to: Actor,
     pub peer: Peer,
-    /// Bytes of the beginning that the agent was given.
-    pub sniffed: u32,
-    /// How many it wants; 0 when that was not asked yet, `NAMED` when it has all.
+    /// How many bytes of the beginning the agent is given; 0 when that was not asked yet, `NAMED`
+    /// when it has all.
     pub wanted: u32,
     /// How many more sends are looked at.
     pub pieces: u32,
-    pub reserved: u32,
     pub process: Process,
 }
 /// Key: address of the `struct sock`; it is removed when the socket is released.

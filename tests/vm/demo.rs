@@ -239,7 +239,8 @@ impl Demo {
         ];
         check::equal("what was denied", denied.as_slice(), &expected)?;
         let written = self.operations("usb.write", "/mnt/usb")?;
-        check::equal("what was done on the stick", written, "create open write close".to_owned())?;
+        let expected = "create open write close receipt".to_owned();
+        check::equal("what was done on the stick", written, expected)?;
         check::equal("mounts", self.operations("usb.mount", USB)?, "mount".to_owned())?;
         let sent = self.operations("net.upload", "127.0.0.3")?;
         check::equal("uploads", sent, "write close".to_owned())?;

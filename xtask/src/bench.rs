@@ -55,6 +55,8 @@ enum State {
         /// Of one CPU.
         agent_percent: f64,
         agent_resident_kib: u64,
+        agent_anonymous_kib: u64,
+        agent_shared_kib: u64,
         agent_peak_kib: u64,
         collector_resident_kib: Option<u64>,
     },
@@ -154,9 +156,17 @@ fn table(measured: &[Measured]) -> String {
 fn sentence(state: &State) -> String {
     let mib = |kib: u64| format!("{:.0} MiB", kib as f64 / 1024.0);
     match state {
-        State::Idle { setup, agent_percent, agent_resident_kib, agent_peak_kib, .. } => format!(
-            "{setup}: the idle agent takes {agent_percent:.2} % of a CPU and {} (at most {} so far)",
+        State::Idle {
+            setup,
+            agent_percent,
+            agent_resident_kib,
+            agent_anonymous_kib,
+            agent_peak_kib,
+            ..
+        } => format!(
+            "{setup}: the idle agent takes {agent_percent:.2} % of a CPU and {} ({} of its own; at most {} so far)",
             mib(*agent_resident_kib),
+            mib(*agent_anonymous_kib),
             mib(*agent_peak_kib)
         ),
         State::Flood { setup, opens, emitted, lost, agent_peak_kib } => format!(

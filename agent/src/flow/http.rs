@@ -67,7 +67,7 @@ impl<'a> Line<'a> {
     fn read_cut(line: &'a [u8]) -> Option<Self> {
         let method = method(line).filter(|it| it.bytes().all(|byte| byte.is_ascii_uppercase()))?;
         let target = line.get(method.len()..)?.trim_ascii_start();
-        let known = ends_before(target, b"?#").len() < target.len();
+        let known = ends_before(target, b"?#;").len() < target.len();
         let long = target.starts_with(b"/") && target.len() > HTTP_PATH_BYTES_MAX;
         let request = !Target::of(method, target).path.is_empty();
         (request && (known || long)).then_some(Self { method, target })
@@ -133,7 +133,7 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn of(method: &str, target: &'a [u8]) -> Self {
-        let target = ends_before(target, b"?#");
+        let target = ends_before(target, b"?#;");
         // Of a target of no known form it cannot be told where its secrets are.
         if method == "CONNECT" {
             Self::authority(target).unwrap_or_default()

@@ -98,7 +98,9 @@ impl Flows {
     pub fn describe(&self, socket: u64, destination: &mut Destination, now: Instant) {
         if let Some(flow) = self.sockets.0.peek(&socket) {
             let learned = flow.learned();
-            if let Some((name, source)) = learned.name {
+            // An address is no name, unless it is that of somebody behind a proxy.
+            let name = learned.name.filter(|(name, _)| *name != destination.ip);
+            if let Some((name, source)) = name {
                 add(&mut destination.names, &name, source);
             }
             destination.http = learned.http.or(destination.http.take());

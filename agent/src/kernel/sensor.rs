@@ -156,13 +156,25 @@ fn put_to_work(
         tables::install(&mut Maps::open(&set)?, tables)?;
         plan::install(&mut loaded, &set)
     };
-    match put().and_then(|()| set.complete()) {
+    let done = put();
+    give_memory_back();
+    match done.and_then(|()| set.complete()) {
         Ok(()) => Ok(set),
         Err(error) => {
             // The reason counts more than what could not be cleaned up.
             let _ = set.remove();
             Err(error)
         }
+    }
+}
+
+/// The kernel's types, which only loading needs, take tens of megabytes in small pieces. The
+/// allocator keeps them unless it is told.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function has no preconditions (malloc_trim(3)).
+    unsafe {
+        nix::libc::malloc_trim(0);
     }
 }
 

@@ -2,8 +2,8 @@
 //! may have come from and the hash of what is there now.
 //!
 //! The hash is computed on a thread of its own, after the record of the close is on disk. A receipt
-//! that was not finished when the agent died is missing; the close is not. A file that is being read
-//! makes its file system busy, so the thread lets go of it when somebody asks to unmount it.
+//! that was not finished when the agent was killed is missing; the close is not. A file that is being
+//! read makes its file system busy, so the thread lets go of it when somebody asks to unmount it.
 
 mod hash;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use sekimori_abi::event::{kind, operation, verdict};
 use sekimori_proto::v1::{Event, File, Operation};
 use tokio::sync::mpsc;
 
-use self::hash::{Asked, Hasher};
+use self::hash::Hasher;
 use self::writers::Writers;
 use crate::decode::Raw;
 use crate::enrich::ProcessKey;
@@ -45,26 +45,38 @@ impl Receipts {
     pub fn learn(&mut self, raw: &Raw, recorded: &Recorded) -> bool {
         let from = &raw.event;
         let key = ProcessKey::of(&from.process);
-        if from.kind == kind::EXIT {
-            self.writers.ended(key);
-        }
-        if (from.kind, from.operation) == (kind::USB_MOUNT, operation::UNMOUNT) {
-            self.hasher.leave(from.device.dev);
-        }
-        let (kind::USB_WRITE, Some(file)) = (from.kind, &recorded.event.file) else {
+        let Some(file) = &recorded.event.file else {
             return false;
         };
-        match from.operation {
-            operation::SOURCE => {
+        match (from.kind, from.operation) {
+            (kind::NOTE, _) => {
                 let parent = ProcessKey::parent_of(&from.process);
                 self.writers.reads(key, parent, file);
                 return true;
             }
-            operation::OPEN if from.verdict != verdict::DENIED => self.writers.opens(key, file),
-            operation::CLOSE => self.closed(key, file, recorded),
+            (kind::USB_WRITE, operation::OPEN) if from.verdict != verdict::DENIED => {
+                self.hasher.changes(file);
+                self.writers.opens(key, file);
+            }
+            (kind::USB_WRITE, operation::CLOSE) => self.closed(key, file, recorded),
             _ => {}
         }
         false
+    }
+
+    /// Learns what does not depend on what is recorded.
+    pub fn observe(&mut self, raw: &Raw) {
+        let from = &raw.event;
+        match (from.kind, from.operation) {
+            (kind::EXIT, _) => self.writers.ended(ProcessKey::of(&from.process)),
+            (kind::USB_MOUNT, operation::UNMOUNT) => self.hasher.leave(from.device.dev),
+            _ => {}
+        }
+    }
+
+    /// What is not hashed yet comes out without.
+    pub fn stop(&self) {
+        self.hasher.stop();
     }
 
     fn closed(&mut self, key: ProcessKey, file: &File, recorded: &Recorded) {
@@ -80,7 +92,7 @@ impl Receipts {
         };
         let described = std::sync::Arc::clone(&recorded.described);
         self.waiting += 1;
-        self.hasher.ask(Asked { recorded: Recorded { event, described } });
+        self.hasher.ask(Recorded { event, described });
     }
 
     /// Receipts that are not finished yet.

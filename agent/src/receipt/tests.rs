@@ -1,11 +1,19 @@
 //! Receipts without a kernel.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use sekimori_proto::v1::{Device, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
 
+use nix::sys::stat::{major, minor};
+use sekimori_proto::v1::{Device, Event, File};
+
+use super::hash::Hasher;
 use super::writers::Writers;
 use crate::enrich::ProcessKey;
 use crate::limits::RECEIPT_SOURCES_MAX;
+use crate::record::Recorded;
 
 const WRITER: ProcessKey = ProcessKey { tgid: 10, start_ns: 1 };
 const CHILD: ProcessKey = ProcessKey { tgid: 11, start_ns: 2 };
@@ -67,7 +75,7 @@ fn of_a_file_that_was_open_before_the_sources_are_not_known() {
 }
 
 #[test]
-fn a_pipe_is_named_when_nothing_else_is() {
+fn a_pipe_is_named_too() {
     let mut writers = Writers::default();
     let copy = file("/media/usb/copy", 1);
     let pipe = File { mode: super::S_IFIFO, ..file("", 77) };
@@ -77,5 +85,85 @@ fn a_pipe_is_named_when_nothing_else_is() {
     writers.opens(WRITER, &copy);
     writers.reads(WRITER, OTHER, &pipe);
     writers.reads(WRITER, OTHER, &file("/srv/1", 8));
+    assert_eq!(paths(&writers.closes(WRITER, &copy).0), ["/srv/1", "pipe:[77]"]);
+}
+
+#[test]
+fn what_was_read_before_a_file_was_opened_did_not_go_into_it() {
+    let mut writers = Writers::default();
+    let (first, second) = (file("/media/usb/1", 1), file("/media/usb/2", 2));
+    writers.opens(WRITER, &first);
+    writers.reads(WRITER, OTHER, &file("/srv/x", 8));
+    writers.opens(WRITER, &second);
+    for _ in 0..2 {
+        writers.reads(WRITER, OTHER, &file("/srv/y", 9));
+    }
+    let (sources, more) = writers.closes(WRITER, &second);
+    assert_eq!((paths(&sources), more), (vec!["/srv/y".to_owned()], false));
+    let (sources, more) = writers.closes(WRITER, &first);
+    assert_eq!((paths(&sources), more), (vec!["/srv/x".to_owned(), "/srv/y".to_owned()], false));
+}
+
+#[test]
+fn files_are_closed_after_their_process_ended() {
+    let mut writers = Writers::default();
+    let copy = file("/media/usb/copy", 1);
+    writers.opens(WRITER, &copy);
+    writers.reads(WRITER, OTHER, &file("/srv/1", 8));
+    writers.ended(WRITER);
     assert_eq!(paths(&writers.closes(WRITER, &copy).0), ["/srv/1"]);
+}
+
+#[test]
+fn sources_that_were_not_looked_at_are_said() {
+    let mut writers = Writers::default();
+    let copy = file("/media/usb/copy", 1);
+    writers.opens(WRITER, &copy);
+    writers.reads(WRITER, OTHER, &File::default());
+    assert_eq!(writers.closes(WRITER, &copy), (Vec::new(), true));
+}
+
+/// Real files below a directory, as a record names them.
+fn real(directory: &Path, name: &str) -> File {
+    let path = directory.join(name);
+    let facts = std::fs::metadata(&path).unwrap();
+    let (major, minor) = (major(facts.dev()) as u32, minor(facts.dev()) as u32);
+    let device = Some(Device { major, minor, ..Device::default() });
+    let path = path.as_os_str().as_bytes().to_vec();
+    File { path, inode: facts.ino(), device, size: facts.len(), ..File::default() }
+}
+
+fn receipt_of(file: File) -> Event {
+    let (hasher, mut answers) = Hasher::start();
+    let event = Event { file: Some(file), ..Event::default() };
+    hasher.ask(Recorded { event, described: Arc::from([]) });
+    answers.blocking_recv().unwrap().event
+}
+
+#[test]
+fn the_hash_is_that_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a"), "abc").unwrap();
+    let receipt = receipt_of(real(directory.path(), "a"));
+    // FIPS 180-2, B.1.
+    assert_eq!(receipt.sha256.first_chunk(), Some(&[0xba, 0x78, 0x16, 0xbf]));
+    assert_eq!(receipt.sha256_missing, "");
+}
+
+#[test]
+fn nothing_that_took_its_place_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("d");
+    std::fs::create_dir(&inside).unwrap();
+    std::fs::write(inside.join("a"), "abc").unwrap();
+    let file = real(&inside, "a");
+    std::fs::rename(&inside, directory.path().join("e")).unwrap();
+    std::os::unix::fs::symlink(directory.path().join("e"), &inside).unwrap();
+    let receipt = receipt_of(file.clone());
+    assert!(receipt.sha256_missing.contains("cannot be opened"), "{}", receipt.sha256_missing);
+    // By another name it is still the same file.
+    let path = directory.path().join("e/a").as_os_str().as_bytes().to_vec();
+    assert!(receipt_of(File { path: path.clone(), ..file.clone() }).sha256_missing.is_empty());
+    let other = receipt_of(File { path, inode: file.inode + 1, ..file });
+    assert_eq!(other.sha256_missing, "another file has its name now");
 }

@@ -1,12 +1,15 @@
 //! Who writes to removable media, and what they read meanwhile.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
+use lru::LruCache;
 use sekimori_proto::v1::File;
 
 use super::{S_IFIFO, S_IFMT, S_IFSOCK};
 use crate::enrich::ProcessKey;
-use crate::limits::{RECEIPT_SOURCES_MAX, WRITERS_MAX};
+use crate::limits::{RECEIPT_SOURCES_BYTES_MAX, RECEIPT_SOURCES_MAX, WRITERS_MAX};
 
 /// What programs open for themselves: their libraries and the names of characters and languages.
 const NOT_SOURCES: [&[u8]; 6] = [
@@ -23,63 +26,64 @@ const NOT_SOURCES: [&[u8]; 6] = [
 struct Written {
     inode: u64,
     device: (u32, u32),
-    /// Files that were read before it was opened and are not its sources.
-    read_before: u64,
+    /// Number of the first file that was read after it was opened.
+    first: u64,
 }
 
 #[derive(Debug, Default)]
 struct Writer {
     written: Vec<Written>,
     /// Its standard input, when that is a pipe or a socket.
-    input: Option<File>,
-    /// The last files that were read, and how many there were in all.
-    read: Vec<File>,
-    count: u64,
+    input: Option<Arc<File>>,
+    /// The last files that were read, each with its number.
+    read: VecDeque<(u64, Arc<File>)>,
+    bytes: usize,
+    next: u64,
+    /// Number of the last one that is not kept.
+    forgotten: Option<u64>,
 }
 
-/// Processes with files on removable media that are open for write.
-#[derive(Debug, Default)]
-pub(super) struct Writers(HashMap<ProcessKey, Writer>);
+/// Processes with files on removable media that are open for write. When there are too many, who did
+/// nothing for longest is forgotten.
+#[derive(Debug)]
+pub(super) struct Writers(LruCache<ProcessKey, Writer>);
+
+impl Default for Writers {
+    fn default() -> Self {
+        Self(LruCache::new(NonZeroUsize::new(WRITERS_MAX).unwrap_or(NonZeroUsize::MIN)))
+    }
+}
 
 impl Writers {
     /// A file on removable media was opened for write.
     pub(super) fn opens(&mut self, key: ProcessKey, file: &File) {
-        if self.0.len() >= WRITERS_MAX && !self.0.contains_key(&key) {
-            return;
-        }
-        let writer = self.0.entry(key).or_default();
-        let read_before = writer.count;
+        let writer = self.0.get_or_insert_mut(key, Writer::default);
         if writer.written.len() < RECEIPT_SOURCES_MAX {
-            writer.written.push(Written { inode: file.inode, device: device(file), read_before });
+            let first = writer.next;
+            writer.written.push(Written { inode: file.inode, device: device(file), first });
         }
     }
 
-    /// A writer, or the child of one, has a file open for reading.
+    /// A writer, or the child of one, has a file open for reading. A file without an inode: there are
+    /// more than were looked at.
     pub(super) fn reads(&mut self, key: ProcessKey, parent: ProcessKey, file: &File) {
         if NOT_SOURCES.iter().any(|beginning| file.path.starts_with(beginning)) {
             return;
         }
-        let key = if self.0.contains_key(&key) { key } else { parent };
+        let key = if self.0.contains(&key) { key } else { parent };
         let Some(writer) = self.0.get_mut(&key) else { return };
         let name = match file.mode & S_IFMT {
             S_IFIFO => "pipe",
             S_IFSOCK => "socket",
-            _ => "",
+            _ if file.inode == 0 => {
+                writer.forgotten = Some(writer.number());
+                return;
+            }
+            _ => return writer.reads(file),
         };
-        if !name.is_empty() {
-            // As proc(5) names them.
-            let path = format!("{name}:[{}]", file.inode).into_bytes();
-            writer.input = Some(File { path, ..file.clone() });
-            return;
-        }
-        let known = |it: &File| it.inode == file.inode && it.path == file.path;
-        // What was read for an earlier file may be read again for a later one.
-        writer.read.retain(|it| !known(it));
-        writer.count += 1;
-        if writer.read.len() == RECEIPT_SOURCES_MAX {
-            writer.read.remove(0);
-        }
-        writer.read.push(file.clone());
+        // As proc(5) names them.
+        let path = format!("{name}:[{}]", file.inode).into_bytes();
+        writer.input = Some(Arc::new(File { path, ..file.clone() }));
     }
 
     /// It was closed. Answers what may have gone into it, and whether that is not all.
@@ -91,27 +95,59 @@ impl Writers {
         let Some(at) = writer.written.iter().position(this) else {
             return (Vec::new(), true);
         };
-        let written = writer.written.remove(at);
-        let since = writer.count - written.read_before;
-        let kept = usize::try_from(since).unwrap_or(usize::MAX).min(writer.read.len());
-        let mut sources = writer.read.split_off(writer.read.len() - kept);
-        let input = writer.input.clone();
+        let Written { first, .. } = writer.written.remove(at);
+        let since = writer.read.iter().filter(|(number, _)| *number >= first);
+        let sources = since.map(|(_, file)| file).chain(&writer.input);
+        let sources = sources.map(|file| File::clone(file)).collect();
+        let more = writer.forgotten.is_some_and(|number| number >= first);
         if writer.written.is_empty() {
-            self.0.remove(&key);
-        } else {
-            writer.read.extend(sources.iter().cloned());
-        }
-        let more = since > sources.len() as u64;
-        if sources.is_empty() {
-            sources.extend(input);
+            self.0.pop(&key);
         }
         (sources, more)
     }
 
-    /// A process ended; its descriptors are closed.
+    /// A process ended. What it still has open is closed after that.
     pub(super) fn ended(&mut self, key: ProcessKey) {
-        self.0.remove(&key);
+        if self.0.peek(&key).is_some_and(|writer| writer.written.is_empty()) {
+            self.0.pop(&key);
+        }
     }
+}
+
+impl Writer {
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    fn reads(&mut self, file: &File) {
+        // What was read for an earlier file may be read again for a later one.
+        if let Some(at) = self.read.iter().position(|(_, it)| same(it, file))
+            && let Some((_, again)) = self.read.remove(at)
+        {
+            let number = self.number();
+            self.read.push_back((number, again));
+            return;
+        }
+        let number = self.number();
+        self.bytes += size(file);
+        self.read.push_back((number, Arc::new(file.clone())));
+        while self.read.len() > RECEIPT_SOURCES_MAX || self.bytes > RECEIPT_SOURCES_BYTES_MAX {
+            let Some((number, oldest)) = self.read.pop_front() else { break };
+            self.bytes -= size(&oldest);
+            self.forgotten = Some(number);
+        }
+    }
+}
+
+fn same(one: &File, other: &File) -> bool {
+    one.inode == other.inode && device(one) == device(other) && one.path == other.path
+}
+
+/// Bytes that it takes, about.
+fn size(file: &File) -> usize {
+    size_of::<File>() + file.path.len()
 }
 
 fn device(file: &File) -> (u32, u32) {

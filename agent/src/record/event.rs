@@ -63,7 +63,8 @@ fn wanted(raw: &Raw, paths: &Paths, rules: &RuleBook) -> bool {
         return (rules.labelled)(&paths.first);
     }
     let judged = raw.event.rule != 0 || raw.event.verdict != verdict::ALLOWED;
-    judged || rules.recorded_kinds & 1 << raw.event.kind != 0
+    // Notes are asked for where they are made.
+    judged || raw.event.kind == kind::NOTE || rules.recorded_kinds & 1 << raw.event.kind != 0
 }
 
 /// Both paths as the host sees them.
@@ -138,7 +139,8 @@ fn resolve(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 const fn names_a_file(kind: u8) -> bool {
-    matches!(kind, kind::FILE_OPEN | kind::USB_WRITE | kind::USB_MOUNT | kind::EXEC | kind::TAMPER)
+    use kind::{EXEC, FILE_OPEN, NOTE, TAMPER, USB_MOUNT, USB_WRITE};
+    matches!(kind, FILE_OPEN | USB_WRITE | USB_MOUNT | EXEC | TAMPER | NOTE)
 }
 
 fn file(raw: &Raw, paths: Paths) -> Option<File> {

@@ -27,8 +27,26 @@ pub struct Change {
 /// The devices that are plugged in: USB devices other than hubs, and memory cards.
 #[derive(Debug, Default)]
 pub struct Plugged {
-    known: BTreeMap<PathBuf, Device>,
+    known: BTreeMap<PathBuf, Known>,
     looked: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    device: Device,
+    /// The number that the bus gave it; each device gets a new one.
+    number: String,
+}
+
+impl Known {
+    /// It was not exchanged. What it is for can change.
+    fn same(&self, other: &Self) -> bool {
+        let facts = |it: &Self| {
+            let device = &it.device;
+            (device.vendor.clone(), device.product.clone(), device.serial.clone())
+        };
+        self.number == other.number && facts(self) == facts(other)
+    }
 }
 
 impl Plugged {
@@ -39,44 +57,56 @@ impl Plugged {
         let before = std::mem::replace(&mut self.known, now);
         let now = &self.known;
         // Another device at the same place is another device.
-        let gone = before.iter().filter(|(at, device)| now.get(*at) != Some(device));
-        let come = now.iter().filter(|(at, device)| before.get(*at) != Some(device));
-        let change = |operation, late, device: &Device| {
-            let device = device.clone();
+        let same = |one: Option<&Known>, other: &Known| one.is_some_and(|it| it.same(other));
+        let gone = before.iter().filter(|(at, known)| !same(now.get(*at), known));
+        let come = now.iter().filter(|(at, known)| !same(before.get(*at), known));
+        let change = |operation, late, known: &Known| {
+            let device = known.device.clone();
             Change { operation, late, device }
         };
-        gone.map(|(_, device)| change(Operation::Unplug, false, device))
-            .chain(come.map(|(_, device)| change(Operation::Plug, late, device)))
+        gone.map(|(_, known)| change(Operation::Unplug, false, known))
+            .chain(come.map(|(_, known)| change(Operation::Plug, late, known)))
             .collect()
     }
 }
 
-fn plugged(sys: &Path) -> BTreeMap<PathBuf, Device> {
+fn plugged(sys: &Path) -> BTreeMap<PathBuf, Known> {
     let usb = entries(&sys.join("bus/usb/devices")).unwrap_or_default();
-    let usb = usb.into_iter().filter(|at| !is_interface(at) && !is_hub(at)).map(|at| {
-        let device = usb_device(&at);
-        (at, device)
+    let usb = usb.into_iter().filter(|at| !is_interface(at) && !is_hub(at)).filter_map(|at| {
+        let device = usb_device(&at)?;
+        Some((at, device))
     });
     let cards = entries(&sys.join("bus/mmc/devices")).unwrap_or_default();
     let cards = cards.into_iter().filter_map(|at| {
         let device = card(&at)?;
         Some((at, device))
     });
-    usb.chain(cards).take(PLUGGED_MAX).collect()
+    let known = usb.chain(cards).take(PLUGGED_MAX).map(|(at, device)| {
+        let number = read(&at, "devnum").unwrap_or_default();
+        (at, Known { device, number })
+    });
+    known.collect()
 }
 
 fn is_hub(at: &Path) -> bool {
     read(at, "bDeviceClass").is_some_and(|class| class == HUB)
 }
 
-/// A USB device by its descriptors.
-fn usb_device(at: &Path) -> Device {
+/// A USB device by its descriptors; `None` while its interfaces are not all there yet. The kernel
+/// announces each of them.
+fn usb_device(at: &Path) -> Option<Device> {
     let text = |name| read(at, name).unwrap_or_default();
+    let interfaces = entries_within(at);
+    let expected: usize = text("bNumInterfaces").trim().parse().unwrap_or(0);
+    let allowed = text("authorized") != "0";
+    if allowed && (interfaces.len() < expected || text("bConfigurationValue").is_empty()) {
+        return None;
+    }
     let mut functions: Vec<String> =
-        entries_within(at).iter().map(|interface| function(interface).to_owned()).collect();
+        interfaces.iter().map(|interface| function(interface).to_owned()).collect();
     functions.sort();
     functions.dedup();
-    Device {
+    Some(Device {
         class: "usb".to_owned(),
         vendor: text("idVendor"),
         product: text("idProduct"),
@@ -86,7 +116,7 @@ fn usb_device(at: &Path) -> Device {
         product_name: text("product"),
         functions,
         ..Device::default()
-    }
+    })
 }
 
 /// A memory card; soldered memory is none.
@@ -146,6 +176,8 @@ mod tests {
         fs::create_dir_all(sys.join("bus/usb/devices")).unwrap();
         for (name, value) in
             [("idVendor", "0951"), ("idProduct", "1666"), ("serial", serial), ("product", "棒")]
+                .into_iter()
+                .chain([("bConfigurationValue", "1"), ("bNumInterfaces", " 1")])
         {
             fs::write(at.join(name), format!("{value}\n")).unwrap();
         }
@@ -194,6 +226,23 @@ mod tests {
         let expected =
             [(Operation::Unplug, false, "1-2", "A"), (Operation::Plug, false, "1-2", "B")];
         assert_eq!(said(&changes), expected);
+    }
+
+    #[test]
+    fn a_device_comes_with_its_interfaces() {
+        let sys = tempfile::tempdir().unwrap();
+        let sys = sys.path();
+        let mut plugged = Plugged::default();
+        device(sys, "1-1", "A", &[]);
+        assert_eq!(plugged.look(sys), []);
+        let interface = sys.join("devices/1-1/1-1:1.0");
+        fs::create_dir(&interface).unwrap();
+        fs::write(interface.join("bInterfaceClass"), "08\n").unwrap();
+        assert_eq!(said(&plugged.look(sys)), [(Operation::Plug, false, "1-1", "A")]);
+        // One that may not be used has none.
+        device(sys, "1-2", "B", &[]);
+        fs::write(sys.join("devices/1-2/authorized"), "0\n").unwrap();
+        assert_eq!(said(&plugged.look(sys)), [(Operation::Plug, false, "1-2", "B")]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) fn is_interface(path: &Path) -> bool {
 /// An attribute without the newline.
 pub(super) fn read(device: &Path, name: &str) -> Option<String> {
     let text = fs::read(device.join(name)).ok()?;
-    let text = text.get(..ATTRIBUTE_BYTES_MAX).unwrap_or(&text);
-    Some(String::from_utf8_lossy(text).trim_end_matches('\n').to_owned())
+    let text = String::from_utf8_lossy(&text);
+    let text = text.get(..text.floor_char_boundary(ATTRIBUTE_BYTES_MAX)).unwrap_or_default();
+    Some(text.trim_end_matches('\n').to_owned())
 }

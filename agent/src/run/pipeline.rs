@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sekimori_abi::event::{kind, operation, verdict};
 use sekimori_abi::table::Accounts;
-use sekimori_proto::v1::{Event, Verdict};
+use sekimori_proto::v1::{Event, Kind, Verdict};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::decode::{Raw, decode};
@@ -119,8 +119,19 @@ impl Pipeline {
                 self.receipt().await;
             }
         };
-        // Their closes are on record.
-        let _ = tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, all).await;
+        if tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, all).await.is_err() {
+            self.receipts.stop();
+            let rest = async {
+                while self.receipts.waiting() > 0 {
+                    self.receipt().await;
+                }
+            };
+            if tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, rest).await.is_err() {
+                let count = self.receipts.waiting() as u64;
+                let reason = "files could not be read for their receipts in time".to_owned();
+                self.lost(Lost { stage: "receipt", kind: Kind::UsbWrite, count, reason });
+            }
+        }
     }
 
     fn keep_recorded(&self, recorded: &Recorded) {
@@ -139,6 +150,8 @@ impl Pipeline {
         if self.names(raw) {
             return;
         }
+        // Whatever is recorded of it.
+        self.receipts.observe(raw);
         let Some(mut recorded) = event(raw, &mut self.enricher, &self.rules) else {
             return;
         };

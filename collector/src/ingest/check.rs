@@ -9,6 +9,9 @@ use crate::limits::{
     NAME_BYTES_MAX, PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
 };
 
+/// Bytes of a SHA-256.
+const SHA256_BYTES: usize = 32;
+
 /// What is wrong with a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BatchError {
@@ -96,6 +99,10 @@ fn check_event(event: &Event) -> Result<(), Fault> {
     event.process.as_ref().map_or(Ok(()), check_ancestry)?;
     event.file.as_ref().map_or(Ok(()), check_file)?;
     event.destination.as_ref().map_or(Ok(()), check_destination)?;
+    event.device.as_ref().map_or(Ok(()), check_device)?;
+    event.sources.iter().try_for_each(check_file)?;
+    at_most("sha256", event.sha256.len(), SHA256_BYTES)?;
+    at_most("sha256_missing", event.sha256_missing.len(), SENTENCE_BYTES_MAX)?;
     event.loss.as_ref().map_or(Ok(()), check_loss)
 }
 
@@ -128,16 +135,31 @@ fn check_file(file: &File) -> Result<(), Fault> {
 }
 
 fn check_device(device: &Device) -> Result<(), Fault> {
-    at_most("file.device.class", device.class.len(), NAME_BYTES_MAX)?;
-    at_most("file.device.vendor", device.vendor.len(), NAME_BYTES_MAX)?;
-    at_most("file.device.product", device.product.len(), NAME_BYTES_MAX)?;
-    at_most("file.device.serial", device.serial.len(), NAME_BYTES_MAX)
+    at_most("device.class", device.class.len(), NAME_BYTES_MAX)?;
+    at_most("device.vendor", device.vendor.len(), NAME_BYTES_MAX)?;
+    at_most("device.product", device.product.len(), NAME_BYTES_MAX)?;
+    at_most("device.serial", device.serial.len(), NAME_BYTES_MAX)?;
+    at_most("device.port", device.port.len(), NAME_BYTES_MAX)?;
+    at_most("device.vendor_name", device.vendor_name.len(), NAME_BYTES_MAX)?;
+    at_most("device.product_name", device.product_name.len(), NAME_BYTES_MAX)?;
+    device.functions.iter().try_for_each(|it| at_most("device.functions", it.len(), NAME_BYTES_MAX))
 }
 
 fn check_destination(destination: &Destination) -> Result<(), Fault> {
     at_most("destination.ip", destination.ip.len(), NAME_BYTES_MAX)?;
     at_most("destination.protocol", destination.protocol.len(), NAME_BYTES_MAX)?;
-    at_most("destination.path", destination.path.len(), PATH_BYTES_MAX)
+    at_most("destination.path", destination.path.len(), PATH_BYTES_MAX)?;
+    let names = &destination.names;
+    names
+        .iter()
+        .try_for_each(|it| at_most("destination.names", it.name.len(), SENTENCE_BYTES_MAX))?;
+    if let Some(http) = &destination.http {
+        at_most("destination.http.method", http.method.len(), NAME_BYTES_MAX)?;
+        at_most("destination.http.path", http.path.len(), PATH_BYTES_MAX)?;
+    }
+    let smtp = destination.smtp.iter();
+    let mut addresses = smtp.flat_map(|it| std::iter::once(&it.from).chain(&it.to));
+    addresses.try_for_each(|it| at_most("destination.smtp", it.len(), SENTENCE_BYTES_MAX))
 }
 
 fn check_loss(loss: &Loss) -> Result<(), Fault> {

@@ -81,6 +81,12 @@ fn searched_text(event: &Event) -> Vec<u8> {
     if let Some(file) = &event.file {
         parts.push(file.path.clone());
         parts.push(file.new_path.clone());
+        parts.extend(file.device.as_ref().map(|device| device.serial.clone().into()));
+    }
+    parts.extend(event.sources.iter().map(|source| source.path.clone()));
+    if let Some(device) = &event.device {
+        let texts = [&device.serial, &device.vendor_name, &device.product_name];
+        parts.extend(texts.map(|text| text.clone().into()));
     }
     if let Some(process) = &event.process {
         parts.push(process.exe.clone());
@@ -92,6 +98,12 @@ fn searched_text(event: &Event) -> Vec<u8> {
             parts.push(format!("{bracketed}:{}", destination.port).into_bytes());
         }
         parts.push(destination.path.clone());
+        parts.extend(destination.names.iter().map(|name| name.name.clone().into()));
+        parts.extend(destination.http.as_ref().map(|http| http.path.clone()));
+        if let Some(mail) = &destination.smtp {
+            parts.push(mail.from.clone().into());
+            parts.extend(mail.to.iter().map(|to| to.clone().into()));
+        }
     }
     parts.retain(|part| !part.is_empty());
     parts.join(&0)
@@ -130,7 +142,7 @@ impl Stored {
 
 #[cfg(test)]
 mod tests {
-    use sekimori_proto::v1::{Destination, File, Process};
+    use sekimori_proto::v1::{Destination, Device, File, Name, Process, SmtpEnvelope};
 
     use super::*;
 
@@ -142,14 +154,23 @@ mod tests {
             file: Some(File {
                 path: b"/a\xff".to_vec(),
                 new_path: b"/b".to_vec(),
+                device: Some(Device { serial: "S1".into(), ..Device::default() }),
                 ..File::default()
             }),
+            sources: vec![File { path: "/顧客".into(), ..File::default() }],
             process: Some(Process { exe: b"/bin/cp".to_vec(), ..Process::default() }),
-            destination: Some(Destination { ip: "::1".into(), port: 25, ..Destination::default() }),
+            destination: Some(Destination {
+                ip: "::1".into(),
+                port: 25,
+                names: vec![Name { name: "mx.example".into(), ..Name::default() }],
+                smtp: Some(SmtpEnvelope { to: vec!["b@c".into()], ..SmtpEnvelope::default() }),
+                ..Destination::default()
+            }),
             ..Event::default()
         };
         let row = Row::new(&Agent::for_test("pc"), event.clone());
-        assert_eq!(row.text, b"/a\xff\0/b\0/bin/cp\0[::1]:25");
+        let rest = "S1\0/顧客\0/bin/cp\0[::1]:25\0mx.example\0b@c";
+        assert_eq!(row.text, [b"/a\xff\0/b\0", rest.as_bytes()].concat());
         let stored = Stored { cursor: 3, time_ns: 0, body: row.body };
         assert_eq!(stored.event(), Ok(Event { host: "pc".into(), cursor: 3, ..event }));
     }

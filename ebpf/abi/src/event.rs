@@ -25,8 +25,10 @@ pub mod kind {
     pub const FORK: u8 = 8;
     /// Somebody laid hands on the monitor itself. No rule can name it.
     pub const TAMPER: u8 = 9;
+    /// What receipts and the names of flows are made from. Feeds the agent and is not stored.
+    pub const NOTE: u8 = 10;
     /// Number of classes, for tables indexed by class.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 }
 
 /// What was done, within a kind.
@@ -79,11 +81,11 @@ pub mod operation {
     /// The switch that takes all programs off their hooks was opened for write.
     pub const HOOKS_OFF: u8 = 23;
     /// A file that was open for reading, or was opened, while the process could write to removable
-    /// media. Feeds the agent's receipts and is not stored.
+    /// media; without an inode: there are more than were looked at.
     pub const SOURCE: u8 = 24;
-    /// The first bytes that are sent over a socket. Feeds the names of flows and is not stored.
+    /// The first bytes that are sent over a socket.
     pub const PAYLOAD: u8 = 28;
-    /// A datagram that came from the port of DNS. Feeds the names of flows and is not stored.
+    /// A datagram that came from the port of DNS.
     pub const ANSWER: u8 = 29;
 }
 
@@ -252,8 +254,8 @@ pub struct Event {
     pub process: Process,
     /// The device below the file system of `inode`.
     pub device: Device,
-    /// Inode number of the file acted on (exec: of the executable; net.upload: a number that tells
-    /// the flow from all others).
+    /// Inode number of the file acted on (exec: of the executable; net.upload and its notes: a number
+    /// that tells the flow from all others).
     pub inode: u64,
     /// Open flags (`file.f_flags`), or the mode of a created file.
     pub open_flags: u32,

@@ -50,6 +50,8 @@ pub const OPEN_FILES_MAX: u32 = 1 << 14;
 pub const SOCKETS_MAX: u32 = 1 << 15;
 /// Bytes of a flow's beginning that are looked at for the name of its destination.
 pub const FLOW_BYTES_MAX: u32 = 4096;
+/// Bytes of an HTTP request: what follows its first lines is nobody's business.
+pub const HTTP_BYTES_MAX: u32 = 1024;
 /// Bytes of each datagram that are looked at for it.
 pub const DATAGRAM_BYTES_MAX: u32 = 2048;
 /// Superblocks whose device is known at one time.
@@ -58,6 +60,8 @@ pub const SUPERBLOCKS_MAX: u32 = 1 << 10;
 pub const WRITERS_MAX: u32 = 1 << 13;
 /// Descriptors of a process that are looked at when it opens a file on removable media for write.
 pub const SOURCE_DESCRIPTORS_MAX: u32 = 64;
+/// Sources that are reported when a process opens one file.
+pub const SOURCES_PER_OPEN_MAX: u32 = 16;
 /// Block devices that one file system's device may stand on, all layers together.
 pub const LOWER_DEVICES_MAX: usize = 32;
 /// Device nodes of removable media that are known at one time.

@@ -92,10 +92,8 @@ pub fn remember(record: &mut Record, sk: *const u8, peer: Peer, allowed_by: u32)
         (*sum).bytes_in = 0;
         (*sum).calls = 0;
         (*sum).flags = 0;
-        (*sum).sniffed = 0;
         (*sum).wanted = 0;
         (*sum).pieces = 0;
-        (*sum).reserved = 0;
         (*sum).allowed_by = allowed_by as u64;
         (*sum).allowed_to = task::actor();
         (*sum).peer = peer;

@@ -13,7 +13,7 @@ use crate::{
     device::look_at_device,
     emit::{Buffer, Record},
     judge::Policy,
-    maps::DEVICES,
+    maps::{DEVICES, HOST_MOUNTS},
     offset::*,
     path::Place,
     read::{pointer, probed},
@@ -70,10 +70,17 @@ pub fn unmount_asked(ctx: LsmContext) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
+    // A mount of somebody's own can come and go as they like.
+    let mount = vfsmount.wrapping_sub(MOUNT_MNT.get());
+    if let Some(home) = HOST_MOUNTS.get_ptr(pointer(root, &DENTRY_SB) as u64) {
+        // SAFETY: map values live as long as the program runs.
+        if unsafe { (*home).namespace } != probed::<u64>(mount, &MOUNT_NAMESPACE) {
+            return ALLOWED;
+        }
+    }
     if let Some(mut record) = Record::begin(kind::USB_MOUNT, operation::UNMOUNT) {
         record.device(device);
         record.event().generation = policy.generation;
-        let mount = vfsmount.wrapping_sub(MOUNT_MNT.get());
         record.path(Place { mount, dentry: root });
         record.send_unjudged();
     }

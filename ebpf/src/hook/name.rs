@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use sekimori_abi::{
     event::{kind, operation},
-    limits::{DATAGRAM_BYTES_MAX, FLOW_BYTES_MAX},
+    limits::{DATAGRAM_BYTES_MAX, FLOW_BYTES_MAX, HTTP_BYTES_MAX},
 };
 
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
 
 /// `IPPROTO_UDP`.
 const UDP: u16 = 17;
-/// Port of DNS, as it lies in memory.
-const DNS: u16 = 53u16.to_be();
+/// Port of DNS.
+const DNS: u16 = 53;
 /// A TLS record with a handshake (RFC 8446, 5.1), and its header's bytes.
 const TLS_HANDSHAKE: u8 = 22;
 const TLS_HEADER_BYTES: u32 = 5;
@@ -48,56 +48,72 @@ pub const NAMED: u32 = u32::MAX;
 /// Reports what is about to be sent over the socket with this address.
 #[inline(always)]
 pub fn look_into(sk: u64, message: *const u8) {
-    if let Some((address, length)) = payload(message) {
-        sniff(sk, address as u64, length);
+    let Some(sum) = SOCKETS.get_ptr_mut(sk) else { return };
+    match payload(message) {
+        Some((address, length, all)) => {
+            sniff(sk, address as u64, length, (all > length) as u64);
+        }
+        // What comes from elsewhere is not looked at, and what follows it is no beginning.
+        // SAFETY: map values live as long as the program runs.
+        None => unsafe { (*sum).wanted = NAMED },
     }
 }
 
-/// Reports that much user memory.
+/// Reports that much user memory; `last`: something else follows it in the same send.
 ///
 /// A function of its own, with numbers for arguments: the verifier looks at it once per program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn sniff(sk: u64, address: u64, length: u64) -> u32 {
+pub extern "C" fn sniff(sk: u64, address: u64, length: u64, last: u64) -> u32 {
     let address = address as *const u8;
     let Some(sum) = SOCKETS.get_ptr_mut(sk) else { return 0 };
     // SAFETY: map values live as long as the program runs.
     unsafe {
-        let wanted = Policy::in_force().is_some_and(|policy| policy.records(kind::NET_UPLOAD));
-        if (*sum).wanted == NAMED || !wanted {
-            return 0;
-        }
-        if length == 0 {
+        if (*sum).wanted == NAMED || length == 0 {
             return 0;
         }
         let datagram = (*sum).peer.protocol == UDP;
-        if (*sum).pieces == 0 {
+        // Sent before, not only given to a send.
+        let sent = (*sum).bytes;
+        if (*sum).wanted == 0 {
+            let records = Policy::in_force().is_some_and(|it| it.records(kind::NET_UPLOAD));
+            if sent != 0 || !records {
+                (*sum).wanted = NAMED;
+                return 0;
+            }
             classify(sum, address, length, datagram);
             if (*sum).wanted == NAMED {
                 return 0;
             }
         }
-        let sniffed = (*sum).sniffed;
-        let mut bytes = length;
-        let room = if datagram { DATAGRAM_BYTES_MAX } else { FLOW_BYTES_MAX.wrapping_sub(sniffed) };
-        if bytes > room as u64 {
-            bytes = room as u64;
+        let wanted = (*sum).wanted as u64;
+        if !datagram && sent >= wanted {
+            (*sum).wanted = NAMED;
+            return 0;
         }
-        if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::PAYLOAD) {
+        let room = if datagram { DATAGRAM_BYTES_MAX as u64 } else { wanted - sent };
+        let bytes = if length > room { room } else { length };
+        if let Some(mut record) = Record::begin(kind::NOTE, operation::PAYLOAD) {
             let event = record.event();
             event.inode = (*sum).flow;
-            event.size = sniffed as u64;
+            event.size = sent;
             event.protocol = (*sum).peer.protocol;
             record.user_bytes(address, bytes);
             record.send_unjudged();
         }
-        (*sum).sniffed = sniffed.wrapping_add(bytes as u32);
         (*sum).pieces = (*sum).pieces.wrapping_sub(1);
-        if (*sum).pieces == 0 || (!datagram && (*sum).sniffed >= (*sum).wanted) {
+        if (*sum).pieces == 0 || last != 0 {
             (*sum).wanted = NAMED;
         }
     }
     0
+}
+
+/// The number that tells a flow from all others.
+#[inline(always)]
+pub fn flow_of(sk: u64) -> u64 {
+    // SAFETY: map values live as long as the program runs.
+    SOCKETS.get_ptr(sk).map_or(0, |sum| unsafe { (*sum).flow })
 }
 
 /// By its first bytes: how much of it could name the destination.
@@ -131,7 +147,7 @@ unsafe fn classify(sum: *mut SocketSum, address: *const u8, length: u64, datagra
     {
         (FLOW_BYTES_MAX, SMTP_PIECES)
     } else if head[..3].iter().all(u8::is_ascii_uppercase) {
-        (FLOW_BYTES_MAX, HTTP_PIECES)
+        (HTTP_BYTES_MAX, HTTP_PIECES)
     } else {
         (NAMED, 0)
     };
@@ -143,16 +159,17 @@ unsafe fn classify(sum: *mut SocketSum, address: *const u8, length: u64, datagra
     }
 }
 
-/// Where the first part of what is sent lies in user memory, and its length; `None` when it lies
-/// elsewhere.
+/// Where the first part of what is sent lies in user memory, its length, and that of all parts;
+/// `None` when it lies elsewhere.
 #[inline(always)]
-fn payload(message: *const u8) -> Option<(*const u8, u64)> {
+fn payload(message: *const u8) -> Option<(*const u8, u64, u64)> {
     let iterator = message.wrapping_add(MSG_ITER.get());
     let kind = probed::<u8>(iterator, &ITER_TYPE) as usize;
+    let all: u64 = probed(iterator, &ITER_COUNT);
     if ITER_UBUF.exists() && kind == ITER_UBUF.get() {
         let at: u64 = probed(iterator, &ITER_OFFSET);
         let address = pointer(iterator, &ITER_ADDRESS).wrapping_add(at as usize);
-        return Some((address, probed(iterator, &ITER_COUNT)));
+        return Some((address, all, all));
     }
     if kind != ITER_IOVEC.get() {
         return None;
@@ -164,14 +181,14 @@ fn payload(message: *const u8) -> Option<(*const u8, u64)> {
     };
     // `struct iovec` (include/uapi/linux/uio.h).
     let address: u64 = probed_at(vector);
-    Some((address as *const u8, probed_at(vector.wrapping_add(size_of::<u64>()))))
+    let length = probed_at(vector.wrapping_add(size_of::<u64>()));
+    Some((address as *const u8, length, all))
 }
 
-/// Reports a datagram that came from the port of DNS.
+/// Reports a datagram that came to a socket whose peer is a name server.
 #[inline(always)]
-pub fn report_answer(skb: *const u8) {
-    let header = probed::<u16>(skb, &SKB_TRANSPORT) as usize;
-    if probed_at::<u16>(pointer(skb, &SKB_HEAD).wrapping_add(header)) != DNS
+pub fn report_answer(skb: *const u8, peer_port: u16) {
+    if peer_port != DNS
         || !Policy::in_force().is_some_and(|policy| policy.records(kind::NET_CONNECT))
     {
         return;
@@ -181,7 +198,7 @@ pub fn report_answer(skb: *const u8) {
     if bytes > FLOW_BYTES_MAX as u64 {
         bytes = FLOW_BYTES_MAX as u64;
     }
-    if let Some(mut record) = Record::begin(kind::NET_UPLOAD, operation::ANSWER) {
+    if let Some(mut record) = Record::begin(kind::NOTE, operation::ANSWER) {
         record.kernel_bytes(pointer(skb, &SKB_DATA), bytes);
         record.send_unjudged();
     }

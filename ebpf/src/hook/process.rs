@@ -4,7 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use sekimori_abi::event::{counter, kind, operation};
 use sekimori_decide::Outcome;
 
-use super::guard;
+use super::{guard, source};
 use crate::{
     count::count,
     emit::Record,
@@ -42,7 +42,9 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     // SAFETY: a typed load from the tracepoint's argument.
-    guard::ended(unsafe { typed(current, &TASK_TGID) });
+    let tgid = unsafe { typed(current, &TASK_TGID) };
+    guard::ended(tgid);
+    source::ended(tgid);
     count(kind::EXIT, counter::SEEN);
     let Some(policy) = Policy::in_force() else {
         return 0;

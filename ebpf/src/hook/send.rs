@@ -15,7 +15,7 @@ use sekimori_decide::{Facts, Outcome};
 use super::{
     ALLOWED, REFUSED,
     connect::remember,
-    name::{NAMED, look_into, report_answer},
+    name::{NAMED, flow_of, look_into, report_answer},
 };
 use crate::{
     count::{add, count},
@@ -112,15 +112,18 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         if !same_peer {
             remember(&mut record, sk, peer, policy.generation);
         }
+        // A number, as functions of their own take them. The record comes later: it has the name.
+        let number = pointer(socket, &SOCKET_SK) as u64;
+        look_into(number, message);
         // What no rule speaks of is reported with its bytes, once they are sent.
         if outcome.action == 0 {
             record.discard();
         } else {
+            record.event().inode = flow_of(number);
+            record.happens_now();
             record.send(&policy, outcome);
         }
     }
-    // A number, as functions of their own take them.
-    look_into(pointer(socket, &SOCKET_SK) as u64, message);
     ALLOWED
 }
 
@@ -237,9 +240,12 @@ pub fn skb_recv_udp(ctx: FExitContext) -> i32 {
     if let Some(sum) = SOCKETS.get_ptr_mut(ctx.arg::<u64>(0)) {
         let bytes: u32 = probed(skb, &SKB_LENGTH);
         // SAFETY: map values live as long as the program runs.
-        add(unsafe { &raw mut (*sum).bytes_in }, bytes as u64);
+        let port = unsafe {
+            add(&raw mut (*sum).bytes_in, bytes as u64);
+            (*sum).peer.port
+        };
+        report_answer(skb, port);
     }
-    report_answer(skb);
     0
 }
 

@@ -201,6 +201,8 @@ fn devices(world: &mut World) -> Result<()> {
         let functions = record.pointer("/device/functions").cloned();
         check::equal("functions", functions, Some(json!(["storage"])))?;
         check::equal("late", record.pointer("/late").cloned(), None)?;
+        let plugs = world.records.search(&["--kind", "device", "--text", serial])?;
+        check::equal("records", plugs.len(), 1)?;
         ports.push(records::text(&record, "/device/port").to_owned());
     }
     check::that(ports.first() != ports.last(), format!("both are at {ports:?}"))?;

@@ -22,7 +22,7 @@ pub struct FilterArgs {
         value_delimiter = ','
     )]
     verdicts: Vec<Verdict>,
-    /// A part of the path, the new path, the program or the destination.
+    /// A part of a path, the program, the destination or its name, a serial, a source or a mail address.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     text: String,
     /// Rule that decided.

@@ -178,7 +178,11 @@ fn details(event: &Event) -> Vec<String> {
         let serial = if device.serial.is_empty() { "-" } else { &device.serial };
         let serial = printable(serial.as_bytes());
         match device.class.as_str() {
-            "usb" => details.push(format!("usb {}:{} {serial}", device.vendor, device.product)),
+            "usb" => {
+                let (vendor, product) = (device.vendor.as_bytes(), device.product.as_bytes());
+                let (vendor, product) = (printable(vendor), printable(product));
+                details.push(format!("usb {vendor}:{product} {serial}"));
+            }
             "sd" | "thunderbolt" => details.push(format!("{} {serial}", device.class)),
             _ => {}
         }
@@ -217,12 +221,13 @@ fn named(event: &Event) -> Vec<String> {
         details.push(format!("{method} {}", printable(&http.path)));
     }
     if let Some(smtp) = &peer.smtp {
-        let mut to = smtp.to.join(", ");
+        let mut parts: Vec<String> =
+            smtp.to.iter().map(|it| format!("<{}>", printable(it.as_bytes()))).collect();
         if smtp.more {
-            to.push_str(", …");
+            parts.push("…".to_owned());
         }
         let from = printable(smtp.from.as_bytes());
-        details.push(format!("mail from {from} to {}", printable(to.as_bytes())));
+        details.push(format!("mail from <{from}> to {}", parts.join(", ")));
     }
     details
 }

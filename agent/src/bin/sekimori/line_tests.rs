@@ -72,7 +72,7 @@ fn a_receipt_has_bytes_and_serial() {
 fn an_upload_has_its_peer_and_both_directions() {
     let mut upload = event(Kind::NetUpload, Operation::Close, Verdict::Alerted);
     let (ip, protocol) = ("2001:db8::7".into(), "tcp".into());
-    upload.destination = Some(Destination { ip, port: 443, protocol, path: Vec::new() });
+    upload.destination = Some(Destination { ip, port: 443, protocol, ..Default::default() });
     (upload.bytes, upload.bytes_in) = (Some(2048), Some(100));
     upload.rule = "夜".into();
     assert_eq!(
