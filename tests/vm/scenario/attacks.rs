@@ -1,8 +1,8 @@
 //! root lays hands on the monitor itself.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Run;
 use crate::run::World;
@@ -16,6 +16,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("hooks-off-refused", hooks_off),
     ("hooks-off-noticed", canary),
     ("guard-ends-with-the-agent", guard_ends),
+    ("doctor-tries-them", doctor),
     ("missing-hook-put-back", link_removed),
     ("missing-programs-noticed", programs_removed),
 ];
@@ -226,4 +227,32 @@ fn programs_removed(world: &mut World) -> Result<()> {
     check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
     check::ok(&guest::run("rm", &["-r", "/sys/fs/bpf/sekimori"])?)?;
     starts_with_alert(world, "somebody removed them")
+}
+
+/// Every harmless way around is refused or on record, and is so by what was done, not by chance.
+fn doctor(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let socket = world.daemons.path("agent.sock");
+    let socket = socket.to_string_lossy();
+    let arguments = ["doctor", "--attack", "--json", "--stick", guest::USB, "--socket", &socket];
+    let output = guest::run("sekimori", &arguments)?;
+    check::ok(&output)?;
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    check::equal("tries", rows.len(), 23)?;
+    for row in &rows {
+        let kind = records::text(row, "/kind");
+        let tried = records::text(row, "/tried");
+        // vfat has neither links nor, in a guest, IPv6 everywhere.
+        if ["hard link", "symbolic link", "TCP over IPv6"].contains(&tried) {
+            continue;
+        }
+        let expected = if kind == "tamper" { "refused" } else { "recorded" };
+        check::equal(tried, records::text(row, "/result"), expected)
+            .with_context(|| row.to_string())?;
+    }
+    let fields = [("/operation", json!("rename")), ("/process/comm", json!("sekimori"))];
+    world.records.expect("usb.write", &fields)?;
+    let left: Vec<_> = std::fs::read_dir(guest::USB)?.flatten().map(|it| it.file_name()).collect();
+    let ours = left.iter().any(|name| name.to_string_lossy().starts_with("sekimori-attack"));
+    check::that(!ours, format!("left behind: {left:?}"))
 }

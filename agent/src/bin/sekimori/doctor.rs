@@ -1,17 +1,29 @@
 //! `sekimori doctor`.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use sekimori_agent::control::SOCKET_PATH;
 use sekimori_agent::kernel::{self, Check, DoctorReport};
 
+use crate::attack;
 use crate::failure::{Failure, PERMISSION, UNSUPPORTED};
 
 const EXAMPLES: &str = "\
 Loads and attaches every program for a moment, without a policy: nothing is refused or recorded.
 Run it as root.
 
-Exit codes: 0 this kernel can do the job, 69 it cannot, 77 not tried for lack of permission.";
+With --attack it tries harmless ways around the agent that runs here (launches, connections and
+uploads over loopback, writes to a stick, attacks on the agent) and says what was refused, what was
+recorded, and what nobody saw. Rules can refuse such tries, and people who watch can see them.
+
+Exit codes: 0 this kernel can do the job, 69 it cannot, 77 not tried for lack of permission.
+With --attack: 0 everything was seen, 1 something was not.
+
+Examples:
+  sudo sekimori doctor
+  sudo sekimori doctor --attack --stick /media/suzuki/USB";
 
 /// Tries out whether this kernel can do the job.
 #[derive(Debug, clap::Args)]
@@ -20,9 +32,21 @@ pub struct Args {
     /// One JSON object.
     #[arg(long)]
     json: bool,
+    /// Tries ways around the agent that runs on this machine.
+    #[arg(long)]
+    attack: bool,
+    /// Mount point of a stick to write to; a directory is made there and removed.
+    #[arg(long, value_name = "DIR", requires = "attack")]
+    stick: Option<PathBuf>,
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH, requires = "attack")]
+    socket: PathBuf,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub fn run(args: Args) -> Result<(), Failure> {
+    if args.attack {
+        return attack::run(&args.socket, args.stick, args.json);
+    }
     let report = kernel::doctor();
     let mut out = anstream::stdout().lock();
     if args.json {

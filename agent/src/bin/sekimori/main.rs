@@ -1,6 +1,7 @@
 //! `sekimori`: the operator's command line.
 #![forbid(unsafe_code)]
 
+mod attack;
 mod collector;
 mod doctor;
 mod failure;
@@ -73,7 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Watch(args) => in_runtime(watch::run(args)),
         Command::Search(args) => in_runtime(search::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),
     }
 }
