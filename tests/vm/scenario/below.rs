@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Run;
 use super::prepare::PLAIN;
 use crate::run::World;
-use crate::{check, guest};
+use crate::{check, guest, records};
 
 pub const ALL: &[(&str, Run)] = &[
     ("raw-device-recorded", raw_recorded),
@@ -16,6 +16,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("generic-and-usb-nodes-refused", other_nodes),
     ("luks", luks),
     ("volume-on-luks", volume),
+    ("memory-card", card),
+    ("memory-card-refused", card_refused),
 ];
 
 /// A stick of the company, and one that is on no list.
@@ -52,6 +54,65 @@ fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
         ("/file/device/serial", json!(serial)),
         ("/bytes", json!(bytes)),
         ("/verdict", json!("allowed")),
+    ];
+    world.records.expect("usb.write", &fields)?;
+    Ok(())
+}
+
+const CARD: &str = "KARTE1";
+const CARD_AT: &str = "/mnt/card";
+
+/// Puts a card into the slot, mounts it, does something, and takes it out.
+fn with_card(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    check::ok(&guest::run("modprobe", &["-a", "sdhci_pci", "mmc_block"])?)?;
+    let inserted = guest::run("sekimori-stick", &["insert", CARD, "64M:vfat"])?;
+    check::ok(&inserted)?;
+    std::fs::create_dir_all(CARD_AT)?;
+    check::ok(&guest::run("mount", &[inserted.text().trim(), CARD_AT])?)?;
+    let result = work();
+    check::ok(&guest::run("umount", &[CARD_AT])?)?;
+    check::ok(&guest::run("sekimori-stick", &["eject", CARD])?)?;
+    result
+}
+
+fn card(world: &mut World) -> Result<()> {
+    let policy = World::usual_policy_and("");
+    let listed = "usb: { serials: [\"SEKI0001\"] } }\n  - { name: company-card, class: [sd] }";
+    let policy = policy
+        .replace("usb: { serials: [\"SEKI0001\", \"SEKI0003\", \"SEKI0004\"] } }", listed)
+        .replacen("unless: { device: company-stick }", "unless: { device: company-card }", 1);
+    world.policy(&policy)?;
+    let path = format!("{CARD_AT}/写真.jpg");
+    with_card(|| check::ok(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    let size = std::fs::metadata("/srv/personal/a.txt")?.len();
+    let fields = |operation| {
+        [
+            ("/operation", json!(operation)),
+            ("/file/path", json!(path)),
+            ("/file/device/class", json!("sd")),
+            ("/bytes", json!(size)),
+            ("/verdict", json!("allowed")),
+        ]
+    };
+    world.records.expect("usb.write", &fields("close"))?;
+    world.records.expect("usb.write", &fields("receipt"))?;
+    for operation in ["plug", "unplug"] {
+        let fields = [("/operation", json!(operation)), ("/device/class", json!("sd"))];
+        let record = world.records.expect("device", &fields)?;
+        let serial = records::text(&record, "/device/serial");
+        check::that(serial.starts_with("0x"), format!("the serial is {serial:?}"))?;
+    }
+    Ok(())
+}
+
+fn card_refused(world: &mut World) -> Result<()> {
+    let path = format!("{CARD_AT}/refused.txt");
+    with_card(|| check::refused(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    let fields = [
+        ("/file/path", json!(path)),
+        ("/file/device/class", json!("sd")),
+        ("/verdict", json!("denied")),
+        ("/rule", json!("usb-only-company")),
     ];
     world.records.expect("usb.write", &fields)?;
     Ok(())

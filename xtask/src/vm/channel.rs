@@ -108,6 +108,12 @@ fn answer(line: &str, qmp: &mut Qmp, images: &Path, booted: &Sender<()>) -> Resu
             let image = stick.make(images)?;
             qmp.plug(&stick.serial, &image)
         }
+        ["insert", serial, shape] => {
+            let card = Stick::from_request(serial, shape)?;
+            let image = card.make(images)?;
+            qmp.insert(&card.serial, &image)
+        }
+        ["eject", serial] => qmp.eject(&serial_number(serial)?),
         ["unplug", serial] => qmp.unplug(&serial_number(serial)?),
         _ => bail!("{line:?} is not understood"),
     }

@@ -177,6 +177,7 @@ impl Machine<'_> {
         }
         self.add_file_systems(&mut command);
         self.add_sticks(&mut command);
+        Self::add_card_slot(&mut command);
         command
     }
 
@@ -196,6 +197,13 @@ impl Machine<'_> {
             ));
             command.args(["-device", &format!("virtio-9p-pci,fsdev={name},mount_tag={name}")]);
         }
+    }
+
+    /// A card slot, with nothing in it.
+    fn add_card_slot(command: &mut Command) {
+        command.args(["-device", "sdhci-pci"]);
+        command.args(["-drive", &format!("if=none,id={}", qmp::CARD)]);
+        command.args(["-device", &format!("sd-card,id={0},drive={0}", qmp::CARD)]);
     }
 
     fn add_sticks(&self, command: &mut Command) {

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// How long QEMU may take to answer, and the guest to let go of a device.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// QEMU's name of the card slot.
+pub const CARD: &str = "card";
+
 /// A session with one QEMU.
 #[derive(Debug)]
 pub struct Qmp {
@@ -65,6 +68,25 @@ impl Qmp {
         self.wait_until_deleted(&device_id(serial))?;
         self.execute("blockdev-del", json!({ "node-name": node_name(serial) }))?;
         Ok(())
+    }
+
+    /// Puts a card, whose image exists, into the slot.
+    ///
+    /// # Errors
+    /// When there is one in it.
+    pub fn insert(&mut self, serial: &str, image: &Path) -> Result<()> {
+        self.execute("blockdev-add", blockdev(serial, image))?;
+        let medium = json!({ "id": CARD, "node-name": node_name(serial) });
+        self.execute("blockdev-insert-medium", medium).map(drop)
+    }
+
+    /// Takes the card out of the slot.
+    ///
+    /// # Errors
+    /// When there is none in it.
+    pub fn eject(&mut self, serial: &str) -> Result<()> {
+        self.execute("blockdev-remove-medium", json!({ "id": CARD }))?;
+        self.execute("blockdev-del", json!({ "node-name": node_name(serial) })).map(drop)
     }
 
     fn wait_until_deleted(&mut self, device: &str) -> Result<()> {
