@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use core::{hint::black_box, ptr::from_ref};
 use sekimori_abi::{
-    event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
+    event::{ABI_VERSION, Device, EVENT_BYTES, Event, counted_as, counter, flag, verdict},
     limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
     table::STATE_DEAD,
 };
@@ -139,7 +139,7 @@ impl Record {
     #[inline(always)]
     pub fn blank(kind: u8, operation: u8) -> Option<Self> {
         let Some(buffer) = Buffer::acquire() else {
-            count(kind, counter::LOST_SCRATCH);
+            count(counted_as(kind, operation), counter::LOST_SCRATCH);
             return None;
         };
         let scratch = buffer.scratch;
@@ -330,7 +330,7 @@ impl Record {
 
     #[inline(always)]
     fn output(&mut self, ring: &RingBuf) {
-        let kind = self.event().kind;
+        let class = counted_as(self.event().kind, self.event().operation);
         let which = self.event().ring;
         if let Some(last) = SEQUENCES.get_ptr_mut((which & 1) as u32) {
             // SAFETY: map values are 8-byte aligned.
@@ -352,7 +352,7 @@ impl Record {
                 0,
             )
         };
-        count(kind, if failed == 0 { counter::EMITTED } else { counter::LOST_RING });
+        count(class, if failed == 0 { counter::EMITTED } else { counter::LOST_RING });
         self.buffer.release();
     }
 }

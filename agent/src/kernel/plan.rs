@@ -300,8 +300,11 @@ pub(super) fn try_out(loaded: &mut Loaded) -> Vec<Feature> {
 }
 
 impl Plan {
-    /// The kind of event that is missed without it.
+    /// The class of what is missed when it is not called.
     fn kind(&self) -> u8 {
+        if matches!(self.feature, "usb.write (sources)" | "net.upload (names)") {
+            return kind::FEED;
+        }
         match self.feature.split(' ').next().unwrap_or_default() {
             "file.open" => kind::FILE_OPEN,
             "usb.write" => kind::USB_WRITE,

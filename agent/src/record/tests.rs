@@ -3,7 +3,9 @@
 
 use prost::Message as _;
 use rstest::rstest;
-use sekimori_abi::event::{self as abi, counter, device_class, flag, kind, operation, verdict};
+use sekimori_abi::event::{
+    self as abi, counted_as, counter, device_class, flag, kind, operation, verdict,
+};
 use sekimori_proto::v1::{Event, Kind, Operation, Verdict};
 
 use super::event::{kind_of, operation_of};
@@ -416,6 +418,20 @@ fn a_record_that_cannot_be_read_is_a_loss_and_explains_its_gap() {
 }
 
 const NONE: Skipped = [0; kind::COUNT];
+
+#[test]
+fn what_is_not_stored_is_no_loss_of_its_kind() {
+    for (kind, operation, class) in [
+        (kind::USB_WRITE, operation::SOURCE, kind::FEED),
+        (kind::NET_UPLOAD, operation::PAYLOAD, kind::FEED),
+        (kind::NET_UPLOAD, operation::ANSWER, kind::FEED),
+        (kind::NET_UPLOAD, operation::CLOSE, kind::NET_UPLOAD),
+        (kind::USB_WRITE, operation::OPEN, kind::USB_WRITE),
+    ] {
+        assert_eq!(counted_as(kind, operation), class);
+    }
+    assert_eq!(kind_of(kind::FEED), Kind::Unspecified);
+}
 
 #[test]
 fn programs_that_were_not_called_are_losses() {

@@ -25,8 +25,11 @@ pub mod kind {
     pub const FORK: u8 = 8;
     /// Somebody laid hands on the monitor itself. No rule can name it.
     pub const TAMPER: u8 = 9;
+    /// Not the kind of any record, but the class under which those are counted that only feed what
+    /// the agent knows and are not stored (see [`super::counted_as`]).
+    pub const FEED: u8 = 10;
     /// Number of classes, for tables indexed by class.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 }
 
 /// What was done, within a kind.
@@ -85,6 +88,17 @@ pub mod operation {
     pub const PAYLOAD: u8 = 28;
     /// A datagram that came from the port of DNS. Feeds the names of flows and is not stored.
     pub const ANSWER: u8 = 29;
+}
+
+/// The class under which a record is counted: its kind, unless it is never stored. A loss of a kind
+/// is then as many events that the store would have.
+#[must_use]
+#[inline(always)]
+pub const fn counted_as(kind: u8, operation: u8) -> u8 {
+    match operation {
+        operation::SOURCE | operation::PAYLOAD | operation::ANSWER => kind::FEED,
+        _ => kind,
+    }
 }
 
 /// What was decided.
