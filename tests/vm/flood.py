@@ -60,4 +60,4 @@ for turn in range(rounds):
         each()
     if turn == rounds // 2:
         open(half, "w").close()
-print(json.dumps({"done": done, "pids": pids}))
+print(json.dumps({"done": done, "pids": pids, "receipts": rounds}))

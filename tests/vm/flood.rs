@@ -26,6 +26,9 @@ pub struct Done {
     pub counts: BTreeMap<String, u64>,
     /// The processes that did them.
     pub pids: HashSet<u64>,
+    /// Receipts that the agent made of it, where that is known: one for each file that was written,
+    /// as long as no close was lost and no agent killed.
+    pub receipts: u64,
 }
 
 impl Flood {
@@ -84,17 +87,23 @@ impl Flood {
         let said: Value = serde_json::from_str(said.trim()).context(said)?;
         let counts = said.get("done").and_then(Value::as_object).context("no counts")?;
         let counts = counts.iter().map(|(kind, count)| (kind.clone(), count.as_u64().unwrap_or(0)));
+        let receipts = records::number(&said, "/receipts");
         let pids = said.get("pids").and_then(Value::as_array).context("no processes")?;
         let pids = pids.iter().filter_map(Value::as_u64).collect();
-        Ok(Done { counts: counts.collect(), pids })
+        Ok(Done { counts: counts.collect(), pids, receipts })
     }
 }
 
 impl Done {
-    /// Whether it was the flood that made this record. Receipts are made by the agent.
+    /// Nobody knows how many receipts there are.
+    #[must_use]
+    pub fn without_receipts(self) -> Self {
+        Self { receipts: 0, ..self }
+    }
+
+    /// Whether it was the flood that made this record.
     #[must_use]
     pub fn made(&self, record: &Value) -> bool {
         self.pids.contains(&records::number(record, "/process/pid"))
-            && records::text(record, "/operation") != "receipt"
     }
 }

@@ -100,7 +100,8 @@ impl Ledger {
 
     fn account(&self, after: &Reported, stored: &[Value], done: &Done) -> Result<Account> {
         let (from, until) = asked(stored).context("a question to the agent is not stored")?;
-        let within = |it: &&Value| from_kernel(it) && time(it) > from && time(it) <= until;
+        let counts = |it: &Value| done.receipts > 0 || !is_receipt(it);
+        let within = |it: &&Value| counts(it) && time(it) > from && time(it) <= until;
         let reported = |kind: &str| {
             let at = |reported: &Reported| reported.get(kind).copied().unwrap_or(0);
             at(after) - at(&self.before)
@@ -108,6 +109,10 @@ impl Ledger {
         let mut rows = BTreeMap::new();
         for (kind, count) in &done.counts {
             let mut row = Row { done: *count, reported: reported(kind), ..Row::default() };
+            if kind == "usb.write" {
+                row.done += done.receipts;
+                row.reported += done.receipts;
+            }
             let records = stored.iter().filter(|it| records::text(it, "/kind") == kind);
             for record in records.filter(within) {
                 *(if done.made(record) { &mut row.stored } else { &mut row.others }) += 1;
@@ -153,9 +158,9 @@ fn time(record: &Value) -> &str {
     records::text(record, "/time")
 }
 
-/// Receipts are made by the agent.
-fn from_kernel(record: &Value) -> bool {
-    records::text(record, "/operation") != "receipt"
+/// Receipts are made by the agent and not by the kernel programs.
+fn is_receipt(record: &Value) -> bool {
+    records::text(record, "/operation") == "receipt"
 }
 
 /// No event is stored twice.
