@@ -1,5 +1,8 @@
 //! The agent and the collector of the scenarios.
 
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,6 +197,19 @@ impl Daemons {
         )?;
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("status printed {:?} {}", output.text(), output.errors()))
+    }
+
+    /// What the agent says of itself. It is asked without another program: of ours there is one
+    /// connection, and nothing else.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask(&self) -> Result<Value> {
+        let mut stream = UnixStream::connect(self.path("agent.sock"))?;
+        stream.set_read_timeout(Some(STOP_TIMEOUT))?;
+        stream.write_all(b"{\"command\":\"status\"}\n")?;
+        stream.shutdown(Shutdown::Write)?;
+        serde_json::from_reader(stream).context("the agent answered no JSON")
     }
 
     /// Waits until everything that was recorded is stored: a launch that comes after it is.

@@ -91,7 +91,8 @@ pub struct FeatureStatus {
     pub required: bool,
 }
 
-/// Counters of one kind since the agent started.
+/// Counters of one kind since the programs were loaded; `fork` and `note` are records that only feed
+/// what the agent knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindCounters {
     /// The kind's word.

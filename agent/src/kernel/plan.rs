@@ -298,8 +298,11 @@ pub(super) fn try_out(loaded: &mut Loaded) -> Vec<Feature> {
 }
 
 impl Plan {
-    /// The kind of event that is missed without it.
+    /// The class of what is missed when it is not called.
     fn kind(&self) -> u8 {
+        if self.feature == "usb.write (sources)" {
+            return kind::NOTE;
+        }
         match self.feature.split(' ').next().unwrap_or_default() {
             "file.open" => kind::FILE_OPEN,
             "usb.write" => kind::USB_WRITE,

@@ -418,6 +418,11 @@ fn a_record_that_cannot_be_read_is_a_loss_and_explains_its_gap() {
 const NONE: Skipped = [0; kind::COUNT];
 
 #[test]
+fn what_is_not_stored_is_no_loss_of_its_kind() {
+    assert_eq!(kind_of(kind::NOTE), Kind::Unspecified);
+}
+
+#[test]
 fn programs_that_were_not_called_are_losses() {
     let mut losses = Losses::default();
     let mut skipped = NONE;

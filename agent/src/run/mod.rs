@@ -287,8 +287,9 @@ impl Agent {
     fn drain(&mut self) -> bool {
         let Self { sensor, pipeline, .. } = self;
         let taken = sensor.drain(DRAIN_RECORDS_MAX, &mut |record| pipeline.take(record));
+        let waited = pipeline.waits();
         pipeline.process();
-        if taken > 0 {
+        if taken > 0 || waited {
             self.keep_accounts();
         }
         taken >= DRAIN_RECORDS_MAX
@@ -324,7 +325,7 @@ impl Agent {
 
     /// Tells whoever comes after this agent what is on disk.
     fn keep_accounts(&mut self) {
-        if let Err(error) = self.sensor.keep_accounts(self.pipeline.accounts()) {
+        if let Err(error) = self.sensor.keep_accounts(&self.pipeline.accounts()) {
             tracing::error!(%error, "what was recorded could not be noted for the next start");
         }
     }

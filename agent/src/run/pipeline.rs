@@ -223,9 +223,21 @@ impl Pipeline {
         self.flush();
     }
 
-    /// What was received and recorded up to now.
-    pub const fn accounts(&self) -> &Accounts {
-        self.losses.accounts()
+    /// What was received and recorded up to now. A mount that waits for its place is not recorded
+    /// yet: when this agent is killed, the next one must miss it.
+    pub fn accounts(&self) -> Accounts {
+        let mut accounts = *self.losses.accounts();
+        for (_, raw) in &self.mounting {
+            if let Some(received) = accounts.received.get_mut(usize::from(raw.event.ring)) {
+                *received = received.saturating_sub(1);
+            }
+        }
+        accounts
+    }
+
+    /// Whether something was received and is not recorded yet.
+    pub const fn waits(&self) -> bool {
+        !self.mounting.is_empty()
     }
 
     /// One loss that was found elsewhere than in the counters.

@@ -37,13 +37,12 @@ pub(super) fn counters(counters: &Counters) -> Vec<KindCounters> {
     .collect()
 }
 
-/// The kind's word; forks and notes have none on the wire.
+/// The kind's word; what is not stored has none on the wire.
 fn word(number: usize) -> String {
-    if number == usize::from(kind::FORK) {
-        return "fork".to_owned();
-    }
-    if number == usize::from(kind::NOTE) {
-        return "note".to_owned();
+    for (class, word) in [(kind::FORK, "fork"), (kind::NOTE, "note")] {
+        if number == usize::from(class) {
+            return word.to_owned();
+        }
     }
     let kind = i32::try_from(number).ok().and_then(|number| Kind::try_from(number).ok());
     kind.map_or_else(|| number.to_string(), |kind| kind.word().to_owned())

@@ -3,6 +3,7 @@
 mod attacks;
 mod below;
 mod compat;
+mod conservation;
 mod containers;
 mod delivery;
 mod exhaustion;
@@ -52,7 +53,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 30] = [
+    let themes: [(&str, &[(&str, Run)]); 31] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Scenario> {
         ("exhaustion", exhaustion::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
+        ("conservation", conservation::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.
         ("faults", faults::ALL),
     ];
