@@ -93,6 +93,9 @@ fn full() -> Event {
         serial: "E0D5".to_owned(),
         major: 8,
         minor: 1,
+        port: "1-2".to_owned(),
+        functions: vec!["storage".to_owned()],
+        ..Device::default()
     };
     let file = File {
         path: b"/mnt/a".to_vec(),
@@ -115,6 +118,10 @@ fn full() -> Event {
         bytes: Some(0),
         errno: Some(13),
         cursor: 77,
+        sources: vec![File { path: "/srv/元".into(), ..File::default() }],
+        more_sources: true,
+        sha256: vec![0xcd; 32],
+        sha256_missing: "gone".to_owned(),
         ..Event::default()
     }
 }
@@ -143,6 +150,12 @@ fn values_stand_under_their_names() {
         ("/file/unlinked", json!(true)),
         ("/file/device/serial", json!("E0D5")),
         ("/file/device/minor", json!(1)),
+        ("/file/device/port", json!("1-2")),
+        ("/file/device/functions", json!(["storage"])),
+        ("/sources/0/path", json!("/srv/元")),
+        ("/more_sources", json!(true)),
+        ("/sha256", json!("cd".repeat(32))),
+        ("/sha256_missing", json!("gone")),
     ] {
         assert_eq!(value.pointer(pointer), Some(&expected), "{pointer}");
     }
