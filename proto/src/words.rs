@@ -110,9 +110,10 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(10);
+        complete::<Kind>(11);
         complete::<Verdict>(4);
-        complete::<Operation>(22);
+        complete::<Operation>(25);
+        complete::<NameSource>(6);
     }
 
     #[test]
