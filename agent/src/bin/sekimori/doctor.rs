@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use sekimori_agent::control::SOCKET_PATH;
 use sekimori_agent::kernel::{self, Check, DoctorReport};
+use serde::Serialize;
 
 use crate::attack;
 use crate::failure::{Failure, PERMISSION, UNSUPPORTED};
@@ -50,9 +51,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let report = kernel::doctor();
     let mut out = anstream::stdout().lock();
     if args.json {
-        let text = serde_json::to_string(&report)
-            .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?;
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", json_of(&report)?)?;
     } else {
         writeln!(out, "{}", table(&report))?;
         writeln!(out, "{}", verdict(&report))?;
@@ -64,13 +63,25 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn table(report: &DoctorReport) -> Table {
+/// A table with this header, as wide as the terminal.
+pub fn table_of<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     if let Some((columns, _)) = terminal_size::terminal_size() {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns.0);
     }
-    table.set_header(["what", "where", "", "detail"]);
+    table.set_header(header);
+    table
+}
+
+/// The report, as one JSON object or value on a line.
+pub fn json_of(report: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(report)
+        .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))
+}
+
+fn table(report: &DoctorReport) -> Table {
+    let mut table = table_of(["what", "where", "", "detail"]);
     let mut check = |what: &str, place: &str, check: &Check| {
         table.add_row([what, place, if check.ok { "ok" } else { "NO" }, check.detail.as_str()]);
     };

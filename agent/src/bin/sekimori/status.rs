@@ -1,7 +1,7 @@
 //! `sekimori status`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comfy_table::{Table, presets::NOTHING};
@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let agent = agent(&args);
+    let agent = agent(&args.socket);
     let collector = match timeout(COLLECTOR_TIMEOUT, collector(&args)).await {
         Ok(answer) => answer,
         Err(_) => Err(Failure::failed("the collector does not answer")),
@@ -73,8 +73,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn agent(args: &Args) -> Result<Box<Status>, Failure> {
-    let answer = control::ask(&args.socket, Request::Status).map_err(|error| match error {
+/// What the agent behind this socket says of itself.
+pub fn agent(socket: &Path) -> Result<Box<Status>, Failure> {
+    let answer = control::ask(socket, Request::Status).map_err(|error| match error {
         ControlError::Permission { .. } => Failure::permission(error.to_string()),
         _ => Failure::failed(error.to_string()),
     })?;
