@@ -167,8 +167,8 @@ pub const HOST_BYTES_MAX: usize = 253;
 
 /// Flows that are looked at or described at one time.
 pub const FLOWS_MAX: usize = 1 << 10;
-/// Bytes that are looked at of one TCP flow.
-pub const FLOW_BYTES_MAX: usize = 4096;
+/// Bytes that are looked at of one TCP flow: what the kernel half gives.
+pub const FLOW_BYTES_MAX: usize = sekimori_abi::limits::FLOW_BYTES_MAX as usize;
 /// Pieces that are looked at of one flow; the kernel gives no more.
 pub const FLOW_PIECES_MAX: usize = 16;
 /// Bytes of the ClientHello of one QUIC flow.

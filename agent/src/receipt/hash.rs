@@ -16,6 +16,7 @@ use sekimori_proto::v1::File as Named;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::{Place, place};
 use crate::limits::{
     RECEIPT_FILE_BYTES_MAX, RECEIPTS_LEAVE, RECEIPTS_WAITING_BYTES_MAX, RECEIPTS_WAITING_MAX,
 };
@@ -26,9 +27,6 @@ const BUFFER_BYTES: usize = 1 << 18;
 const NICE: i32 = 19;
 
 const STOPPED: &str = "the agent stopped before it was read";
-
-/// A file on a device, by kernel device number and inode.
-type Place = (u32, u64);
 
 /// A receipt without its hash.
 struct Asked {
@@ -229,9 +227,8 @@ fn open(about: &Named) -> Result<File, String> {
     let found: OwnedFd = openat2(AT_FDCWD, path, how).map_err(|errno| failed(errno.into()))?;
     let facts = fstat(&found).map_err(|errno| failed(errno.into()))?;
     let regular = facts.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-    let dev = (major(facts.st_dev), minor(facts.st_dev));
-    let device = about.device.as_ref().map_or((0, 0), |it| (it.major.into(), it.minor.into()));
-    if !regular || facts.st_ino != about.inode || dev != device {
+    let dev = u32::try_from(major(facts.st_dev) << 20 | minor(facts.st_dev));
+    if !regular || dev.map(|dev| (dev, facts.st_ino)) != Ok(place(about)) {
         return Err("another file has its name now".to_owned());
     }
     let again = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -241,11 +238,6 @@ fn open(about: &Named) -> Result<File, String> {
     };
     // A hash is no access that somebody should see; only the owner may hide one.
     open(OFlag::O_NOATIME).or_else(|_| open(OFlag::empty())).map_err(failed)
-}
-
-fn place(file: &Named) -> Place {
-    let dev = file.device.as_ref().map_or(0, |device| device.major << 20 | device.minor);
-    (dev, file.inode)
 }
 
 /// What tells that a file is the same as before.

@@ -26,6 +26,14 @@ const S_IFIFO: u32 = 0o010_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFSOCK: u32 = 0o140_000;
 
+/// A file on a device: kernel device number and inode.
+type Place = (u32, u64);
+
+fn place(file: &File) -> Place {
+    let dev = file.device.as_ref().map_or(0, |device| device.major << 20 | device.minor);
+    (dev, file.inode)
+}
+
 /// Puts receipts together.
 pub struct Receipts {
     writers: Writers,

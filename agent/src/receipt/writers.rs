@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use sekimori_proto::v1::File;
 
-use super::{S_IFIFO, S_IFMT, S_IFSOCK};
+use super::{Place, S_IFIFO, S_IFMT, S_IFSOCK, place};
 use crate::enrich::ProcessKey;
 use crate::limits::{RECEIPT_SOURCES_BYTES_MAX, RECEIPT_SOURCES_MAX, WRITERS_MAX};
 
@@ -24,8 +24,7 @@ const NOT_SOURCES: [&[u8]; 6] = [
 /// One file that is open for write.
 #[derive(Debug)]
 struct Written {
-    inode: u64,
-    device: (u32, u32),
+    place: Place,
     /// Number of the first file that was read after it was opened.
     first: u64,
 }
@@ -60,7 +59,7 @@ impl Writers {
         let writer = self.0.get_or_insert_mut(key, Writer::default);
         if writer.written.len() < RECEIPT_SOURCES_MAX {
             let first = writer.next;
-            writer.written.push(Written { inode: file.inode, device: device(file), first });
+            writer.written.push(Written { place: place(file), first });
         }
     }
 
@@ -91,8 +90,7 @@ impl Writers {
         let Some(writer) = self.0.get_mut(&key) else {
             return (Vec::new(), true);
         };
-        let this = |it: &Written| it.inode == file.inode && it.device == device(file);
-        let Some(at) = writer.written.iter().position(this) else {
+        let Some(at) = writer.written.iter().position(|it| it.place == place(file)) else {
             return (Vec::new(), true);
         };
         let Written { first, .. } = writer.written.remove(at);
@@ -142,14 +140,10 @@ impl Writer {
 }
 
 fn same(one: &File, other: &File) -> bool {
-    one.inode == other.inode && device(one) == device(other) && one.path == other.path
+    place(one) == place(other) && one.path == other.path
 }
 
 /// Bytes that it takes, about.
 fn size(file: &File) -> usize {
     size_of::<File>() + file.path.len()
-}
-
-fn device(file: &File) -> (u32, u32) {
-    file.device.as_ref().map_or((0, 0), |device| (device.major, device.minor))
 }

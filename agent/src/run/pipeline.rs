@@ -114,24 +114,25 @@ impl Pipeline {
 
     /// Records the receipts that are still being made.
     pub async fn finish_receipts(&mut self) {
+        self.wait_for_receipts().await;
+        self.receipts.stop();
+        self.wait_for_receipts().await;
+        let count = self.receipts.waiting() as u64;
+        if count > 0 {
+            let reason = "files could not be read for their receipts in time".to_owned();
+            self.lost(Lost { stage: "receipt", kind: Kind::UsbWrite, count, reason });
+        }
+    }
+
+    /// For at most [`RECEIPTS_DRAIN_TIMEOUT`].
+    async fn wait_for_receipts(&mut self) {
         let all = async {
             while self.receipts.waiting() > 0 {
                 self.receipt().await;
             }
         };
-        if tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, all).await.is_err() {
-            self.receipts.stop();
-            let rest = async {
-                while self.receipts.waiting() > 0 {
-                    self.receipt().await;
-                }
-            };
-            if tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, rest).await.is_err() {
-                let count = self.receipts.waiting() as u64;
-                let reason = "files could not be read for their receipts in time".to_owned();
-                self.lost(Lost { stage: "receipt", kind: Kind::UsbWrite, count, reason });
-            }
-        }
+        // What is still missing then is counted by whoever asked.
+        let _ = tokio::time::timeout(RECEIPTS_DRAIN_TIMEOUT, all).await;
     }
 
     fn keep_recorded(&self, recorded: &Recorded) {
