@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
     maps::RingBuf,
 };
-use core::{hint::black_box, ptr::from_ref};
+use core::{ffi::c_void, hint::black_box, ptr::from_ref};
 use sekimori_abi::{
     event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
     limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
@@ -263,6 +263,23 @@ impl Record {
     /// Appends the third text: `bytes` bytes of the current task's own memory.
     #[inline(always)]
     pub fn user_bytes(&mut self, address: *const u8, bytes: u64) {
+        // SAFETY: `append_bytes` gives room for that many.
+        self.append_bytes(bytes, |to, bytes| unsafe {
+            bpf_probe_read_user(to, bytes, address.cast())
+        });
+    }
+
+    /// Appends the third text: `bytes` bytes of kernel memory.
+    #[inline(always)]
+    pub fn kernel_bytes(&mut self, address: *const u8, bytes: u64) {
+        // SAFETY: `append_bytes` gives room for that many.
+        self.append_bytes(bytes, |to, bytes| unsafe {
+            bpf_probe_read_kernel(to, bytes, address.cast())
+        });
+    }
+
+    #[inline(always)]
+    fn append_bytes(&mut self, bytes: u64, read: impl FnOnce(*mut c_void, u32) -> i64) {
         let used = self.used();
         // The verifier of 6.1 forgets the bound of a number that waits on the stack.
         let bytes = black_box(bytes);
@@ -270,28 +287,8 @@ impl Record {
             return;
         }
         // SAFETY: checked to end inside the text.
-        let failed = unsafe {
-            let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
-            bpf_probe_read_user(to.cast(), bytes as u32, address.cast())
-        };
-        if failed == 0 {
-            self.appended(used, bytes as i64);
-        }
-    }
-
-    /// Appends the third text: `bytes` bytes of kernel memory.
-    #[inline(always)]
-    pub fn kernel_bytes(&mut self, address: *const u8, bytes: u64) {
-        let used = self.used();
-        if used >= TEXT_BYTES_MAX as u64 || bytes > (TEXT_ROOM - TEXT_BYTES_MAX) as u64 {
-            return;
-        }
-        // SAFETY: checked to end inside the text.
-        let failed = unsafe {
-            let to = (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize);
-            bpf_probe_read_kernel(to.cast(), bytes as u32, address.cast())
-        };
-        if failed == 0 {
+        let to = unsafe { (&raw mut (*self.buffer.scratch).text).cast::<u8>().add(used as usize) };
+        if read(to.cast(), bytes as u32) == 0 {
             self.appended(used, bytes as i64);
         }
     }

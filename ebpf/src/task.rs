@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_task_btf,
     generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel, bpf_task_storage_get},
 };
-use core::ptr::{from_ref, null_mut};
+use core::ptr::{from_ref, null, null_mut};
 use sekimori_abi::{
     event::Process,
     limits::{COMM_BYTES_MAX, TTY_BYTES_MAX},
@@ -13,11 +13,24 @@ use sekimori_abi::{
 use crate::{
     maps::{NOTES, TaskNote},
     offset::*,
-    read::typed,
+    read::{pointer, probed, probed_at, typed},
 };
 
 /// What the kernel calls "no login uid" and "no session".
 const UNSET: u32 = u32::MAX;
+
+/// What the current task has open under a descriptor; null for nothing.
+#[inline(always)]
+pub fn file_of(descriptor: u32) -> *const u8 {
+    // SAFETY: the helper answers the current task.
+    let current = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
+    if descriptor >= probed::<u32>(table, &TABLE_SIZE) {
+        return null();
+    }
+    let slot = pointer(table, &TABLE_FILES).wrapping_add(descriptor as usize * size_of::<u64>());
+    probed_at::<u64>(slot) as *const u8
+}
 
 /// Writes down who `task` is.
 ///

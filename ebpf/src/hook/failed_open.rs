@@ -121,10 +121,7 @@ fn directory_of(nameidata: *const u8) -> Place {
     if fd == WORKING_DIRECTORY {
         return Place::of_path(pointer(current, &TASK_FS).wrapping_add(FS_PWD.get()));
     }
-    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
-    if fd < 0 || fd as u32 >= probed::<u32>(table, &TABLE_SIZE) {
-        return Place::of_dentry(null());
-    }
-    let slot = pointer(table, &TABLE_FILES).wrapping_add(fd as usize * size_of::<u64>());
-    Place::of_file(probed_at::<u64>(slot) as *const u8)
+    // A negative one is larger than any table.
+    let file = task::file_of(fd as u32);
+    if file.is_null() { Place::of_dentry(null()) } else { Place::of_file(file) }
 }

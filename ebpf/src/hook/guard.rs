@@ -31,7 +31,7 @@ const TRACE_ATTACH: u64 = 2;
 /// `MNT_DETACH` (include/linux/fs.h).
 const DETACH: u64 = 2;
 /// `PROC_SUPER_MAGIC` (include/uapi/linux/magic.h).
-const PROC_MAGIC: u64 = 0x9fa0;
+pub const PROC_MAGIC: u64 = 0x9fa0;
 /// Directories between a pin and the directory of all pins.
 const PIN_DEPTH_MAX: u32 = 4;
 /// From a `struct qstr` to the name's address (include/linux/dcache.h).

@@ -9,7 +9,7 @@ use sekimori_abi::{
     limits::{SOURCE_DESCRIPTORS_MAX, SOURCES_PER_OPEN_MAX},
 };
 
-use super::open::describe_file;
+use super::{guard::PROC_MAGIC, open::describe_file};
 use crate::{
     atomic,
     emit::Record,
@@ -17,11 +17,11 @@ use crate::{
     maps::{FILES, WRITERS},
     offset::*,
     path::{Place, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK},
-    read::{Probed, pointer, probed, probed_at, typed},
+    read::{Probed, pointer, probed, typed},
+    task,
 };
 
-/// `PROC_SUPER_MAGIC` and `SYSFS_MAGIC` (include/uapi/linux/magic.h).
-const PROC_MAGIC: u64 = 0x9fa0;
+/// `SYSFS_MAGIC` (include/uapi/linux/magic.h).
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h).
 const FMODE_READ: u32 = 1;
@@ -130,14 +130,7 @@ fn report_descriptors() {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_descriptor(descriptor: u32) -> u32 {
-    // SAFETY: the helper answers the current task.
-    let current = unsafe { bpf_get_current_task_btf() } as *const u8;
-    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
-    if descriptor >= probed::<u32>(table, &TABLE_SIZE) {
-        return 0;
-    }
-    let slot = pointer(table, &TABLE_FILES).wrapping_add(descriptor as usize * size_of::<u64>());
-    let file = probed_at::<u64>(slot) as *const u8;
+    let file = task::file_of(descriptor);
     if !file.is_null()
         && for_reading(probed(file, &FILE_MODE))
         && FILES.get_ptr(file as u64).is_none()
