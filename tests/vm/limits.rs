@@ -16,7 +16,9 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks at anything.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two questions to the collector.
-pub const SEARCH_INTERVAL: Duration = Duration::from_millis(300);
+pub const SEARCH_INTERVAL: Duration = Duration::from_millis(150);
+/// Bytes of one page of its answers.
+pub const PAGE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a program's output shown in a failure.
 pub const SHOWN_BYTES_MAX: usize = 600;
 /// Records shown in a failure.

@@ -11,6 +11,7 @@ mod flood;
 mod guest;
 mod ledger;
 mod limits;
+mod query;
 mod records;
 mod run;
 mod scenario;
@@ -47,6 +48,9 @@ struct RunArgs {
     /// The same
     #[arg(long = "scenario", value_name = "NAME")]
     scenario: Vec<String>,
+    /// Only every Nth scenario from the Ith on, for N guests that share the work
+    #[arg(long, value_name = "I/N", value_parser = run::Part::parse)]
+    part: Option<run::Part>,
     /// List the names and run nothing
     #[arg(long)]
     list: bool,
@@ -62,10 +66,10 @@ fn main() -> ExitCode {
     };
     let names: Vec<String> = args.names.into_iter().chain(args.scenario).collect();
     if args.list {
-        for scenario in run::chosen(&names) {
+        for scenario in run::chosen(&names, args.part) {
             println!("{}", scenario.name);
         }
         return ExitCode::SUCCESS;
     }
-    run::scenarios(&names)
+    run::scenarios(&names, args.part)
 }

@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use sekimori_proto::json;
 use serde_json::Value;
 
 use crate::guest;
 use crate::limits::{RECORD_TIMEOUT, SEARCH_INTERVAL, SHOWN_RECORDS_MAX};
+use crate::query::{self, Query};
 
 /// A field that a record must have: JSON pointer and value.
 pub type Field<'a> = (&'a str, Value);
@@ -17,15 +19,15 @@ pub struct Records {
     address: String,
     /// Records behind this cursor only.
     since: u64,
-    /// The time of that record, to make the question a cheap one.
-    since_time: Option<String>,
+    /// The time of that record in nanoseconds since 1970, to make the question a cheap one.
+    since_ns: Option<i64>,
 }
 
 impl Records {
     /// Of the collector at this address, all of them.
     #[must_use]
     pub fn of(address: String) -> Self {
-        Self { address, since: 0, since_time: None }
+        Self { address, since: 0, since_ns: None }
     }
 
     /// From here on only records that were stored later.
@@ -33,10 +35,9 @@ impl Records {
     /// # Errors
     /// When the collector does not answer.
     pub fn forget(&mut self) -> Result<()> {
-        (self.since, self.since_time) = (0, None);
-        let newest = self.search(&["--newest", "--limit", "1"])?;
-        self.since = newest.first().and_then(cursor).unwrap_or(0);
-        self.since_time = newest.first().map(|record| text(record, "/time").to_owned());
+        let newest = query::ask(&self.address, &Query::parsed(&["--newest", "--limit", "1"])?)?;
+        self.since = newest.first().map_or(0, |event| event.cursor);
+        self.since_ns = newest.first().map(|event| event.time_ns);
         Ok(())
     }
 
@@ -46,31 +47,33 @@ impl Records {
         Self::of(self.address.clone())
     }
 
-    /// Records that `sekimori search` finds, all of them unless there is a `--limit`.
+    /// Records that the collector finds with the filters of `sekimori search`, all of them unless
+    /// there is a `--limit`. The collector is asked without that program, whose start takes longer
+    /// here than the answer.
     ///
     /// # Errors
     /// When the collector does not answer.
     pub fn search(&self, filters: &[&str]) -> Result<Vec<Value>> {
+        let mut query = Query::parsed(filters)?;
+        query.since(self.since_ns);
+        let events = query::ask(&self.address, &query)?;
+        let later = events.iter().filter(|event| event.cursor > self.since);
+        Ok(later.map(json::event).collect())
+    }
+
+    /// Records that `sekimori search` prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn printed(&self, filters: &[&str]) -> Result<Vec<Value>> {
         let mut arguments = vec!["search", "--json", "--collector", &self.address];
-        if !filters.contains(&"--limit") {
-            arguments.extend(["--limit", "0"]);
-        }
-        if let Some(time) = &self.since_time {
-            arguments.extend(["--since", time]);
-        }
         arguments.extend(filters);
         let output = guest::run("sekimori", &arguments)?;
         if output.status != 0 {
             bail!("{} ended with {}: {}", output.command, output.status, output.errors());
         }
-        let mut records = Vec::new();
-        for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let record: Value = serde_json::from_slice(line).context("search printed no JSON")?;
-            if cursor(&record).is_none_or(|cursor| cursor > self.since) {
-                records.push(record);
-            }
-        }
-        Ok(records)
+        let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).context("search printed no JSON")).collect()
     }
 
     /// Waits until `enough` is content with what is found, and answers that.

@@ -98,16 +98,38 @@ impl World {
     }
 }
 
+/// A share of the scenarios: every `of`th from the `first`th on, which counts from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    first: usize,
+    of: usize,
+}
+
+impl Part {
+    /// From `I/N`.
+    ///
+    /// # Errors
+    /// When it is not that, or I is not within 1 and N.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (first, of) = text.split_once('/').context("give it as 1/2")?;
+        let part = Self { first: first.parse()?, of: of.parse()? };
+        anyhow::ensure!((1..=part.of).contains(&part.first), "{text} is no part");
+        Ok(part)
+    }
+}
+
 /// The scenarios with one of `names` in their name; all when there is none.
-pub fn chosen(names: &[String]) -> Vec<Scenario> {
+pub fn chosen(names: &[String], part: Option<Part>) -> Vec<Scenario> {
     let wanted =
         |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
-    scenario::all().into_iter().filter(|scenario| wanted(&scenario.name)).collect()
+    let all = scenario::all().into_iter().filter(|scenario| wanted(&scenario.name));
+    let Part { first, of } = part.unwrap_or(Part { first: 1, of: 1 });
+    all.skip(first - 1).step_by(of).collect()
 }
 
 /// Runs scenarios; prints one line each and the sums.
-pub fn scenarios(names: &[String]) -> ExitCode {
-    let chosen = chosen(names);
+pub fn scenarios(names: &[String], part: Option<Part>) -> ExitCode {
+    let chosen = chosen(names, part);
     if chosen.is_empty() {
         eprintln!("no scenario has {names:?} in its name: see --list");
         return ExitCode::from(64);

@@ -105,23 +105,58 @@ fn on_every_kernel(matrix: &Matrix, options: &Options, built: &Result<()>) -> Ve
     let chosen: Vec<_> = matrix.kernel.iter().filter(chosen).collect();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.unwrap_or(processors).max(1);
-    let one = |series: &Series| {
-        row(&format!("linux {}", series.series), || match built {
-            Ok(()) => scenarios(series, options.scenario.as_deref()),
+    let one = |guest: &Guest<'_>| {
+        row(&guest.name(), || match built {
+            Ok(()) => scenarios(guest, options.scenario.as_deref()),
             Err(error) => Outcome::not_run(format!("not built: {error:#}")),
         })
     };
-    let mut rows = Vec::new();
-    for some in chosen.chunks(jobs) {
-        std::thread::scope(|scope| {
-            let guests: Vec<_> = some.iter().map(|series| scope.spawn(|| one(series))).collect();
-            rows.extend(guests.into_iter().map(|guest| {
-                let crashed = || Outcome::not_run("crashed".to_owned());
-                guest.join().unwrap_or_else(|_| row("linux", crashed))
-            }));
-        });
-    }
+    let waiting = Mutex::new(guests(&chosen, jobs, options.scenario.is_none()).into_iter());
+    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
+    let work = || std::iter::from_fn(&next).map(|guest| one(&guest)).collect::<Vec<_>>();
+    let mut rows = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let crashed = || vec![row("linux", || Outcome::not_run("crashed".to_owned()))];
+        let done = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| crashed()));
+        done.flatten().collect::<Vec<_>>()
+    });
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
     rows
+}
+
+/// One boot of one kernel, with all scenarios or a part of them.
+#[derive(Debug)]
+struct Guest<'a> {
+    series: &'a Series,
+    /// Which part, of how many.
+    part: (usize, usize),
+}
+
+impl Guest<'_> {
+    fn name(&self) -> String {
+        match self.part {
+            (_, 1) => format!("linux {}", self.series.series),
+            (part, of) => format!("linux {} {part}/{of}", self.series.series),
+        }
+    }
+
+    /// What the guest is told, and what stands before its lines.
+    fn part(&self) -> Option<String> {
+        let (part, of) = self.part;
+        (of > 1).then(|| format!("{part}/{of}"))
+    }
+}
+
+/// One guest for each kernel. The last kernels, which would leave processors idle, are parted.
+fn guests<'a>(chosen: &[&'a Series], jobs: usize, parted: bool) -> Vec<Guest<'a>> {
+    let rest = chosen.len() % jobs;
+    let whole = chosen.len() - rest;
+    let of = |index| if parted && index >= whole { jobs / rest } else { 1 };
+    let parts = |(index, series): (usize, &&'a Series)| {
+        let (series, of) = (*series, of(index));
+        (1..=of).map(move |part| Guest { series, part: (part, of) })
+    };
+    chosen.iter().enumerate().flat_map(parts).collect()
 }
 
 /// Builds what the tests need; unit tests that do not build leave the scenarios a chance.
@@ -218,9 +253,10 @@ fn unit_summary(line: &str) -> Option<Count> {
     Some(Count { passed, failed: run.saturating_sub(passed) })
 }
 
-/// One boot of one kernel.
-fn scenarios(series: &Series, filter: Option<&str>) -> Outcome {
-    println!("test   scenarios on linux {}", series.series);
+/// Boots a guest and has it run its scenarios.
+fn scenarios(guest: &Guest<'_>, filter: Option<&str>) -> Outcome {
+    let series = guest.series;
+    println!("test   scenarios on {}", guest.name());
     let kernel = match series.ensure(false) {
         Ok(kernel) => kernel,
         Err(error) => return Outcome::not_run(format!("no kernel: {error:#}")),
@@ -228,9 +264,11 @@ fn scenarios(series: &Series, filter: Option<&str>) -> Outcome {
     let lines = Lines::default();
     let outcome = sticks().and_then(|sticks| {
         let show = Show::Prefixed(format!("{} | ", series.series), Arc::clone(&lines));
+        let part = guest.part();
         let filter = filter.map(|name| ["--scenario", name]);
-        let command = std::iter::once(SCENARIOS).chain(filter.into_iter().flatten());
-        let command = command.map(str::to_owned).collect();
+        let part = part.as_deref().map(|part| ["--part", part]);
+        let arguments = filter.into_iter().chain(part).flatten();
+        let command = std::iter::once(SCENARIOS).chain(arguments).map(str::to_owned).collect();
         vm::boot(&Request {
             timeout: Some(GUEST_TIMEOUT),
             command,
@@ -284,7 +322,9 @@ fn scenario_results(lines: &Mutex<Vec<String>>) -> (Count, Vec<String>) {
 mod tests {
     use std::sync::Mutex;
 
-    use super::{Count, at_least_one_failure, scenario_results, unit_summary};
+    use super::{
+        Count, Guest, Series, at_least_one_failure, guests, scenario_results, unit_summary,
+    };
 
     #[test]
     fn summaries_are_read() {
@@ -302,6 +342,23 @@ mod tests {
             let expected = expected.map(|(passed, failed)| Count { passed, failed });
             assert_eq!(unit_summary(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn kernels_that_would_leave_processors_idle_are_parted() {
+        let series = ["6.1", "6.12", "7"]
+            .map(|name| Series { series: name.to_owned(), package: String::new() });
+        let chosen: Vec<_> = series.iter().collect();
+        let names = |kernels: usize, jobs| {
+            let guests = guests(&chosen[..kernels], jobs, true);
+            guests.iter().map(Guest::name).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(names(3, 2), "linux 6.1, linux 6.12, linux 7 1/2, linux 7 2/2");
+        assert_eq!(names(2, 2), "linux 6.1, linux 6.12");
+        assert_eq!(names(3, 1), "linux 6.1, linux 6.12, linux 7");
+        assert_eq!(names(1, 2), "linux 6.1 1/2, linux 6.1 2/2");
+        assert_eq!(names(3, 8).matches("1/2").count(), 3);
+        assert_eq!(names(0, 2), "");
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let channel = args.collector.connect().await?;
     let mut client = QueryServiceClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX);
-    let zone = TimeZone::system();
+    // Finding it reads the directory of all zones.
+    let zone = (!args.json).then(TimeZone::system).unwrap_or(TimeZone::UTC);
     let mut out = anstream::stdout().lock();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut page = String::new();
