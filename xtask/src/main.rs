@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod cache;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -35,6 +36,8 @@ enum Task {
     Demo,
     /// Count in a VM how many instructions operations take without and with the monitor
     Bench(bench::Options),
+    /// Feed any bytes to what reads records, kernel types, traffic and policies
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Vm(options) => vm::run(options).map(ExitCode::from),
         Task::Test(options) => test::run(&options).map(ExitCode::from),
         Task::Bench(options) => bench::run(&options).map(ExitCode::from),
+        Task::Fuzz(options) => fuzz::run(&options).map(ExitCode::from),
         Task::Demo => demo::run().map(ExitCode::from),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
     };

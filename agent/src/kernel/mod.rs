@@ -29,3 +29,12 @@ pub use self::{
 
 /// The kernel programs as they were built; empty when this binary was built without them.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ebpf.o"));
+
+/// Looks up every field in these bytes as if a kernel had published them; the door for fuzzing.
+///
+/// # Errors
+/// When they cannot be read, or a required field is missing.
+#[doc(hidden)]
+pub fn read_types(bytes: Vec<u8>) -> Result<(), KernelError> {
+    offsets::Offsets::of_btf(bytes).map(drop)
+}

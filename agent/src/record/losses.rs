@@ -88,14 +88,15 @@ impl Losses {
         let ring = usize::from(ring);
         let Accounts { newest, received, .. } = &mut self.accounts;
         if let (Some(newest), Some(received)) = (newest.get_mut(ring), received.get_mut(ring)) {
-            if sequence != *newest + 1 {
+            let next = newest.saturating_add(1);
+            if sequence != next {
                 tracing::debug!(ring, sequence, newest = *newest, "out of order");
             }
             let missing = self.missing.get_mut(ring);
             if let Some(missing) = missing {
                 missing.remove(&sequence);
                 let room = MISSING_MAX.saturating_sub(missing.len());
-                missing.extend((*newest + 1..sequence).take(room));
+                missing.extend((next..sequence).take(room));
             }
             *newest = (*newest).max(sequence);
             *received += 1;
@@ -107,7 +108,7 @@ impl Losses {
     pub fn undecodable(&mut self, reason: String) {
         self.undecoded += 1;
         self.undecoded_reason = reason;
-        self.accounts.unexplained += 1;
+        self.accounts.unexplained = self.accounts.unexplained.saturating_add(1);
     }
 
     /// Compares with the counters as they are now. Counts exactly: what is returned over all polls
@@ -156,7 +157,7 @@ impl Losses {
             .iter()
             .zip(received)
             .map(|(newest, received)| newest.saturating_sub(*received))
-            .sum();
+            .fold(0, u64::saturating_add);
         let counted: u64 =
             reported.iter().filter_map(|row| row.get(counter::LOST_RING as usize)).sum();
         let count = missing.saturating_sub(counted.saturating_add(*unexplained));
@@ -165,7 +166,7 @@ impl Losses {
             return None;
         }
         self.gap_polls = 0;
-        self.accounts.unexplained += count;
+        self.accounts.unexplained = unexplained.saturating_add(count);
         let reason = format!(
             "numbers are missing that no counter explains: telemetry {:?}, denials {:?}",
             self.missing.first().into_iter().flatten().take(NAMED_MAX).collect::<Vec<_>>(),

@@ -1,6 +1,8 @@
 //! Whole events from ring records, without a kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod hostile;
+
 use prost::Message as _;
 use rstest::rstest;
 use sekimori_abi::event::{self as abi, counter, device_class, flag, kind, operation, verdict};

@@ -1,8 +1,19 @@
 //! Field offsets from the running kernel's own type information.
+//!
+//! Types that contradict themselves are an error or a missing field. Whatever the bytes are, the
+//! look-up ends, and takes time and memory in proportion to them. btfparse only reads the types:
+//! its own search follows a type that contains itself without end; the one here looks at each type
+//! once.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
 
-use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap};
+
+use btfparse::{Integer32Value, Member, Offset, Readable, TypeInformation, TypeVariant};
 use sekimori_abi::offsets::{ENUMERATORS, Enumerator, FIELDS, Field, MISSING};
 
 use super::KernelError;
@@ -11,6 +22,9 @@ use super::KernelError;
 pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The type information of today's kernels is 4 to 8 MB.
 const BTF_BYTES_MAX: usize = 64 << 20;
+/// Bytes that are read for each byte of type information: a name is read wherever it is referred
+/// to. Today's kernels take 1.1.
+const READS_PER_BYTE_MAX: usize = 8;
 
 /// Every constant the programs are given, by name.
 pub(crate) struct Offsets {
@@ -85,7 +99,7 @@ struct Types {
 
 impl Types {
     fn parse(bytes: Vec<u8>) -> Result<Self, KernelError> {
-        let all = TypeInformation::new(&Bytes(bytes)).map_err(|error| {
+        let all = TypeInformation::new(&Bytes::new(bytes)).map_err(|error| {
             KernelError::Unsupported(format!("{BTF_PATH} cannot be read: {}", error.message()))
         })?;
         let mut structures = HashMap::new();
@@ -105,12 +119,46 @@ impl Types {
         Ok(Self { all, structures, functions, enumerations })
     }
 
+    /// The offset of a member of the struct, or of an anonymous struct or union within it.
     fn offset_of(&self, field: &Field) -> Option<u32> {
         let id = *self.structures.get(field.structure)?;
-        match self.all.offset_of(id, field.member).ok()? {
-            (_, Offset::ByteOffset(bytes)) => Some(bytes),
-            _ => None,
+        let TypeVariant::Struct(whole) = self.all.get().get(&id)? else { return None };
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![(id, 0_u32)];
+        while let Some((id, start)) = waiting.pop() {
+            // What was not found in a type is not in it at another place either.
+            if !seen.insert(id) {
+                continue;
+            }
+            for member in self.members(id, start, &mut waiting) {
+                let Offset::ByteOffset(offset) = member.offset() else { continue };
+                let Some(offset) = start.checked_add(offset) else { continue };
+                match member.name() {
+                    None => waiting.push((member.tid(), offset)),
+                    Some(name) if name == field.member => {
+                        return usize::try_from(offset)
+                            .is_ok_and(|it| it < *whole.size())
+                            .then_some(offset);
+                    }
+                    Some(_) => {}
+                }
+            }
         }
+        None
+    }
+
+    /// The members of a struct or union. Another name of a type has none; what it refers to waits.
+    fn members(&self, id: u32, start: u32, waiting: &mut Vec<(u32, u32)>) -> &[Member] {
+        let referred = match self.all.get().get(&id) {
+            Some(TypeVariant::Struct(found)) => return found.member_list(),
+            Some(TypeVariant::Union(found)) => return found.member_list(),
+            Some(TypeVariant::Typedef(name)) => *name.tid(),
+            Some(TypeVariant::Const(name)) => *name.tid(),
+            Some(TypeVariant::Volatile(name)) => *name.tid(),
+            _ => return &[],
+        };
+        waiting.push((referred, start));
+        &[]
     }
 
     fn value_of(&self, enumerator: &Enumerator) -> Option<u32> {
@@ -139,17 +187,30 @@ impl Types {
     }
 }
 
-/// Bytes in memory as btfparse wants them: reads outside are errors.
-struct Bytes(Vec<u8>);
+/// Bytes in memory as btfparse wants them: reads outside are errors, and so is reading the same
+/// names so often that they would fill the memory.
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Bytes that may still be read.
+    left: Cell<usize>,
+}
+
+impl Bytes {
+    fn new(bytes: Vec<u8>) -> Self {
+        let left = Cell::new(bytes.len().saturating_mul(READS_PER_BYTE_MAX));
+        Self { bytes, left }
+    }
+}
 
 impl Readable for Bytes {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let outside = || {
-            btfparse::Error::new(btfparse::ErrorKind::IOError, "read behind the end of the types")
-        };
+        let error = |message| btfparse::Error::new(btfparse::ErrorKind::IOError, message);
+        let outside = || error("read behind the end of the types");
+        let left = self.left.get().checked_sub(buffer.len());
+        self.left.set(left.ok_or_else(|| error("long names are referred to again and again"))?);
         let start = usize::try_from(offset).map_err(|_| outside())?;
         let end = start.checked_add(buffer.len()).ok_or_else(outside)?;
-        buffer.copy_from_slice(self.0.get(start..end).ok_or_else(outside)?);
+        buffer.copy_from_slice(self.bytes.get(start..end).ok_or_else(outside)?);
         Ok(())
     }
 }
