@@ -149,8 +149,8 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        use RecordKind::{Exec, Exit, NetConnect, NetUpload, UsbMount, UsbWrite};
-        let kinds = vec![UsbWrite, UsbMount, NetConnect, NetUpload, Exec, Exit];
+        use RecordKind::{Exec, Exit, NetConnect, NetSocket, NetUpload, UsbMount, UsbWrite};
+        let kinds = vec![UsbWrite, UsbMount, NetConnect, NetUpload, NetSocket, Exec, Exit];
         Self { kinds, kernel_log: false }
     }
 }
@@ -175,6 +175,8 @@ pub enum RecordKind {
     NetConnect,
     #[serde(rename = "net.upload")]
     NetUpload,
+    #[serde(rename = "net.socket")]
+    NetSocket,
     #[serde(rename = "exec")]
     Exec,
     #[serde(rename = "exit")]
@@ -190,6 +192,7 @@ impl RecordKind {
             Self::UsbMount => kind::USB_MOUNT,
             Self::NetConnect => kind::NET_CONNECT,
             Self::NetUpload => kind::NET_UPLOAD,
+            Self::NetSocket => kind::NET_SOCKET,
             Self::Exec => kind::EXEC,
             Self::Exit => kind::EXIT,
         }

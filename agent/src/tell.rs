@@ -210,6 +210,10 @@ fn refused(event: &Event) -> String {
         (Kind::Exec, _) => format!("launch of {}", path(&file.path)),
         (Kind::FileOpen, _) => format!("open of {}", path(&file.path)),
         (Kind::UsbMount, _) => format!("mount{on_device}"),
+        (Kind::NetSocket, _) => {
+            let family = event.destination.as_ref().map_or("", |it| it.protocol.as_str());
+            format!("{family} socket")
+        }
         (Kind::UsbWrite, operation @ (Operation::Rename | Operation::Link)) => {
             let word = if operation == Operation::Rename { "rename" } else { "link" };
             format!("{word} of {} to {}{on_device}", path(&file.path), path(&file.new_path))

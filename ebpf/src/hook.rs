@@ -10,6 +10,7 @@ mod open;
 mod process;
 mod relabel;
 mod send;
+mod socket;
 mod source;
 mod tree;
 mod write;

@@ -35,6 +35,7 @@ impl Word for Kind {
         (Kind::Exec, "exec"),
         (Kind::Exit, "exit"),
         (Kind::Tamper, "tamper"),
+        (Kind::NetSocket, "net.socket"),
         (Kind::Loss, "loss"),
         (Kind::Agent, "agent"),
         (Kind::Device, "device"),
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(11);
+        complete::<Kind>(12);
         complete::<Verdict>(4);
         complete::<Operation>(25);
         complete::<NameSource>(6);

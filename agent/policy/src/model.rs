@@ -72,6 +72,9 @@ pub enum Word {
     /// Bytes leave through a socket.
     #[serde(rename = "net.upload")]
     NetUpload,
+    /// A socket is asked for that is neither of the Internet nor local.
+    #[serde(rename = "net.socket")]
+    NetSocket,
     /// A program is launched.
     #[serde(rename = "exec")]
     Exec,
@@ -79,12 +82,13 @@ pub enum Word {
 
 impl Word {
     /// All words.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FileOpen,
         Self::UsbWrite,
         Self::UsbMount,
         Self::NetConnect,
         Self::NetUpload,
+        Self::NetSocket,
         Self::Exec,
     ];
 
@@ -96,6 +100,7 @@ impl Word {
             Self::UsbMount => "usb.mount",
             Self::NetConnect => "net.connect",
             Self::NetUpload => "net.upload",
+            Self::NetSocket => "net.socket",
             Self::Exec => "exec",
         }
     }
@@ -113,6 +118,7 @@ impl Word {
             Self::UsbMount => kind::USB_MOUNT,
             Self::NetConnect => kind::NET_CONNECT,
             Self::NetUpload => kind::NET_UPLOAD,
+            Self::NetSocket => kind::NET_SOCKET,
             Self::Exec => kind::EXEC,
         }
     }

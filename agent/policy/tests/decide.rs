@@ -146,6 +146,7 @@ fn rule() -> impl Strategy<Value = Rule> {
             .prop_map(|on| (on, vec!["program", "user", "device"])),
         subsequence(vec![Word::NetConnect, Word::NetUpload], 1..=2)
             .prop_map(|on| (on, vec!["program", "user", "destination"])),
+        Just((vec![Word::NetSocket], vec!["program", "user"])),
     ];
     let action = prop::sample::select(vec!["record", "alert", "deny", "deny"]);
     words

@@ -124,6 +124,7 @@ fn rules_keep_what_user_space_tells() {
         kind::USB_MOUNT,
         kind::NET_CONNECT,
         kind::NET_UPLOAD,
+        kind::NET_SOCKET,
     ];
     assert_eq!(head.recorded_kinds, recorded.iter().map(|kind| 1 << kind).sum::<u32>());
     assert_eq!(head.failed_opens, 0);

@@ -135,6 +135,7 @@ const PLAN: &[Plan] = plan! {
     "guard_rename" Lsm "inode_rename", "tamper (unpin)", lost "the guard of the pins";
     "guard_unmount" Lsm "sb_umount", "tamper (unmount)", lost "the guard of the pins' mount";
     "socket_connect" Lsm "socket_connect", "net.connect";
+    "socket_create" Lsm "socket_create", "net.socket";
     "socket_sendmsg" Lsm "socket_sendmsg", "net.upload";
     "inet_sendmsg" Exit "inet_sendmsg", "net.upload (bytes)";
     "inet6_sendmsg" Exit "inet6_sendmsg", "net.upload (bytes)", lost "bytes sent over IPv6";
@@ -307,6 +308,7 @@ impl Plan {
             "file.open" => kind::FILE_OPEN,
             "usb.write" => kind::USB_WRITE,
             "net.upload" => kind::NET_UPLOAD,
+            "net.socket" => kind::NET_SOCKET,
             "exec" => kind::EXEC,
             "exit" => kind::EXIT,
             "process" => kind::FORK,

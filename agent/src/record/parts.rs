@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use prost::Message as _;
-use sekimori_abi::event::{self as abi, device_class, family};
+use sekimori_abi::event::{self as abi, device_class, family, kind};
 use sekimori_proto::v1::{Destination, Device, Process};
 
 use crate::decode::Raw;
@@ -131,11 +131,43 @@ pub(super) fn device(from: &abi::Device) -> Option<Device> {
     })
 }
 
+/// Address families by which data can leave, as `socket(2)` and include/linux/socket.h name them.
+const FAMILIES: [(u16, &str); 20] = [
+    (3, "ax25"),
+    (4, "ipx"),
+    (5, "appletalk"),
+    (9, "x25"),
+    (17, "packet"),
+    (20, "atmsvc"),
+    (21, "rds"),
+    (24, "pppox"),
+    (26, "llc"),
+    (27, "ib"),
+    (29, "can"),
+    (30, "tipc"),
+    (31, "bluetooth"),
+    (35, "phonet"),
+    (36, "ieee802154"),
+    (39, "nfc"),
+    (40, "vsock"),
+    (42, "qipcrtr"),
+    (43, "smc"),
+    (44, "xdp"),
+];
+
+fn family_word(number: u16) -> String {
+    let known = FAMILIES.iter().find(|(family, _)| *family == number);
+    known.map_or_else(|| format!("family {number}"), |(_, word)| (*word).to_owned())
+}
+
 /// The peer of a socket.
 pub(super) fn destination(raw: &Raw) -> Option<Destination> {
     let from = &raw.event;
     let protocol = match (from.family, from.protocol) {
         (0, _) => return None,
+        (number, _) if from.kind == kind::NET_SOCKET => {
+            return Some(Destination { protocol: family_word(number), ..Default::default() });
+        }
         (family::UNIX, _) => {
             let path = match raw.third.split_first() {
                 // An abstract name begins with NUL; it is written `@name`, as everywhere.

@@ -291,6 +291,7 @@ fn numbers_of_ring_and_wire_agree() {
         (kind::EXEC, Kind::Exec),
         (kind::EXIT, Kind::Exit),
         (kind::TAMPER, Kind::Tamper),
+        (kind::NET_SOCKET, Kind::NetSocket),
     ] {
         assert_eq!(kind_of(number), wire);
     }

@@ -3,7 +3,7 @@
 use crate::limits::{COMM_BYTES_MAX, SERIAL_BYTES_MAX, TTY_BYTES_MAX};
 
 /// Version of this layout; the agent refuses a record with another one.
-pub const ABI_VERSION: u16 = 1;
+pub const ABI_VERSION: u16 = 2;
 
 /// What a record is about. The numbers are also the classes of rules and counters.
 pub mod kind {
@@ -27,15 +27,17 @@ pub mod kind {
     pub const TAMPER: u8 = 9;
     /// What receipts and the names of flows are made from. Feeds the agent and is not stored.
     pub const NOTE: u8 = 10;
+    /// A socket was asked for that is neither of the Internet nor local: packet, vsock, Bluetooth, …
+    pub const NET_SOCKET: u8 = 11;
     /// Number of classes, for tables indexed by class.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 }
 
 /// What was done, within a kind.
 pub mod operation {
     /// Opened (`file.open`: any open; `usb.write`: an open for write).
     pub const OPEN: u8 = 1;
-    /// A regular file was created.
+    /// A regular file was created; `net.socket`: a socket.
     pub const CREATE: u8 = 2;
     /// Renamed; the second text is the new name.
     pub const RENAME: u8 = 3;
@@ -147,6 +149,14 @@ pub mod family {
     pub const INET: u16 = 2;
     /// IPv6.
     pub const INET6: u16 = 10;
+    /// Keys of IPsec on this machine.
+    pub const KEY: u16 = 15;
+    /// Messages to this machine's kernel.
+    pub const NETLINK: u16 = 16;
+    /// Frames as they are on the wire.
+    pub const PACKET: u16 = 17;
+    /// The kernel's ciphers.
+    pub const ALG: u16 = 38;
 }
 
 /// The identity of a device, as it says of itself on the bus.

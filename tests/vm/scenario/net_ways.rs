@@ -16,6 +16,9 @@ pub const ALL: &[(&str, Run)] = &[
     ("sendmmsg-refused", many_messages_refused),
     ("io-uring-connect-refused", io_uring_connect),
     ("raw-icmp-refused", raw_icmp),
+    ("other-sockets", other_sockets),
+    ("other-sockets-refused", other_sockets_refused),
+    ("tunnel-refused", tunnel),
     ("accepted-connection", accepted),
     ("inherited-socket-refused", inherited),
 ];
@@ -163,6 +166,81 @@ else:
 "#;
     check::ok(&guest::python::<&str>(script, &[])?)?;
     refused(world, "net.upload", "127.0.0.2", 0)
+}
+
+/// Families that are neither of the Internet nor local, with the words of their records. Which of
+/// them a kernel has does not matter: it asks the hook first.
+const FAMILIES: [(u16, &str); 6] =
+    [(17, "packet"), (31, "bluetooth"), (39, "nfc"), (40, "vsock"), (43, "smc"), (44, "xdp")];
+/// Asks for a socket of each family given, and says which were refused.
+const ASK: &str = r#"
+import errno, socket, sys
+for family in map(int, sys.argv[1:]):
+    try:
+        socket.socket(family, socket.SOCK_RAW if family != 38 else socket.SOCK_SEQPACKET).close()
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            print(family)
+"#;
+
+fn ask(families: &[u16]) -> Result<Vec<u16>> {
+    let families: Vec<_> = families.iter().map(ToString::to_string).collect();
+    let output = guest::python(ASK, &families)?;
+    check::ok(&output)?;
+    Ok(output.text().split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn asked_for(world: &World, family: &str, verdict: &str, rule: serde_json::Value) -> Result<()> {
+    let fields = [
+        ("/operation", json!("create")),
+        ("/destination/protocol", json!(family)),
+        ("/destination/ip", json!(null)),
+        ("/process/argv/0", json!("python3")),
+        ("/verdict", json!(verdict)),
+        ("/rule", rule),
+    ];
+    world.records.expect("net.socket", &fields)?;
+    Ok(())
+}
+
+fn other_sockets(world: &mut World) -> Result<()> {
+    let families = FAMILIES.map(|(number, _)| number);
+    check::equal("families that were refused", ask(&families)?, Vec::new())?;
+    for (_, word) in FAMILIES {
+        asked_for(world, word, "allowed", json!(null))?;
+    }
+    Ok(())
+}
+
+fn other_sockets_refused(world: &mut World) -> Result<()> {
+    let rule = "  - { id: no-side-doors, on: net.socket, unless: { program: backup }, \
+        action: deny }\n";
+    world.policy(&World::usual_policy_and(rule))?;
+    let families = FAMILIES.map(|(number, _)| number);
+    check::equal("families that were refused", ask(&families)?, families.to_vec())?;
+    for (_, word) in FAMILIES {
+        asked_for(world, word, "denied", json!("no-side-doors"))?;
+    }
+    // Local ones, the Internet's, netlink and the kernel's ciphers are none of this rule's business.
+    check::equal("families that were refused", ask(&[1, 2, 10, 16, 38])?, Vec::new())?;
+    let found = world.records.all("net.socket", &[])?;
+    check::equal("records", found.len(), FAMILIES.len())
+}
+
+/// A tunnel begins with an open of its device.
+fn tunnel(world: &mut World) -> Result<()> {
+    let policy = World::usual_policy_and(
+        "  - { id: no-tunnel, on: file.open, when: { label: tunnel }, action: deny }\n",
+    );
+    let label = "labels:\n  - { name: tunnel, paths: [/dev/net/tun] }\n";
+    world.policy(&policy.replace("labels:\n", label))?;
+    let script = "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; \
+        exec 3<>/dev/net/tun";
+    let output = guest::bash(script, &[])?;
+    check::that(output.errors().contains("not permitted"), output.errors())?;
+    let fields = [("/file/path", json!("/dev/net/tun")), ("/rule", json!("no-tunnel"))];
+    world.records.expect("file.open", &fields)?;
+    Ok(())
 }
 
 /// Who answers a connection that somebody else made sends, too.

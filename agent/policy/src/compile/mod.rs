@@ -44,7 +44,8 @@ const RECORDED_KINDS: u32 = 1 << kind::EXEC
     | 1 << kind::USB_WRITE
     | 1 << kind::USB_MOUNT
     | 1 << kind::NET_CONNECT
-    | 1 << kind::NET_UPLOAD;
+    | 1 << kind::NET_UPLOAD
+    | 1 << kind::NET_SOCKET;
 
 /// What user space needs to know of a rule number in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

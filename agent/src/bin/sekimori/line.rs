@@ -112,6 +112,7 @@ fn program(process: &Process) -> String {
 fn object(event: &Event, process: &Process) -> String {
     if let Some(peer) = &event.destination {
         return match (peer.ip.as_str(), peer.ip.contains(':')) {
+            ("", _) if peer.path.is_empty() => peer.protocol.clone(),
             ("", _) => printable(&peer.path),
             (ip, true) => format!("[{ip}]:{}/{}", peer.port, peer.protocol),
             (ip, false) => format!("{ip}:{}/{}", peer.port, peer.protocol),
