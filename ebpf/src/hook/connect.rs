@@ -32,7 +32,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     let address: *const u8 = ctx.arg(1);
     let sk = pointer(socket, &SOCKET_SK);
     if probed_at::<u16>(address) == family::UNIX {
-        unix(&policy, address);
+        unix(&policy, address, ctx.arg::<i32>(2) as u64);
         return ALLOWED;
     }
     // Without a family it takes a connection away.
@@ -63,17 +63,24 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     if outcome.denies() { REFUSED } else { ALLOWED }
 }
 
-/// Connections to named local sockets are recorded, never refused.
+/// Connections to local sockets are recorded, never refused.
 #[inline(always)]
-fn unix(policy: &Policy, address: *const u8) {
+fn unix(policy: &Policy, address: *const u8, address_bytes: u64) {
     let path = address.wrapping_add(UNIX_PATH_AT);
-    if probed_at::<u8>(path) == 0 || !policy.records(kind::NET_CONNECT) {
+    let name_bytes = address_bytes.wrapping_sub(UNIX_PATH_AT as u64);
+    if name_bytes == 0 || name_bytes > UNIX_PATH_BYTES as u64 || !policy.records(kind::NET_CONNECT)
+    {
         return;
     }
     count(kind::NET_CONNECT, counter::SEEN);
     if let Some(mut record) = Record::begin(kind::NET_CONNECT, operation::CONNECT) {
         record.event().family = family::UNIX;
-        record.kernel_string::<UNIX_PATH_BYTES>(path);
+        // The name of an abstract socket begins with NUL and ends where the address does.
+        if probed_at::<u8>(path) == 0 {
+            record.kernel_bytes(path, name_bytes);
+        } else {
+            record.kernel_string::<UNIX_PATH_BYTES>(path);
+        }
         record.send(policy, Outcome::default());
     }
 }

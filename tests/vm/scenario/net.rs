@@ -108,22 +108,25 @@ sender.close()
 fn unix(world: &mut World) -> Result<()> {
     let script = r#"
 import socket
-server = socket.socket(socket.AF_UNIX)
-server.bind("/run/名前.sock")
-server.listen(1)
-client = socket.socket(socket.AF_UNIX)
-client.connect("/run/名前.sock")
+for name in ["/run/名前.sock", b"\0abstract\0name"]:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(name)
+    server.listen(1)
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(name)
 "#;
     let output = guest::python::<&str>(script, &[])?;
     let _ = std::fs::remove_file("/run/名前.sock");
     check::ok(&output)?;
-    let fields = [
-        ("/destination/protocol", json!("unix")),
-        ("/destination/path", json!("/run/名前.sock")),
-        ("/destination/ip", Value::Null),
-        ("/verdict", json!("allowed")),
-    ];
-    world.records.expect("net.connect", &fields)?;
+    for path in ["/run/名前.sock", "@abstract\0name"] {
+        let fields = [
+            ("/destination/protocol", json!("unix")),
+            ("/destination/path", json!(path)),
+            ("/destination/ip", Value::Null),
+            ("/verdict", json!("allowed")),
+        ];
+        world.records.expect("net.connect", &fields)?;
+    }
     Ok(())
 }
 
