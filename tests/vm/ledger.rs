@@ -144,11 +144,13 @@ fn reported(world: &World) -> Result<Reported> {
     Ok(rows.iter().map(|row| (records::text(row, "/kind").to_owned(), sum(row))).collect())
 }
 
-/// Times of our first and of our last question.
+/// Times of our first and of our last question to the agent.
 fn asked(stored: &[Value]) -> Option<(&str, &str)> {
     let own = u64::from(std::process::id());
     let ours = |it: &&Value| {
-        records::text(it, "/kind") == "net.connect" && records::number(it, "/process/pid") == own
+        records::text(it, "/kind") == "net.connect"
+            && records::number(it, "/process/pid") == own
+            && records::text(it, "/destination/path").ends_with("/agent.sock")
     };
     let times = || stored.iter().filter(ours).map(time);
     times().min().zip(times().max()).filter(|(first, last)| first < last)
