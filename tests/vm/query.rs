@@ -1,13 +1,9 @@
 //! Questions to the collector, with the words of `sekimori search`.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, bail};
-use hyper_util::rt::TokioIo;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::{Event, Filter, Kind, SearchRequest, Verdict};
 use sekimori_proto::words::Word;
-use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
 use crate::limits::PAGE_BYTES_MAX;
@@ -65,18 +61,13 @@ fn word<T: Word>(text: &str) -> Result<T> {
 /// When it does not answer.
 pub fn ask(address: &str, query: &Query) -> Result<Vec<Event>> {
     let path = address.strip_prefix("unix:").context("the collector is not at a unix socket")?;
+    let endpoint = Endpoint::from_shared(format!("unix://{path}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(pages(PathBuf::from(path), query))
+    runtime.block_on(pages(&endpoint, query))
 }
 
-async fn pages(path: PathBuf, query: &Query) -> Result<Vec<Event>> {
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    // The socket is reached by its path; gRPC wants some authority all the same.
-    let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(connector).await?;
+async fn pages(endpoint: &Endpoint, query: &Query) -> Result<Vec<Event>> {
+    let channel = endpoint.connect().await?;
     let mut client = QueryServiceClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX);
     let mut events = Vec::new();
     let mut page = String::new();

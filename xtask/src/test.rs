@@ -140,7 +140,7 @@ impl Guest<'_> {
         }
     }
 
-    /// What the guest is told, and what stands before its lines.
+    /// What the guest is told.
     fn part(&self) -> Option<String> {
         let (part, of) = self.part;
         (of > 1).then(|| format!("{part}/{of}"))

@@ -16,12 +16,17 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use lru::LruCache;
+use sekimori_abi::event::operation;
 use sekimori_proto::v1::{Destination, HttpRequest, Name, NameSource, SmtpEnvelope};
 
 use self::answers::Answers;
 use self::quic::Datagrams;
 use self::stream::Stream;
+use crate::decode::Raw;
 use crate::limits::{FLOW_PIECES_MAX, FLOWS_MAX, HOST_BYTES_MAX};
+
+/// `IPPROTO_UDP`.
+const UDP: u16 = 17;
 
 /// What the traffic calls the destinations of flows.
 #[derive(Default)]
@@ -71,6 +76,19 @@ enum Reading<T> {
 }
 
 impl Flows {
+    /// Learns what destinations are called. Answers whether the record is for nothing else.
+    pub fn learn(&mut self, raw: &Raw, now: Instant) -> bool {
+        let from = &raw.event;
+        match from.operation {
+            operation::PAYLOAD => {
+                self.payload(from.inode, from.protocol == UDP, from.size, &raw.third);
+            }
+            operation::ANSWER => self.answer(&raw.third, now),
+            _ => return false,
+        }
+        true
+    }
+
     /// A UDP payload that came from port 53. Bad ones are counted and change nothing.
     pub fn answer(&mut self, payload: &[u8], now: Instant) {
         self.answers.learn(payload, now);

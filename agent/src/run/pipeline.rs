@@ -19,9 +19,6 @@ use crate::removable::Change;
 use crate::spool::{Lane, SharedSpool, SpoolError};
 use crate::tell::{Tell, Told};
 
-/// `IPPROTO_UDP`.
-const UDP: u16 = 17;
-
 /// Everything behind the rings.
 pub(super) struct Pipeline {
     pub enricher: Enricher,
@@ -148,7 +145,7 @@ impl Pipeline {
     }
 
     fn record(&mut self, raw: &Raw) {
-        if self.names(raw) {
+        if self.flows.learn(raw, Instant::now()) {
             return;
         }
         // Whatever is recorded of it.
@@ -171,20 +168,6 @@ impl Pipeline {
         if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
             self.tell.refused(event, text, Instant::now());
         }
-    }
-
-    /// Learns what destinations are called. Answers whether the record is for nothing else.
-    fn names(&mut self, raw: &Raw) -> bool {
-        let from = &raw.event;
-        match from.operation {
-            operation::PAYLOAD => {
-                let datagram = from.protocol == UDP;
-                self.flows.payload(from.inode, datagram, from.size, &raw.third);
-            }
-            operation::ANSWER => self.flows.answer(&raw.third, Instant::now()),
-            _ => return false,
-        }
-        true
     }
 
     /// A file system is judged before it gets its place in the tree; a moment later it has one.

@@ -153,8 +153,6 @@ pub mod family {
     pub const KEY: u16 = 15;
     /// Messages to this machine's kernel.
     pub const NETLINK: u16 = 16;
-    /// Frames as they are on the wire.
-    pub const PACKET: u16 = 17;
     /// The kernel's ciphers.
     pub const ALG: u16 = 38;
 }

@@ -14,8 +14,6 @@ use sekimori_agent::record::{Counters, Losses, RuleBook, RuleFact, Skipped, even
 use sekimori_proto::{json, v1};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-/// `IPPROTO_UDP`.
-const UDP: u16 = 17;
 /// Processes that valid records speak of: few, so that records meet.
 const PROCESSES: u32 = 8;
 
@@ -77,7 +75,7 @@ impl Agent {
             }
         };
         self.losses.received(raw.event.ring, raw.event.sequence);
-        if !self.names(&raw) {
+        if !self.flows.learn(&raw, Instant::now()) {
             self.record(&raw);
         }
         true
@@ -88,19 +86,6 @@ impl Agent {
         for lost in self.losses.poll(&Counters::default(), &Skipped::default()) {
             json::event(&lost.event(0));
         }
-    }
-
-    fn names(&mut self, raw: &Raw) -> bool {
-        let from = &raw.event;
-        match from.operation {
-            operation::PAYLOAD => {
-                let datagram = from.protocol == UDP;
-                self.flows.payload(from.inode, datagram, from.size, &raw.third);
-            }
-            operation::ANSWER => self.flows.answer(&raw.third, Instant::now()),
-            _ => return false,
-        }
-        true
     }
 
     fn record(&mut self, raw: &Raw) {
