@@ -107,7 +107,11 @@ pub fn run_command(mut command: Command) -> Result<Output> {
     let stderr = reader(child.stderr.take());
     let started = Instant::now();
     let status = loop {
-        if let Some(status) = child.try_wait()? {
+        // What it has left behind may still hold its output.
+        if let Some(status) = child.try_wait()?
+            && stdout.is_finished()
+            && stderr.is_finished()
+        {
             break status;
         }
         if started.elapsed() > PROGRAM_TIMEOUT {

@@ -6,7 +6,7 @@ use sekimori_proto::v1::{Event, Filter, Kind, SearchRequest, Verdict};
 use sekimori_proto::words::Word;
 use tonic::transport::Endpoint;
 
-use crate::limits::PAGE_BYTES_MAX;
+use crate::limits::{PAGE_BYTES_MAX, PROGRAM_TIMEOUT};
 
 /// Events of one page; the collector's own limit.
 const PAGE_EVENTS_MAX: usize = 1000;
@@ -63,7 +63,8 @@ pub fn ask(address: &str, query: &Query) -> Result<Vec<Event>> {
     let path = address.strip_prefix("unix:").context("the collector is not at a unix socket")?;
     let endpoint = Endpoint::from_shared(format!("unix://{path}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(pages(&endpoint, query))
+    let answer = async { tokio::time::timeout(PROGRAM_TIMEOUT, pages(&endpoint, query)).await };
+    runtime.block_on(answer).context("the collector does not answer")?
 }
 
 async fn pages(endpoint: &Endpoint, query: &Query) -> Result<Vec<Event>> {
