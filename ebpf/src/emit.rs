@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_task_btf, bpf_get_smp_processor_id,
         generated::{
-            bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+            bpf_d_path, bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
             bpf_probe_read_user, bpf_ringbuf_output,
         },
     },
@@ -14,7 +14,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box, ptr::from_ref};
 use sekimori_abi::{
     event::{ABI_VERSION, Device, EVENT_BYTES, Event, counter, flag, verdict},
-    limits::{SCRATCH_PER_CPU, TEXT_BYTES_MAX},
+    limits::{PATH_BYTES_MAX, SCRATCH_PER_CPU, TEXT_BYTES_MAX},
     table::STATE_DEAD,
 };
 use sekimori_decide::Outcome;
@@ -22,11 +22,13 @@ use sekimori_decide::Outcome;
 use crate::{
     atomic,
     count::count,
+    host_mount::root_of_plain_mounts,
     judge::Policy,
     log::log_outcome,
     maps::{DENIALS, SCRATCH, SEQUENCES, Scratch, TELEMETRY, TEXT_ROOM},
+    offset::*,
     path::{self, Place},
-    read::copy,
+    read::{copy, typed},
     task,
 };
 
@@ -114,6 +116,19 @@ impl Buffer {
             (&raw mut (*self.scratch).dentry).write_volatile(place.dentry as u64);
         }
         path::walk_path(self.index)
+    }
+}
+
+/// Whether a file's name is not among those that can be looked up (`d_unhashed`, include/linux/dcache.h).
+///
+/// # Safety
+/// `file` must be a typed pointer to a `struct file`.
+#[inline(always)]
+unsafe fn is_unhashed(file: *const u8) -> bool {
+    // SAFETY: typed loads.
+    unsafe {
+        let dentry: *const u8 = typed(file.add(FILE_PATH.get()), &PATH_DENTRY);
+        typed::<u64>(dentry.add(DENTRY_HASH.get()), &HASH_NODE_BEFORE) == 0
     }
 }
 
@@ -211,6 +226,64 @@ impl Record {
             path::INCOMPLETE => event.flags |= flag::PATH_TRUNCATED,
             path::IN_FILE_SYSTEM => event.flags |= flag::PATH_IN_FILE_SYSTEM,
             _ => {}
+        }
+    }
+
+    /// Appends the first text: the path of a file that is being opened. The kernel's own words,
+    /// where they are the host's: they take a fifth of the work. Only on hooks that `bpf_d_path` may be
+    /// called on, and only when nothing was appended before.
+    ///
+    /// # Safety
+    /// `file` must be a typed pointer to a `struct file`.
+    #[inline(always)]
+    pub unsafe fn path_of_opened(&mut self, file: *const u8) {
+        // SAFETY: typed loads; the helper is given a typed `struct path` and a text of that size.
+        unsafe {
+            let inode: *const u8 = typed(file, &FILE_INODE);
+            if self.kernel_knows_the_path(file, inode) {
+                let path = file.add(FILE_PATH.get());
+                let text = (&raw mut (*self.buffer.scratch).text).cast();
+                let got = bpf_d_path(path.cast_mut().cast(), text, PATH_BYTES_MAX as u32);
+                // One that has just been unlinked has another text.
+                if got > 0 && got <= PATH_BYTES_MAX as i64 && !is_unhashed(file) {
+                    let event = self.event();
+                    event.flags |= flag::PATH_WHOLE;
+                    event.text_bytes[0] = got as u16;
+                    (&raw mut (*self.buffer.scratch).used).write_volatile(got as u64);
+                    return;
+                }
+            }
+            self.path(Place::of_opened(file, inode));
+        }
+    }
+
+    /// Whether what the kernel says of the path is the host's path: of a file with its own name, on
+    /// plain mounts of the host, opened by a process whose root is the host's.
+    ///
+    /// # Safety
+    /// Both must be typed pointers.
+    #[inline(always)]
+    unsafe fn kernel_knows_the_path(&mut self, file: *const u8, inode: *const u8) -> bool {
+        // SAFETY: typed loads; the buffer is ours.
+        unsafe {
+            let path = file.add(FILE_PATH.get());
+            let dentry: *const u8 = typed(path, &PATH_DENTRY);
+            if typed::<*const u8>(dentry, &DENTRY_INODE) != inode || is_unhashed(file) {
+                return false;
+            }
+            let mount = &raw mut (*self.buffer.scratch).mount;
+            mount.write_volatile(typed::<u64>(path, &PATH_MNT));
+            mount.write_volatile(mount.read_volatile().wrapping_sub(MOUNT_MNT.get() as u64));
+            let root = root_of_plain_mounts(self.buffer.index);
+            if root == 0 {
+                return false;
+            }
+            let task = bpf_get_current_task_btf() as *const u8;
+            let own: *const u8 = typed(task, &TASK_FS);
+            let own = own.add(FS_ROOT.get());
+            typed::<u64>(own, &PATH_MNT) == root.wrapping_add(MOUNT_MNT.get() as u64)
+                && typed::<u64>(own, &PATH_DENTRY)
+                    == (&raw const (*self.buffer.scratch).whole).read_volatile()
         }
     }
 

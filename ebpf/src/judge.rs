@@ -98,8 +98,15 @@ impl Policy {
             count(kind, counter::LOST_SCRATCH);
             return Outcome { action: action::DENY, rule: 0 };
         };
-        // SAFETY: the buffer is ours.
-        unsafe { (*buffer.scratch()).facts = *facts };
+        // SAFETY: the buffer is ours. Field by field: else they become a call of `memset`, which
+        // goes byte by byte.
+        unsafe {
+            let to = &raw mut (*buffer.scratch()).facts;
+            (&raw mut (*to).programs).write_volatile(facts.programs);
+            (&raw mut (*to).users).write_volatile(facts.users);
+            (&raw mut (*to).devices).write_volatile(facts.devices);
+            (&raw mut (*to).destinations).write_volatile(facts.destinations);
+        }
         let best = best_score(buffer.index(), self.slot, (kind as u32) << 24 | set);
         buffer.release();
         outcome(best)

@@ -68,10 +68,33 @@ pub struct HostMount {
     pub mount: u64,
     /// Address of its namespace, by which another mount at the same address is told apart.
     pub namespace: u64,
+    /// What it is, as far as that never changes: [`PLAIN`] and [`HOST_ROOT`].
+    pub traits: u64,
 }
+/// In [`HostMount::traits`]: it stands in the namespace of process 1, and nobody mounted the file
+/// system in a user namespace.
+pub const PLAIN: u64 = 1;
+/// In [`HostMount::traits`]: the file system is the host's root.
+pub const HOST_ROOT: u64 = 2;
 /// Key: address of the superblock.
 #[map]
 pub static HOST_MOUNTS: LruHashMap<u64, HostMount> =
+    LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
+
+/// A mount whose paths the kernel tells as the host has them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PlainMount {
+    /// Address of its namespace, and of the last change there that it was true after.
+    pub namespace: u64,
+    pub event: u64,
+    /// Addresses of the mount and the dentry of the host's root.
+    pub root_mount: u64,
+    pub root: u64,
+}
+/// Key: address of the mount.
+#[map]
+pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// What is known of the block device below a superblock, by `s_dev`. What is forgotten is found
@@ -206,6 +229,11 @@ pub struct Scratch {
     pub stranger: u64,
     /// 1 when it left a file system through the mount that the file was reached by.
     pub own: u64,
+    /// What is remembered of the mount in `cross` (`HostMount::traits`), what it hangs below, and
+    /// where.
+    pub traits: u64,
+    pub up: u64,
+    pub point: u64,
     /// Of the search for a superblock's mount: its root, what comes next, what was found.
     pub whole: u64,
     pub next_mount: u64,

@@ -11,7 +11,7 @@ use crate::{
     atomic,
     host_mount::{TOO_MANY, host_mount},
     judge::Policy,
-    maps::{EDGES, EPOCH, LABELS, SCRATCH, STATES, Scratch},
+    maps::{EDGES, EPOCH, HOST_ROOT, LABELS, PLAIN, SCRATCH, STATES, Scratch},
     offset::*,
     read::{pointer, probed, probed_at},
 };
@@ -143,6 +143,13 @@ pub extern "C" fn enter_file_system(buffer: u32) -> u32 {
         let superblock = pointer(dentry, &DENTRY_SB);
         put(&raw mut (*scratch).superblock, superblock as u64);
         let whole = host_mount(buffer);
+        let traits = take(&raw const (*scratch).traits);
+        if traits & PLAIN != 0 {
+            put(&raw mut (*scratch).top, take(&raw const (*scratch).whole));
+            put(&raw mut (*scratch).cross, if traits & HOST_ROOT != 0 { 0 } else { whole });
+            put(&raw mut (*scratch).end, COMPLETE);
+            return 0;
+        }
         let namespace = pointer(superblock, &SB_USER_NAMESPACE);
         if !pointer(namespace, &USER_NAMESPACE_PARENT).is_null() {
             put(&raw mut (*scratch).stranger, 1);
@@ -242,14 +249,18 @@ unsafe fn leave_file_system(buffer: u32, scratch: *mut Scratch) {
             put(&raw mut (*scratch).state, take(&raw const (*scratch).end));
             return;
         }
-        let up = pointer(cross, &MOUNT_PARENT);
-        if up == cross {
+        if take(&raw const (*scratch).traits) & PLAIN == 0 {
+            put(&raw mut (*scratch).up, pointer(cross, &MOUNT_PARENT) as u64);
+            put(&raw mut (*scratch).point, pointer(cross, &MOUNT_POINT) as u64);
+        }
+        let up = take(&raw const (*scratch).up);
+        if up == cross as u64 {
             let home = take(&raw const (*scratch).home) != 0;
             put(&raw mut (*scratch).state, if home { COMPLETE } else { FOREIGN });
             return;
         }
-        put(&raw mut (*scratch).dentry, pointer(cross, &MOUNT_POINT) as u64);
-        put(&raw mut (*scratch).mount, up as u64);
+        put(&raw mut (*scratch).dentry, take(&raw const (*scratch).point));
+        put(&raw mut (*scratch).mount, up);
         enter_file_system(buffer);
     }
 }

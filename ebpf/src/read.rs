@@ -4,7 +4,8 @@
 //! result may be given to helpers that want a typed pointer), and probes that work on any address
 //! and answer zero when it cannot be read.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use core::mem::MaybeUninit;
 
 use crate::offset::Constant;
 
@@ -57,8 +58,13 @@ pub fn probed<T: Copy + Default>(base: *const u8, offset: &'static Constant) -> 
 /// The value at any kernel address; zero when it cannot be read.
 #[inline(always)]
 pub fn probed_at<T: Copy + Default>(address: *const u8) -> T {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(address as *const T).unwrap_or_default() }
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address, and fills the value with zeroes when it cannot be read
+    // (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c). What is probed are plain numbers.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast());
+        value.assume_init()
+    }
 }
 
 /// The pointer at `offset` of any kernel address; null when it cannot be read.

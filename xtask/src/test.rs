@@ -18,6 +18,8 @@ pub const SCENARIOS: &str = "sekimori-scenarios";
 const STICKS: [&str; 2] = ["64M:SEKI0001:vfat", "64M:SEKI0002:ext4"];
 /// All scenarios of one kernel, under the translator, on a busy machine.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The longest of them, and more: a guest that hangs does not hold up the others for an hour.
+const GUEST_SILENCE: Duration = Duration::from_secs(900);
 
 /// Which tests to run.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -271,6 +273,7 @@ fn scenarios(guest: &Guest<'_>, filter: Option<&str>) -> Outcome {
         let command = std::iter::once(SCENARIOS).chain(arguments).map(str::to_owned).collect();
         vm::boot(&Request {
             timeout: Some(GUEST_TIMEOUT),
+            silence: Some(GUEST_SILENCE),
             command,
             ..Request::new(series.series.clone(), sticks, show)
         })

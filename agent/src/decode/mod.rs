@@ -70,7 +70,11 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
     let (path, rest) = texts.split_at_checked(first).unwrap_or((texts, &[]));
     let (second_path, third) = rest.split_at_checked(second).unwrap_or((rest, &[]));
     Ok(Raw {
-        path: text::path(path, event.flags & flag::PATH_TRUNCATED != 0),
+        path: if event.flags & flag::PATH_WHOLE != 0 {
+            text::whole_path(path)
+        } else {
+            text::path(path, event.flags & flag::PATH_TRUNCATED != 0)
+        },
         second_path: text::path(second_path, event.flags & flag::SECOND_PATH_TRUNCATED != 0),
         third: third.to_vec(),
         event,

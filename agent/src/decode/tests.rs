@@ -49,6 +49,17 @@ fn a_cut_path_never_looks_whole(#[case] flags: u16, #[case] path: &[u8]) {
     assert_eq!(decode(&record(made, [&components("/srv/x"), b"", b""])).unwrap().path, path);
 }
 
+#[rstest]
+#[case::whole(b"/srv/\xe6\xa9\x9f\xe5\xaf\x86/x\0", b"/srv/\xe6\xa9\x9f\xe5\xaf\x86/x")]
+#[case::without_its_end(b"/srv/x", b"/srv/x")]
+#[case::not_from_the_root(b"srv/x\0", b"")]
+#[case::nothing(b"\0", b"")]
+fn a_path_in_the_kernels_own_words(#[case] text: &[u8], #[case] path: &[u8]) {
+    let mut made = event(kind::FILE_OPEN, operation::OPEN);
+    made.flags = flag::PATH_WHOLE;
+    assert_eq!(decode(&record(made, [text, b"", b""])).unwrap().path, path);
+}
+
 #[test]
 fn lengths_are_not_trusted() {
     let whole = open_record();

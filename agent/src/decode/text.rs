@@ -26,6 +26,12 @@ pub(super) fn path(text: &[u8], cut: bool) -> Vec<u8> {
     path
 }
 
+/// A path as the kernel writes it, from the root on; what does not begin there is no path.
+pub(super) fn whole_path(text: &[u8]) -> Vec<u8> {
+    let path = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    if path.first() == Some(&b'/') { path.to_vec() } else { Vec::new() }
+}
+
 /// Parts ended by NUL. A last part without its NUL (the copy ended there) is kept.
 pub(super) fn arguments(text: &[u8], count_max: usize) -> Vec<Vec<u8>> {
     let text = text.strip_suffix(b"\0").unwrap_or(text);

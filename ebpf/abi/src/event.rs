@@ -3,7 +3,7 @@
 use crate::limits::{COMM_BYTES_MAX, SERIAL_BYTES_MAX, TTY_BYTES_MAX};
 
 /// Version of this layout; the agent refuses a record with another one.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// What a record is about. The numbers are also the classes of rules and counters.
 pub mod kind {
@@ -122,6 +122,8 @@ pub mod flag {
     pub const UNLINKED: u16 = 64;
     /// The sum began before the file or socket was known: bytes before the agent are missing.
     pub const LATE: u16 = 128;
+    /// The first path is one text from the root on, ended by NUL, as the kernel itself writes it.
+    pub const PATH_WHOLE: u16 = 256;
 }
 
 /// What a file system or device stands on, found by walking the device tree.
@@ -290,7 +292,7 @@ pub struct Event {
     /// Bytes of the three texts, in order, behind this struct.
     ///
     /// 0: path of the file, 1: second path (new name; exec: working directory), both as
-    /// NUL-terminated components from the leaf to the root; 2: raw bytes (exec: the argument area,
+    /// NUL-terminated components from the leaf to the root (0: unless [`flag::PATH_WHOLE`]); 2: raw bytes (exec: the argument area,
     /// NUL-separated; unix socket: its path; symlink: its target; failed open: the name given).
     pub text_bytes: [u16; 3],
     /// Zero.

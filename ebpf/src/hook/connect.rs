@@ -115,17 +115,18 @@ impl Peer {
     /// Of a `struct sockaddr` in kernel memory; `None` when it is not an IP address.
     #[inline(always)]
     pub fn of_address(address: *const u8, sk: *const u8) -> Option<Self> {
-        let mut family = probed_at::<u16>(address);
+        // One read for all of a `struct sockaddr_in6`; the kernel has room for the longest address.
+        let words: [u64; 3] = probed_at(address);
+        let [first, _, _] = words;
+        let mut family = first as u16;
         // Datagrams over IPv4 take an address without a family for one of theirs (`udp_sendmsg`).
         if family == family::UNSPECIFIED {
             family = probed(sk, &SOCK_FAMILY);
         }
-        let port = u16::from_be(probed_at(address.wrapping_add(2)));
+        let port = u16::from_be((first >> 16) as u16);
         let address = match family {
-            family::INET => mapped(probed_at(address.wrapping_add(4))),
-            family::INET6 => {
-                [probed_at(address.wrapping_add(8)), probed_at(address.wrapping_add(16))]
-            }
+            family::INET => mapped((first >> 32) as u32),
+            family::INET6 => [words[1], words[2]],
             _ => return None,
         };
         Some(Self { address, port, family, protocol: protocol(sk), reserved: 0 })

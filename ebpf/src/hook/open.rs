@@ -11,7 +11,7 @@ use crate::{
     emit::Record,
     judge::Policy,
     offset::*,
-    path::{Place, S_IFCHR, S_IFMT},
+    path::{S_IFCHR, S_IFMT},
     read::{Read, Typed, typed},
     task,
 };
@@ -54,7 +54,7 @@ unsafe fn open_labelled(policy: &Policy, file: *const u8, set: u32) -> i32 {
         unsafe {
             describe_file::<Typed>(&mut record, file);
             describe_device(&mut record, file);
-            record.path(Place::of_opened(file, typed(file, &FILE_INODE)));
+            record.path_of_opened(file);
         }
         record.send(policy, outcome);
     }
@@ -89,7 +89,7 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
         if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
             describe_file::<Typed>(&mut record, file);
             record.device(&*device);
-            record.path(Place::of_opened(file, inode));
+            record.path_of_opened(file);
             // What goes through a character device is no write that could be summed.
             if !outcome.denies() && typed::<u16>(inode, &INODE_MODE) & S_IFMT != S_IFCHR {
                 begin_sum(&mut record, file, 0);

@@ -27,6 +27,17 @@ pub enum Show {
     Prefixed(String, Lines),
 }
 
+impl Show {
+    /// How many lines were kept up to now; none where they are not.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        match self {
+            Self::AsIs => 0,
+            Self::Prefixed(_, lines) => lines.lock().map_or(0, |lines| lines.len()),
+        }
+    }
+}
+
 /// Copies a stream to where it is shown, until it ends.
 pub fn copy_output(stream: UnixStream, show: Show, is_error: bool) -> JoinHandle<()> {
     std::thread::spawn(move || match show {

@@ -70,6 +70,8 @@ pub struct Request {
     pub mount: Option<PathBuf>,
     /// When to give up; never when there is none.
     pub timeout: Option<Duration>,
+    /// For how long the command may say nothing, where its lines are kept.
+    pub silence: Option<Duration>,
     /// What executes the guest.
     pub accelerator: Accelerator,
     /// Take the programs of `cargo xtask build --release`.
@@ -91,6 +93,7 @@ impl Request {
             policy: None,
             mount: None,
             timeout: None,
+            silence: None,
             accelerator: Accelerator::Tcg,
             release: false,
             command: Vec::new(),
@@ -127,6 +130,7 @@ pub fn run(options: Options) -> Result<u8> {
         policy: options.policy,
         mount: options.mount,
         timeout: (options.timeout > 0).then(|| Duration::from_secs(options.timeout)),
+        silence: None,
         accelerator: options.accel,
         release: false,
         command: options.command,
@@ -201,12 +205,19 @@ fn follow(machine: &qemu::Machine, request: &Request, share: &Path) -> Result<Ou
         Accelerator::Tcg | Accelerator::Count => BOOT_TIMEOUT,
     };
     let boot = wait_for_boot(&mut guest, &booting, started, limit)?;
+    let mut said = (request.show.lines(), Instant::now());
     loop {
         if guest.ended()?.is_some() {
             break;
         }
         if let Some(timeout) = request.timeout.filter(|timeout| started.elapsed() > *timeout) {
             bail!("the guest was ended after {} s", timeout.as_secs());
+        }
+        if said.0 != request.show.lines() {
+            said = (request.show.lines(), Instant::now());
+        }
+        if let Some(silence) = request.silence.filter(|silence| said.1.elapsed() > *silence) {
+            bail!("the guest was ended: it has said nothing for {} s", silence.as_secs());
         }
         std::thread::sleep(POLL_INTERVAL);
     }
