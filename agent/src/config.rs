@@ -149,8 +149,11 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        use RecordKind::{Exec, Exit, NetConnect, NetSocket, NetUpload, UsbMount, UsbWrite};
-        let kinds = vec![UsbWrite, UsbMount, NetConnect, NetUpload, NetSocket, Exec, Exit];
+        use RecordKind::{
+            Exec, Exit, NetConnect, NetSocket, NetUpload, ShareWrite, UsbMount, UsbWrite,
+        };
+        let kinds =
+            vec![UsbWrite, UsbMount, ShareWrite, NetConnect, NetUpload, NetSocket, Exec, Exit];
         Self { kinds, kernel_log: false }
     }
 }
@@ -171,6 +174,8 @@ pub enum RecordKind {
     UsbWrite,
     #[serde(rename = "usb.mount")]
     UsbMount,
+    #[serde(rename = "share.write")]
+    ShareWrite,
     #[serde(rename = "net.connect")]
     NetConnect,
     #[serde(rename = "net.upload")]
@@ -190,6 +195,7 @@ impl RecordKind {
         match self {
             Self::UsbWrite => kind::USB_WRITE,
             Self::UsbMount => kind::USB_MOUNT,
+            Self::ShareWrite => kind::SHARE_WRITE,
             Self::NetConnect => kind::NET_CONNECT,
             Self::NetUpload => kind::NET_UPLOAD,
             Self::NetSocket => kind::NET_SOCKET,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use sekimori_proto::v1::{Event, Kind, Operation, Process, Verdict};
+use sekimori_proto::v1::{Device, Event, Kind, Operation, Process, Verdict};
 
 use crate::decode::printable;
 use crate::limits::{
@@ -199,13 +199,7 @@ fn refused(event: &Event) -> String {
     };
     let file = event.file.clone().unwrap_or_default();
     let device = file.device.unwrap_or_default();
-    let on_device = if device.class == "usb" {
-        let serial = if device.serial.is_empty() { "no serial" } else { device.serial.as_str() };
-        let serial = printable(serial.as_bytes());
-        format!(" on USB {}:{} {serial}", device.vendor, device.product)
-    } else {
-        String::new()
-    };
+    let on_device = on_device(&device);
     match (event.kind(), event.operation()) {
         (Kind::Exec, _) => format!("launch of {}", path(&file.path)),
         (Kind::FileOpen, _) => format!("open of {}", path(&file.path)),
@@ -214,11 +208,11 @@ fn refused(event: &Event) -> String {
             let family = event.destination.as_ref().map_or("", |it| it.protocol.as_str());
             format!("{family} socket")
         }
-        (Kind::UsbWrite, operation @ (Operation::Rename | Operation::Link)) => {
+        (Kind::UsbWrite | Kind::ShareWrite, operation @ (Operation::Rename | Operation::Link)) => {
             let word = if operation == Operation::Rename { "rename" } else { "link" };
             format!("{word} of {} to {}{on_device}", path(&file.path), path(&file.new_path))
         }
-        (Kind::UsbWrite, operation) => {
+        (Kind::UsbWrite | Kind::ShareWrite, operation) => {
             let word = match operation {
                 Operation::Create | Operation::Mkdir | Operation::Symlink | Operation::Mknod => {
                     "creation of"
@@ -229,6 +223,21 @@ fn refused(event: &Event) -> String {
             format!("{word} {}{on_device}", path(&file.path))
         }
         _ => to_destination(event),
+    }
+}
+
+fn on_device(device: &Device) -> String {
+    match device.class.as_str() {
+        "usb" => {
+            let serial =
+                if device.serial.is_empty() { "no serial" } else { device.serial.as_str() };
+            let serial = printable(serial.as_bytes());
+            format!(" on USB {}:{} {serial}", device.vendor, device.product)
+        }
+        "network" | "fuse" if !device.source.is_empty() => {
+            format!(" on {}", printable(device.source.as_bytes()))
+        }
+        _ => String::new(),
     }
 }
 

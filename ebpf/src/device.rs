@@ -1,15 +1,16 @@
-//! What a file system stands on, found in the kernel at first sight: no race with user space.
+//! What a file system stands on, found in the kernel at first sight: no race with user space. That may
+//! be another machine or a program as well.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel_str};
 use sekimori_abi::{
-    event::{Device, device_class},
+    event::{Device, device_class, kind, operation},
     limits::{LOWER_DEVICES_MAX, SERIAL_BYTES_MAX},
     table::NODE_IS_CHARACTER,
 };
 
 use crate::{
-    emit::Buffer,
-    maps::{DEVICES, NODES, SCRATCH, Scratch},
+    emit::{Buffer, Record},
+    maps::{DEVICES, NODES, SCRATCH, SHARES, Scratch},
     offset::*,
     path::{S_IFBLK, S_IFCHR, S_IFMT, put, take},
     read::{Probed, Read, Typed, pointer, probed, probed_at, typed},
@@ -22,6 +23,24 @@ const ID_VENDOR_AT: usize = 8;
 
 /// `DEVICE_REMOVABLE` (include/linux/device.h): behind a port that leads out of the case.
 const REMOVABLE: u32 = 3;
+
+/// `s_magic` of file systems of other machines (include/uapi/linux/magic.h; fs/smb/client,
+/// fs/ceph/super.h, fs/vboxsf, and Lustre's own headers).
+const NFS: u64 = 0x6969;
+const CIFS: u64 = 0xff53_4d42;
+const SMB_2_AND_3: u64 = 0xfe53_4d42;
+const PLAN_9: u64 = 0x0102_1997;
+const CEPH: u64 = 0x00c3_6400;
+const AFS: u64 = 0x5346_414f;
+const AFS_OF_THE_KERNEL: u64 = 0x6b41_4653;
+const CODA: u64 = 0x7375_7245;
+const ORANGEFS: u64 = 0x2003_0528;
+const LUSTRE: u64 = 0x0bd0_0bd0;
+const VIRTUALBOX: u64 = 0x786f_4256;
+/// `FUSE_SUPER_MAGIC` (include/uapi/linux/magic.h), also that of virtiofs.
+const FUSE_MAGIC: u64 = 0x6573_5546;
+/// `SB_RDONLY` (include/linux/fs.h).
+const READ_ONLY: u64 = 1;
 
 /// What a device is taken for while no buffer is free to look at it: removable, and on no list.
 static UNKNOWN: Device = Device {
@@ -36,17 +55,16 @@ static UNKNOWN: Device = Device {
 /// The device that an open file writes to: below its file system, or the one that it is the node of.
 ///
 /// # Safety
-/// `inode` must be a typed pointer.
+/// That of `R` for `inode`.
 #[inline(always)]
-pub unsafe fn of_opened(inode: *const u8) -> Option<*const Device> {
-    // SAFETY: typed loads.
+pub unsafe fn of_opened<R: Read>(inode: *const u8) -> Option<*const Device> {
+    // SAFETY: by contract; what is reached from a typed pointer is typed.
     unsafe {
-        let mode: u16 = typed(inode, &INODE_MODE);
-        let number: u32 = typed(inode, &INODE_RDEV);
-        match mode & S_IFMT {
+        let number = R::field::<u32>(inode, &INODE_RDEV);
+        match R::field::<u16>(inode, &INODE_MODE) & S_IFMT {
             S_IFBLK => NODES.get_ptr(number as u64),
             S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-            _ => below::<Typed>(typed(inode, &INODE_SB)),
+            _ => below::<R>(R::field::<u64>(inode, &INODE_SB) as *const u8),
         }
     }
 }
@@ -54,18 +72,76 @@ pub unsafe fn of_opened(inode: *const u8) -> Option<*const Device> {
 /// As [`of_opened`], of a file at any address.
 #[inline(always)]
 pub fn of_file(file: *const u8) -> Option<*const Device> {
-    let inode = pointer(file, &FILE_INODE);
-    let number: u32 = probed(inode, &INODE_RDEV);
-    match probed::<u16>(inode, &INODE_MODE) & S_IFMT {
-        S_IFBLK => NODES.get_ptr(number as u64),
-        S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-        // SAFETY: probes take any address.
-        _ => unsafe { below::<Probed>(pointer(inode, &INODE_SB)) },
+    // SAFETY: probes take any address.
+    unsafe { of_opened::<Probed>(pointer(file, &FILE_INODE)) }
+}
+
+/// Whether it is a file system of another machine or of a program, and then which class that is; 0
+/// when it is neither, or the host's own root: a machine may have that on the network.
+///
+/// # Safety
+/// That of `R` for `sb`.
+#[inline(always)]
+unsafe fn class_of_share<R: Read>(sb: *const u8) -> u8 {
+    // SAFETY: by contract.
+    let magic = unsafe { R::field::<u64>(sb, &SB_MAGIC) };
+    let class = match magic {
+        FUSE_MAGIC => device_class::FUSE,
+        NFS | CIFS | SMB_2_AND_3 | PLAN_9 | CEPH | AFS | AFS_OF_THE_KERNEL | CODA | ORANGEFS
+        | LUSTRE | VIRTUALBOX => device_class::NETWORK,
+        _ => return 0,
+    };
+    // SAFETY: by contract.
+    let dev = unsafe { R::field::<u32>(sb, &SB_DEV) } as usize;
+    if dev == ROOT_DEVICE.get() || dev == ROOT_UPPER_DEVICE.get() { 0 } else { class }
+}
+
+/// Whether the file system writes in ways of its own: what goes into its files is then summed above
+/// it, and else inside of it. A block device may lie below such a file system.
+///
+/// # Safety
+/// That of `R` for `sb`.
+#[inline(always)]
+pub unsafe fn writes_its_own_way<R: Read>(sb: *const u8) -> bool {
+    // SAFETY: by contract.
+    unsafe { class_of_share::<R>(sb) != 0 }
+}
+
+/// Tells the agent of a file system whose writes are summed above it.
+///
+/// # Safety
+/// `sb` must be a typed pointer.
+#[inline(always)]
+pub unsafe fn notice(sb: *const u8) {
+    // SAFETY: by contract.
+    unsafe {
+        if !writes_its_own_way::<Typed>(sb)
+            || typed::<u64>(sb, &SB_FLAGS) & READ_ONLY != 0
+            || SHARES.get_ptr(sb as u64).is_some()
+        {
+            return;
+        }
+        let dev: u32 = typed(sb, &SB_DEV);
+        // In a full table there are others, so the programs are there in any case.
+        if SHARES.insert(sb as u64, dev, 0).is_ok() {
+            wake_agent(dev);
+        }
     }
 }
 
-/// The device below a superblock, remembered by `s_dev`. `None` when there is no block
-/// device.
+/// A function of its own, with a number for its argument: the verifier looks at it once per program.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn wake_agent(dev: u32) -> u32 {
+    if let Some(mut record) = Record::begin(kind::NOTE, operation::MOUNT) {
+        record.event().device.dev = dev;
+        record.send_unjudged();
+    }
+    0
+}
+
+/// What is below a superblock, remembered by `s_dev`. `None` when there is neither a block device nor
+/// another machine or a program.
 ///
 /// # Safety
 /// That of `R` for `sb`.
@@ -73,11 +149,17 @@ pub fn of_file(file: *const u8) -> Option<*const Device> {
 pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     // SAFETY: by contract.
     let (bdev, dev) = unsafe { (R::field::<u64>(sb, &SB_BDEV), R::field::<u32>(sb, &SB_DEV)) };
-    if bdev == 0 {
+    // SAFETY: by contract.
+    let share = if bdev == 0 { unsafe { class_of_share::<R>(sb) } } else { 0 };
+    if bdev == 0 && share == 0 {
         return None;
     }
     if let Some(known) = DEVICES.get_ptr(dev) {
-        return Some(known);
+        // Numbers of file systems without a block device are used again at once.
+        // SAFETY: map values live as long as the program runs.
+        if share == 0 || unsafe { (*known).class } == share {
+            return Some(known);
+        }
     }
     let Some(buffer) = Buffer::acquire() else {
         return Some(&raw const UNKNOWN);
@@ -107,7 +189,9 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
         (*device).dev = probed(sb, &SB_DEV);
         let bdev = pointer(sb, &SB_BDEV);
         put(&raw mut (*scratch).lower_count, 0);
-        if !bdev.is_null() {
+        if bdev.is_null() {
+            (*device).class = class_of_share::<Probed>(sb);
+        } else {
             (*device).class = device_class::FIXED;
             look_at_disk(buffer, bdev as u64);
         }
@@ -115,7 +199,7 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
             look_at_lower(buffer, at);
         }
         let dev = (*device).dev;
-        if !bdev.is_null() {
+        if (*device).class != device_class::VIRTUAL {
             let _ = DEVICES.insert(dev, &*device, 0);
         }
         dev

@@ -10,6 +10,7 @@ mod open;
 mod process;
 mod relabel;
 mod send;
+mod share;
 mod socket;
 mod source;
 mod tree;

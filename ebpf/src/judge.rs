@@ -182,7 +182,7 @@ impl Policy {
     /// class, joined.
     #[inline(always)]
     pub fn device_groups(&self, device: &Device) -> u64 {
-        if !device.is_removable() {
+        if device.kind_of_write().is_none() {
             return 0;
         }
         let Some(buffer) = Buffer::acquire() else {

@@ -97,7 +97,8 @@ pub struct PlainMount {
 pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
-/// What is known of the block device below a superblock, by `s_dev`. What is forgotten is found
+/// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a share.
+/// What is forgotten is found
 /// again, so nobody gains by filling the table.
 #[map]
 pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
@@ -108,13 +109,25 @@ pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPER
 pub static NODES: HashMap<u64, Device> =
     HashMap::with_max_entries(DEVICE_NODES_MAX, BPF_F_NO_PREALLOC);
 
-/// The sum over one open file on a removable device.
+/// Shares that can be written to: the superblock's address and its `s_dev`. Filled at the mount or at the
+/// first open for write; the agent asks whether there are any.
+#[map]
+pub static SHARES: HashMap<u64, u32> =
+    HashMap::with_max_entries(SUPERBLOCKS_MAX, BPF_F_NO_PREALLOC);
+
+/// 1 while the programs that see writes to shares stand on their hooks. Written by user space.
+#[map]
+pub static SHARES_WATCHED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The sum over one open file on a removable device or a share.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FileSum {
     pub bytes: u64,
     pub calls: u64,
     pub flags: u64,
+    /// Kind of the records, of `event::kind`.
+    pub kind: u64,
     /// The key: address of the file.
     pub file: u64,
     /// Address of the inode: an entry left by an open that failed later does not fit another file.

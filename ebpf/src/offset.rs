@@ -124,6 +124,10 @@ constants!(
     BPRM_FILENAME,
     KIOCB_FILE,
     IATTR_VALID,
+    KIOCB_FLAGS,
+    REQUEST_FILE,
+    REQUEST_RESULT,
+    RESULT_VALUE,
     DIO_KIOCB,
     DIO_SIZE,
     DIO_FLAGS,
@@ -167,6 +171,7 @@ constants!(
     MAP_ID,
     // Not fields, but set the same way.
     ROOT_DEVICE,
+    ROOT_UPPER_DEVICE,
     HOST_NAMESPACE,
     PROGRAM_LOGS,
 );

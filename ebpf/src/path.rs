@@ -9,11 +9,12 @@ use sekimori_abi::{
 
 use crate::{
     atomic,
+    device::writes_its_own_way,
     host_mount::{TOO_MANY, host_mount},
     judge::Policy,
     maps::{EDGES, EPOCH, HOST_ROOT, LABELS, PLAIN, SCRATCH, STATES, Scratch},
     offset::*,
-    read::{pointer, probed, probed_at},
+    read::{Probed, pointer, probed, probed_at},
 };
 use sekimori_abi::limits::STATES_MAX;
 
@@ -268,8 +269,17 @@ unsafe fn leave_file_system(buffer: u32, scratch: *mut Scratch) {
 /// How a walk ends at a dentry that hangs below no other and is not the file system's root.
 #[inline(always)]
 fn placeless(dentry: *const u8) -> u64 {
-    let flags: u64 = probed(pointer(dentry, &DENTRY_SB), &SB_FLAGS);
-    if flags & SB_KERNMOUNT != 0 { FOREIGN } else { INCOMPLETE }
+    let superblock = pointer(dentry, &DENTRY_SB);
+    let flags: u64 = probed(superblock, &SB_FLAGS);
+    // SAFETY: probes take any address.
+    if flags & SB_KERNMOUNT != 0 {
+        FOREIGN
+    } else if unsafe { writes_its_own_way::<Probed>(superblock) } {
+        // NFS gives each of its mounts a root of its own; user space knows where that is mounted.
+        IN_FILE_SYSTEM
+    } else {
+        INCOMPLETE
+    }
 }
 
 /// Appends the name at an address to `text` while there is room for it.

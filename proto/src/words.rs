@@ -30,6 +30,7 @@ impl Word for Kind {
         (Kind::FileOpen, "file.open"),
         (Kind::UsbWrite, "usb.write"),
         (Kind::UsbMount, "usb.mount"),
+        (Kind::ShareWrite, "share.write"),
         (Kind::NetConnect, "net.connect"),
         (Kind::NetUpload, "net.upload"),
         (Kind::Exec, "exec"),

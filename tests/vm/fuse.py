@@ -1,6 +1,7 @@
-# A file system in user space on a block device (`fuseblk`), as drivers of NTFS are. Its files are
-# kept in memory. Arguments: device, directory. Makes a file there and writes 5,003 bytes to it;
-# prints what came of that and how many bytes the file system was given.
+# A file system in user space: on a block device (`fuseblk`), as drivers of NTFS are, or without one.
+# Its files are kept in memory. Arguments: device or name, directory, and a file to wait for. Makes a
+# file there and writes 5,003 bytes to it; prints what came of that and how many bytes the file
+# system was given.
 import ctypes, errno, os, stat, struct, sys, time
 
 ENOENT, ENOSYS = 2, 38
@@ -46,16 +47,21 @@ def serve(device, report):
         body = answer(opcode, node, request[40:])
         error = 0 if body is not None else -(ENOENT if opcode == 1 else ENOSYS)
         body = body or b""
-        os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+        try:
+            os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+        except OSError:
+            # Nobody waits for it any more: it is being unmounted.
+            pass
     os.write(report, str(sum(sizes.values())).encode())
     os._exit(0)
 
 
 libc = ctypes.CDLL(None, use_errno=True)
 device = os.open("/dev/fuse", os.O_RDWR)
-disk, at = (name.encode() for name in sys.argv[1:])
+disk, at, awaited = (name.encode() for name in sys.argv[1:])
+kind = b"fuseblk" if disk.startswith(b"/dev/") else b"fuse"
 options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % device
-if libc.mount(disk, at, b"fuseblk", 0, options) != 0:
+if libc.mount(disk, at, kind, 0, options) != 0:
     sys.exit("mount: " + os.strerror(ctypes.get_errno()))
 report, theirs = os.pipe()
 if os.fork() == 0:
@@ -66,6 +72,14 @@ if os.fork() == 0:
     serve(device, theirs)
 os.close(theirs)
 os.close(device)
+for _ in range(600):
+    if os.path.exists(awaited):
+        break
+    time.sleep(0.1)
+else:
+    sys.exit("the programs for shares do not come")
+# The last of them come a moment after the first.
+time.sleep(1)
 result = 0
 try:
     file = os.open(at + b"/new.bin", os.O_CREAT | os.O_WRONLY, 0o644)

@@ -66,6 +66,9 @@ pub enum Word {
     /// A USB file system is mounted.
     #[serde(rename = "usb.mount")]
     UsbMount,
+    /// Something on a network or FUSE file system is changed.
+    #[serde(rename = "share.write")]
+    ShareWrite,
     /// A socket is connected.
     #[serde(rename = "net.connect")]
     NetConnect,
@@ -82,10 +85,11 @@ pub enum Word {
 
 impl Word {
     /// All words.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::FileOpen,
         Self::UsbWrite,
         Self::UsbMount,
+        Self::ShareWrite,
         Self::NetConnect,
         Self::NetUpload,
         Self::NetSocket,
@@ -98,6 +102,7 @@ impl Word {
             Self::FileOpen => "file.open",
             Self::UsbWrite => "usb.write",
             Self::UsbMount => "usb.mount",
+            Self::ShareWrite => "share.write",
             Self::NetConnect => "net.connect",
             Self::NetUpload => "net.upload",
             Self::NetSocket => "net.socket",
@@ -116,6 +121,7 @@ impl Word {
             Self::FileOpen => kind::FILE_OPEN,
             Self::UsbWrite => kind::USB_WRITE,
             Self::UsbMount => kind::USB_MOUNT,
+            Self::ShareWrite => kind::SHARE_WRITE,
             Self::NetConnect => kind::NET_CONNECT,
             Self::NetUpload => kind::NET_UPLOAD,
             Self::NetSocket => kind::NET_SOCKET,
@@ -164,8 +170,10 @@ impl Subject {
     /// Whether an event of `word` has such a subject; else a condition on it could never hold.
     pub const fn fits(self, word: Word) -> bool {
         match self {
-            Self::Label => matches!(word, Word::FileOpen | Word::UsbWrite | Word::Exec),
-            Self::Device => matches!(word, Word::UsbWrite | Word::UsbMount),
+            Self::Label => {
+                matches!(word, Word::FileOpen | Word::UsbWrite | Word::ShareWrite | Word::Exec)
+            }
+            Self::Device => matches!(word, Word::UsbWrite | Word::UsbMount | Word::ShareWrite),
             Self::Destination => matches!(word, Word::NetConnect | Word::NetUpload),
             Self::Program | Self::User => true,
         }
@@ -193,7 +201,7 @@ pub struct Paths {
     pub patterns: Vec<Located<Pattern>>,
 }
 
-/// A named group of removable devices. At least one of the fields is asked for; classes stand alone.
+/// A named group of removable devices or shares. At least one of the fields is asked for; classes stand alone.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// Name.

@@ -140,9 +140,9 @@ fn asked(subjects: Vec<&'static str>) -> impl Strategy<Value = Asked> {
 
 fn rule() -> impl Strategy<Value = Rule> {
     let words = prop_oneof![
-        subsequence(vec![Word::FileOpen, Word::UsbWrite, Word::Exec], 1..=3)
+        subsequence(vec![Word::FileOpen, Word::UsbWrite, Word::ShareWrite, Word::Exec], 1..=4)
             .prop_map(|on| (on, vec!["label", "program", "user"])),
-        subsequence(vec![Word::UsbWrite, Word::UsbMount], 1..=2)
+        subsequence(vec![Word::UsbWrite, Word::UsbMount, Word::ShareWrite], 1..=3)
             .prop_map(|on| (on, vec!["program", "user", "device"])),
         subsequence(vec![Word::NetConnect, Word::NetUpload], 1..=2)
             .prop_map(|on| (on, vec!["program", "user", "destination"])),
@@ -215,7 +215,8 @@ fn source(rules: &[Rule]) -> String {
 
 fn tables_say(compiled: &Compiled, event: &Event) -> (u32, u32) {
     let tables = &compiled.tables;
-    let has_file = matches!(event.word, Word::FileOpen | Word::UsbWrite | Word::Exec);
+    let has_file =
+        matches!(event.word, Word::FileOpen | Word::UsbWrite | Word::ShareWrite | Word::Exec);
     let set = if has_file { tables.set_of(event.path.as_bytes()) } else { SET_NONE };
     let acting = if event.word == Word::Exec { event.path } else { event.exe };
     let (vendor, product, serial) = event.device;

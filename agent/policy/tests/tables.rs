@@ -122,6 +122,7 @@ fn rules_keep_what_user_space_tells() {
         kind::EXIT,
         kind::USB_WRITE,
         kind::USB_MOUNT,
+        kind::SHARE_WRITE,
         kind::NET_CONNECT,
         kind::NET_UPLOAD,
         kind::NET_SOCKET,
@@ -218,7 +219,9 @@ fn classes_of_devices_are_groups() {
         r#"devices:
   - { name: cards, class: [sd, thunderbolt] }
   - { name: sticks, class: [usb] }
+  - { name: nas, class: [network] }
 rules:
+  - { id: nas, on: share.write, unless: { device: nas }, action: deny }
   - { id: no-cards, on: usb.write, when: { device: cards }, action: deny }
   - { id: sticks, on: usb.write, when: { device: sticks }, action: record }
 "#,
@@ -229,5 +232,13 @@ rules:
     assert_ne!(sticks, 0);
     assert_ne!(cards, sticks);
     assert_eq!(groups(device_class::THUNDERBOLT), cards);
+    let nas = groups(device_class::NETWORK);
+    assert!(nas != 0 && nas != cards && nas != sticks, "{nas}");
+    assert_eq!(groups(device_class::FUSE), 0);
     assert_eq!(groups(device_class::FIXED), 0);
+    let judge = |devices| {
+        let facts = Facts { devices, ..Facts::default() };
+        compiled.tables.judge(kind::SHARE_WRITE, SET_NONE, &facts).action
+    };
+    assert_eq!((judge(nas), judge(cards)), (0, action::DENY));
 }

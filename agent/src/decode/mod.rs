@@ -82,7 +82,7 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
 }
 
 fn check_words(event: &Event) -> Result<(), DecodeError> {
-    if !(kind::FILE_OPEN..=kind::NET_SOCKET).contains(&event.kind) {
+    if !(kind::FILE_OPEN..=kind::SHARE_WRITE).contains(&event.kind) {
         return Err(DecodeError::Kind { found: event.kind });
     }
     if !matches!(

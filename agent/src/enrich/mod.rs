@@ -5,6 +5,7 @@ mod clock;
 mod mounts;
 mod process_table;
 mod scan;
+mod share;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use self::{
     mounts::{MountLocator, Mounts},
     process_table::{Image, Known, ProcessKey, ProcessTable},
     scan::{Found, ProcFileSystem, Processes},
+    share::Share,
     terminal::terminal,
     users::Users,
 };

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::share::Share;
 use crate::limits::{MOUNT_TABLE_BYTES_MAX, MOUNTS_KEPT_MAX};
 
 /// Where the mount table comes from.
@@ -14,6 +15,11 @@ pub trait MountLocator: Send {
     /// The table in the format of `/proc/self/mountinfo`, if it may have changed since it was
     /// asked last.
     fn changed(&mut self) -> Option<Vec<u8>>;
+
+    /// The table that a process sees, which may be in a mount namespace of its own.
+    fn of_process(&self, _tgid: u32) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// `/proc/self/mountinfo`, which tells by `poll` that it changed.
@@ -48,6 +54,13 @@ impl MountLocator for MountInfo {
         file.take(MOUNT_TABLE_BYTES_MAX).read_to_end(&mut table).ok()?;
         Some(table)
     }
+
+    fn of_process(&self, tgid: u32) -> Option<Vec<u8>> {
+        let file = File::open(format!("/proc/{tgid}/mountinfo")).ok()?;
+        let mut table = Vec::new();
+        file.take(MOUNT_TABLE_BYTES_MAX).read_to_end(&mut table).ok()?;
+        Some(table)
+    }
 }
 
 /// One mount: what of the file system it shows, and where.
@@ -55,6 +68,7 @@ impl MountLocator for MountInfo {
 struct Mount {
     root: Vec<u8>,
     point: Vec<u8>,
+    share: Option<Share>,
 }
 
 /// The mounts by device. A file system that is gone keeps its last place: the records of its last
@@ -64,13 +78,20 @@ pub struct Mounts {
     by_device: HashMap<u32, Vec<Mount>>,
     /// Devices of the table that was read last.
     present: HashSet<u32>,
+    /// Shares that only others see, in mount namespaces of their own.
+    elsewhere: HashMap<u32, Share>,
 }
 
 impl Mounts {
     /// With this source.
     #[must_use]
     pub fn new(locator: Box<dyn MountLocator>) -> Self {
-        Self { locator, by_device: HashMap::new(), present: HashSet::new() }
+        Self {
+            locator,
+            by_device: HashMap::new(),
+            present: HashSet::new(),
+            elsewhere: HashMap::new(),
+        }
     }
 
     /// The host's path of `path` within the file system on `dev` (the kernel's number,
@@ -95,6 +116,39 @@ impl Mounts {
         self.present.contains(&dev)
     }
 
+    /// Whether a share that can be written to is mounted, besides the root.
+    pub fn has_shares(&mut self) -> bool {
+        self.refresh();
+        let present = self.present.iter().filter_map(|dev| self.by_device.get(dev)).flatten();
+        present
+            .filter(|mount| mount.point != b"/")
+            .any(|mount| mount.share.as_ref().is_some_and(|share| share.writable))
+    }
+
+    /// What the share on `dev` is. `tgid` may see a mount of it that this process does not see, and is
+    /// asked when that is not known yet or, with `anew`, again: such numbers are soon used again.
+    pub fn share(&mut self, dev: u32, tgid: u32, anew: bool) -> Option<&Share> {
+        self.refresh();
+        let known = self.by_device.get(&dev).filter(|_| self.present.contains(&dev));
+        let ours = known.into_iter().flatten().any(|mount| mount.share.is_some());
+        if !ours && (anew || !self.elsewhere.contains_key(&dev)) {
+            self.look_elsewhere(dev, tgid);
+        }
+        let before = || self.by_device.get(&dev)?.iter().find_map(|it| it.share.as_ref());
+        if ours { before() } else { self.elsewhere.get(&dev).or_else(before) }
+    }
+
+    fn look_elsewhere(&mut self, dev: u32, tgid: u32) {
+        let table = self.locator.of_process(tgid).unwrap_or_default();
+        let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+        if let Some(share) = lines.find_map(|(at, mount)| mount.share.filter(|_| at == dev)) {
+            if self.elsewhere.len() >= MOUNTS_KEPT_MAX {
+                self.elsewhere.clear();
+            }
+            self.elsewhere.insert(dev, share);
+        }
+    }
+
     fn refresh(&mut self) {
         if let Some(table) = self.locator.changed() {
             self.update(&table);
@@ -115,6 +169,7 @@ impl Mounts {
         if self.by_device.len() + read.len() > MOUNTS_KEPT_MAX {
             self.by_device.clear();
         }
+        self.elsewhere.retain(|dev, _| !read.contains_key(dev));
         self.present = read.keys().copied().collect();
         self.by_device.extend(read);
     }
@@ -131,8 +186,8 @@ fn below<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// `36 35 98:0 /root /mount/point options…`, names with octal escapes. Read as bytes: a mount
-/// point need not be UTF-8.
+/// `36 35 98:0 /root /mount/point options… - type source options`, names with octal escapes. Read as
+/// bytes: a mount point need not be UTF-8.
 fn parse_line(line: &[u8]) -> Option<(u32, Mount)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
@@ -140,7 +195,8 @@ fn parse_line(line: &[u8]) -> Option<(u32, Mount)> {
     let dev = major.parse::<u32>().ok()?.checked_shl(20)? | minor.parse::<u32>().ok()?;
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    point.starts_with(b"/").then_some((dev, Mount { root, point }))
+    let share = Share::parse(fields.skip_while(|field| *field != b"-").skip(1).map(unescape));
+    point.starts_with(b"/").then_some((dev, Mount { root, point, share }))
 }
 
 /// `\040` → space; also tab, newline and backslash, as the kernel's `seq_path` writes them.

@@ -219,6 +219,52 @@ fn an_unmounted_stick_keeps_its_place_until_another_takes_the_number() {
     assert_eq!(mounts.locate(stick, b"/x").as_deref(), Some(b"/mnt/b/x".as_slice()));
 }
 
+/// A table, and that of a process in another mount namespace.
+struct Namespaces(Option<Vec<u8>>);
+
+impl MountLocator for Namespaces {
+    fn changed(&mut self) -> Option<Vec<u8>> {
+        self.0.take()
+    }
+
+    fn of_process(&self, tgid: u32) -> Option<Vec<u8>> {
+        let theirs = b"90 1 0:61 / /tmp/mnt rw - fuse.sshfs host:/a\\040b rw,user_id=1000\n";
+        (tgid == 7).then(|| theirs.to_vec())
+    }
+}
+
+const SHARES: &str = "22 1 0:30 / / rw - 9p root rw\n\
+    40 22 0:50 / /mnt/nas rw,relatime shared:7 - nfs4 filer:/home rw,vers=4.2\n\
+    41 22 0:51 / /sys/fs/fuse/connections rw - fusectl fusectl rw\n\
+    42 22 0:52 / /mnt/read-only rw - cifs //server/share ro,vers=3.1.1\n";
+
+#[rstest]
+#[case::network(50, 1, Some(("nfs4", "filer:/home")))]
+#[case::read_only(52, 1, Some(("cifs", "//server/share")))]
+#[case::no_share(51, 1, None)]
+#[case::of_another_namespace(61, 7, Some(("fuse.sshfs", "host:/a b")))]
+#[case::that_nobody_sees(61, 8, None)]
+fn a_share_is_told_by_the_mount_table(
+    #[case] minor: u32,
+    #[case] tgid: u32,
+    #[case] expected: Option<(&str, &str)>,
+) {
+    let mut mounts = Mounts::new(Box::new(Namespaces(Some(SHARES.into()))));
+    let found = mounts.share(minor, tgid, false);
+    assert_eq!(found.map(|it| (it.file_system.as_str(), it.source.as_str())), expected);
+}
+
+#[rstest]
+#[case::nas(SHARES, true)]
+#[case::root_only("22 1 0:30 / / rw - 9p root rw\n", false)]
+#[case::read_only("42 22 0:52 / /mnt rw - cifs //server/share ro,vers=3.1.1\n", false)]
+#[case::on_a_block_device("42 22 8:17 / /mnt rw - fuseblk /dev/sdb1 rw\n", true)]
+#[case::disk("42 22 8:17 / /mnt rw - ext4 /dev/sdb1 rw\n", false)]
+fn shares_that_can_be_written_to_are_looked_for(#[case] table: &str, #[case] expected: bool) {
+    let mut mounts = Mounts::new(Box::new(Namespaces(Some(table.into()))));
+    assert_eq!(mounts.has_shares(), expected);
+}
+
 #[test]
 fn users_are_asked_once() {
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));

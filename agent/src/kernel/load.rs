@@ -36,7 +36,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         .map_err(|(what, error)| KernelError::Other(format!("{what}: {error}")))?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX / SCRATCH_PER_CPU);
     let logs = u32::from(program_logs);
-    let root_device = root_device()?;
+    let (root_device, root_upper_device) = (root_device()?, root_upper_device()?);
     let host_namespace = host_namespace()?;
 
     tracing::debug!(cpus, "offsets resolved");
@@ -48,6 +48,7 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
         loader.override_global(constant, value, false);
     }
     loader.override_global("ROOT_DEVICE", &root_device, true);
+    loader.override_global("ROOT_UPPER_DEVICE", &root_upper_device, true);
     loader.override_global("HOST_NAMESPACE", &host_namespace, true);
     loader.override_global("PROGRAM_LOGS", &logs, true);
     let ebpf = loader
@@ -60,7 +61,8 @@ pub(super) fn load(program_logs: bool) -> Result<Loaded, KernelError> {
 /// What makes the same programs another build when they are loaded: their constants, apart from
 /// the fields of the kernel, which do not change while it runs.
 pub(super) fn variant(program_logs: bool) -> Result<String, KernelError> {
-    Ok(format!("{} {} {program_logs}", root_device()?, host_namespace()?))
+    let devices = (root_device()?, root_upper_device()?);
+    Ok(format!("{} {} {} {program_logs}", devices.0, devices.1, host_namespace()?))
 }
 
 /// The kernel's number (`s_dev`) of the host's root file system.
@@ -68,10 +70,31 @@ pub(super) fn variant(program_logs: bool) -> Result<String, KernelError> {
 /// # Errors
 /// When the mounts of the first process cannot be read.
 fn root_device() -> Result<u32, KernelError> {
+    kernel_device(&root_mount()?.majmin)
+        .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+}
+
+/// The same of what the host's root writes to when it is an overlay, so that a machine without a disk
+/// of its own does not count its own files as a share; 0 when it is none, or the place cannot be found
+/// any more.
+///
+/// # Errors
+/// When the mounts of the first process cannot be read.
+fn root_upper_device() -> Result<u32, KernelError> {
+    let root = root_mount()?;
+    let upper = root.super_options.get("upperdir").filter(|_| root.fs_type == "overlay");
+    let upper =
+        upper.and_then(Option::as_ref).and_then(|path| nix::sys::stat::stat(path.as_str()).ok());
+    Ok(upper.map_or(0, |it| {
+        let (major, minor) = (nix::sys::stat::major(it.st_dev), nix::sys::stat::minor(it.st_dev));
+        u32::try_from(major << MINOR_BITS | minor).unwrap_or(0)
+    }))
+}
+
+fn root_mount() -> Result<MountInfo, KernelError> {
     // What is mounted last on `/` hides the rest.
     let root = host_mounts()?.into_iter().rev().find(|mount| mount.mount_point == Path::new("/"));
-    root.and_then(|mount| kernel_device(&mount.majmin))
-        .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
+    root.ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
 }
 
 /// The mounts of the first process, in the order in which they were made.
@@ -97,10 +120,11 @@ fn host_namespace() -> Result<u32, KernelError> {
         .ok_or_else(|| KernelError::Other(format!("{LINK} says {text:?}")))
 }
 
+/// Bits of a minor number within the kernel (`MINORBITS`, include/linux/kdev_t.h).
+const MINOR_BITS: u32 = 20;
+
 /// The kernel's number of a device that `/proc/PID/mountinfo` gives as `MAJOR:MINOR`.
 pub(super) fn kernel_device(majmin: &str) -> Option<u32> {
-    /// Bits of a minor number within the kernel (`MINORBITS`, include/linux/kdev_t.h).
-    const MINOR_BITS: u32 = 20;
     let (major, minor) = majmin.split_once(':')?;
     Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
 }

@@ -42,9 +42,47 @@ struct Plan {
     lost: Option<&'static str>,
     /// On which kernels there is anything to do for it.
     needed: fn(&Loaded) -> bool,
-    /// It stands on its hook only while USB memory is plugged in: each call of a hook costs, and
-    /// without USB memory there is nothing for it to see.
-    with_usb: bool,
+    /// When it stands on its hook: each call of a hook costs.
+    with: With,
+}
+
+/// When there is something for a program to see.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Everything,
+    Removable,
+    Shares,
+    /// Removable media or shares.
+    Media,
+}
+
+/// What is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Present {
+    /// Removable media are plugged in.
+    pub(super) removable: bool,
+    /// Shares are mounted, or other file systems that write in ways of their own.
+    pub(super) shares: bool,
+}
+
+impl With {
+    const fn wanted(self, present: Present) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Removable => present.removable,
+            Self::Shares => present.shares,
+            Self::Media => present.removable || present.shares,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Everything => "",
+            Self::Removable => ", while USB memory is plugged in",
+            Self::Shares => ", while shares are mounted",
+            Self::Media => ", while USB memory is plugged in or shares are mounted",
+        }
+    }
 }
 
 /// From 6.10 on the hook's first parameter is an idmap; a program fits one of the two.
@@ -61,6 +99,12 @@ fn with_sendpage(loaded: &Loaded) -> bool {
     loaded.btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
 }
 
+/// From 6.8 on splice calls the file system itself; before, a program for shares sees it elsewhere.
+/// `splice_file_range` came with the same changes.
+fn splice_without_detour(loaded: &Loaded) -> bool {
+    loaded.btf.id_by_type_name_kind("splice_file_range", BtfKind::Func).is_ok()
+}
+
 /// From 6.9 on there is a hook on the close of a file, and a program on it is never skipped.
 fn with_release(loaded: &Loaded) -> bool {
     loaded.btf.id_by_type_name_kind("bpf_lsm_file_release", BtfKind::Func).is_ok()
@@ -69,7 +113,7 @@ fn with_release(loaded: &Loaded) -> bool {
 macro_rules! plan {
     ($(
         $program:literal $kind:ident $hook:literal, $feature:literal
-        $(, lost $lost:literal)? $(, needed $needed:ident)? $(, with $usb:ident)?;
+        $(, lost $lost:literal)? $(, needed $needed:ident)? $(, with $with:ident)?;
     )*) => {
         &[$(Plan {
             program: $program,
@@ -78,13 +122,13 @@ macro_rules! plan {
             label: concat!(stringify!($kind), " ", $hook),
             lost: plan!(@lost $($lost)?),
             needed: plan!(@needed $($needed)?),
-            with_usb: plan!(@with $($usb)?),
+            with: plan!(@with $($with)?),
         }),*]
     };
     (@needed) => { |_| true };
     (@needed $needed:ident) => { $needed };
-    (@with) => { false };
-    (@with usb) => { true };
+    (@with) => { With::Everything };
+    (@with $with:ident) => { With::$with };
     (@lost) => { None };
     (@lost $lost:literal) => { Some($lost) };
 }
@@ -104,29 +148,45 @@ const PLAN: &[Plan] = plan! {
     "failed_open" Exit "path_openat", "file.open (failed)", lost "failed opens in labelled places";
     "sb_kern_mount" Lsm "sb_kern_mount", "usb.mount";
     "source_opened" Exit "security_file_open", "usb.write (sources)",
-        lost "where files on removable media may come from", with usb;
-    "unmount_asked" Lsm "sb_umount", "usb.mount (unmount)", with usb;
-    "inode_create" Lsm "inode_create", "usb.write", with usb;
-    "inode_mkdir" Lsm "inode_mkdir", "usb.write", with usb;
-    "inode_mknod" Lsm "inode_mknod", "usb.write", with usb;
-    "inode_symlink" Lsm "inode_symlink", "usb.write", with usb;
-    "inode_link" Lsm "inode_link", "usb.write", with usb;
-    "inode_unlink" Lsm "inode_unlink", "usb.write", with usb;
-    "inode_rmdir" Lsm "inode_rmdir", "usb.write", with usb;
-    "inode_rename" Lsm "inode_rename", "usb.write", with usb;
-    "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr, with usb;
-    "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr, with usb;
-    "buffered_write" Exit "generic_perform_write", "usb.write (bytes)", with usb;
+        lost "where files on removable media may come from", with Removable;
+    "unmount_asked" Lsm "sb_umount", "usb.mount (unmount)", with Removable;
+    "inode_create" Lsm "inode_create", "usb.write", with Media;
+    "inode_mkdir" Lsm "inode_mkdir", "usb.write", with Media;
+    "inode_mknod" Lsm "inode_mknod", "usb.write", with Media;
+    "inode_symlink" Lsm "inode_symlink", "usb.write", with Media;
+    "inode_link" Lsm "inode_link", "usb.write", with Media;
+    "inode_unlink" Lsm "inode_unlink", "usb.write", with Media;
+    "inode_rmdir" Lsm "inode_rmdir", "usb.write", with Media;
+    "inode_rename" Lsm "inode_rename", "usb.write", with Media;
+    "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr, with Media;
+    "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr, with Media;
+    "buffered_write" Exit "generic_perform_write", "usb.write (bytes)", with Removable;
     "direct_write" Exit "generic_file_direct_write", "usb.write (bytes)",
-        lost "bytes of direct writes to vfat and exfat", with usb;
+        lost "bytes of direct writes to vfat and exfat", with Removable;
     "iomap_write" Exit "iomap_file_buffered_write", "usb.write (bytes)",
-        lost "bytes of buffered writes on iomap file systems", with usb;
+        lost "bytes of buffered writes on iomap file systems", with Removable;
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
-        lost "bytes of direct writes to ext4", with usb;
+        lost "bytes of direct writes to ext4", with Removable;
     "file_release" Lsm "file_release", "usb.write (close)",
         lost "the sum over a file whose close the next program was not called for",
-        needed with_release, with usb;
-    "file_close" Entry "__fput", "usb.write (close)", with usb;
+        needed with_release, with Media;
+    "file_close" Entry "__fput", "usb.write (close)", with Media;
+    "share_gone" Lsm "sb_free_security", "share.write (unmount)",
+        lost "when the programs for shares may leave their hooks";
+    "share_write" Exit "vfs_write", "share.write (bytes)", with Shares;
+    "share_writev" Exit "vfs_writev", "share.write (bytes)",
+        lost "bytes of writev to shares", with Shares;
+    "share_iter_write" Exit "vfs_iter_write", "share.write (bytes)",
+        lost "bytes of overlays and loop devices on shares", with Shares;
+    "share_splice" Exit "iter_file_splice_write", "share.write (bytes)",
+        lost "bytes of splice, sendfile and copy_file_range to shares",
+        needed splice_without_detour, with Shares;
+    "share_aio" Entry "aio_complete_rw", "share.write (bytes)",
+        lost "bytes of AIO to shares", with Shares;
+    "share_ring" Exit "io_write", "share.write (bytes)",
+        lost "bytes of io_uring to shares", with Shares;
+    "share_ring_later" Entry "io_complete_rw", "share.write (bytes)",
+        lost "bytes of io_uring to shares that were not waited for", with Shares;
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
     "guard_map" Lsm "bpf_map", "tamper (map-open)", lost "the guard of the programs' maps";
@@ -151,8 +211,8 @@ const PLAN: &[Plan] = plan! {
 pub(super) struct Open {
     programs: BTreeMap<&'static str, OwnedFd>,
     links: BTreeMap<&'static str, OwnedFd>,
-    /// What there is to do for while USB memory is plugged in.
-    with_usb: Vec<&'static Plan>,
+    /// Programs that are not always on their hooks.
+    at_times: Vec<&'static Plan>,
 }
 
 /// Loads every program, puts it on its hook, and pins both. The order is the plan's; nothing judges
@@ -198,12 +258,12 @@ pub(super) fn is_whole(set: &Set) -> bool {
     PLAN.iter().all(|plan| set.has_program(plan.program) || set.is_absent(plan.program))
 }
 
-/// Puts the programs for USB memory on their hooks, or takes them off. Answers which could not be
-/// put there, or not be kept there.
-pub(super) fn with_usb(set: &Set, open: &mut Open, wanted: bool) -> Vec<String> {
+/// Puts the programs for what is there on their hooks, and takes the others off. Answers which could
+/// not be put there, or not be kept there.
+pub(super) fn follow(set: &Set, open: &mut Open, present: Present) -> Vec<String> {
     let mut failed = Vec::new();
-    for plan in open.with_usb.clone() {
-        if wanted {
+    for plan in open.at_times.clone() {
+        if plan.with.wanted(present) {
             failed.extend(open.attach(plan, set).err());
         } else if open.links.remove(plan.program).is_some() {
             set.unlink(plan.program);
@@ -213,6 +273,16 @@ pub(super) fn with_usb(set: &Set, open: &mut Open, wanted: bool) -> Vec<String> 
 }
 
 impl Open {
+    /// For what the programs that are on their hooks now are there.
+    pub(super) fn watched(&self) -> Present {
+        let stands = |with| {
+            self.at_times
+                .iter()
+                .any(|plan| plan.with == with && self.links.contains_key(plan.program))
+        };
+        Present { removable: stands(With::Removable), shares: stands(With::Shares) }
+    }
+
     /// How often the kernel skipped a program, by kind of what was missed.
     pub(super) fn skipped(&self) -> [u64; kind::COUNT] {
         let mut sums = [0; kind::COUNT];
@@ -261,16 +331,16 @@ pub(super) fn survey(set: &Set) -> (Open, Vec<Feature>, Vec<String>) {
         open.programs.extend(pinned::open(&set.program(plan.program)).map(|it| (plan.program, it)));
         open.links.extend(pinned::open(&set.link(plan.program)).map(|it| (plan.program, it)));
         let mut attached = true;
-        if plan.with_usb {
-            open.with_usb.push(plan);
+        if plan.with != With::Everything {
+            open.at_times.push(plan);
         } else if !open.links.contains_key(plan.program) {
             let result = open.attach(plan, set);
             attached = open.links.contains_key(plan.program);
             let how = result.err().unwrap_or_else(|| "put back".to_owned());
             gone.push(format!("{} ({how})", plan.label));
         }
-        let condition = if plan.with_usb { ", while USB memory is plugged in" } else { "" };
-        features.push(plan.feature(attached, format!("{}{condition}", verified(plan, set))));
+        features
+            .push(plan.feature(attached, format!("{}{}", verified(plan, set), plan.with.text())));
     }
     (open, features, gone)
 }
@@ -307,6 +377,7 @@ impl Plan {
         match self.feature.split(' ').next().unwrap_or_default() {
             "file.open" => kind::FILE_OPEN,
             "usb.write" => kind::USB_WRITE,
+            "share.write" => kind::SHARE_WRITE,
             "net.upload" => kind::NET_UPLOAD,
             "net.socket" => kind::NET_SOCKET,
             "exec" => kind::EXEC,

@@ -14,7 +14,7 @@ use super::{
     maps::Maps,
     pinned,
     pins::{Root, Set},
-    plan::{self, Feature, Open},
+    plan::{self, Feature, Open, Present},
     ring::Rings,
     stats::{self, Counters},
     tables::{self, Plain},
@@ -35,8 +35,10 @@ pub struct Sensor {
     features: Vec<Feature>,
     found: Found,
     open: Open,
-    /// Files on USB memory that are open and were written.
+    /// Files on removable media and shares that are open for write.
     files: pinned::Table,
+    /// Shares that are mounted.
+    shares: pinned::Table,
     set: Set,
     _root: Root,
 }
@@ -106,7 +108,7 @@ impl Held {
 
     /// Puts the policy in force: in the programs that are at work already, or in new ones, which
     /// then take the place of those of another build. All of them stand on their hooks, those for
-    /// USB memory too, until [`Sensor::watch_usb`]. Must be called in a tokio runtime.
+    /// removable media and shares too, until [`Sensor::watch`]. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// When the kernel or the permissions do not suffice; what was in force stays in force.
@@ -138,7 +140,8 @@ impl Held {
         }
         let (maps, rings) = (Maps::open(&set)?, Rings::open(&set)?);
         let files = pinned::Table::open(&set.map_path("FILES"))?;
-        Ok(Sensor { maps, rings, features, found, open, files, set, _root: root })
+        let shares = pinned::Table::open(&set.map_path("SHARES"))?;
+        Ok(Sensor { maps, rings, features, found, open, files, shares, set, _root: root })
     }
 }
 
@@ -224,12 +227,35 @@ impl Sensor {
         matches!(self.found, Found::Same { .. })
     }
 
-    /// Puts the programs for USB memory on their hooks, or takes them off: without USB memory they
-    /// cost and see nothing. They stay as long as a file that was written there is open. Answers
-    /// what could not be put there.
-    pub fn watch_usb(&mut self, wanted: bool) -> Vec<String> {
-        let wanted = wanted || self.files.holds_any();
-        plan::with_usb(&self.set, &mut self.open, wanted)
+    /// Puts the programs for removable media and shares on their hooks, or takes them off: without
+    /// such they cost and see nothing. They stay as long as a file that can be written there is open.
+    /// `shares`: some are mounted; those that were mounted since the programs are there, the programs
+    /// know themselves. Answers what could not be put there.
+    pub fn watch(&mut self, removable: bool, shares: bool) -> Vec<String> {
+        let watched = self.open.watched();
+        let open = self.files.holds_any();
+        let present = Present {
+            removable: removable || (open && watched.removable),
+            shares: shares || self.shares.holds_any() || (open && watched.shares),
+        };
+        // Sums begin only while somebody ends them.
+        let mut failed = Vec::new();
+        if !present.shares {
+            failed.extend(self.begin_sums_on_shares(false).err());
+        }
+        failed.extend(plan::follow(&self.set, &mut self.open, present));
+        if present.shares {
+            failed.extend(self.begin_sums_on_shares(true).err());
+        }
+        failed
+    }
+
+    fn begin_sums_on_shares(&mut self, wanted: bool) -> Result<(), String> {
+        Array::<_, Plain<u32>>::try_from(
+            self.maps.get("SHARES_WATCHED").map_err(|it| it.to_string())?,
+        )
+        .and_then(|mut cell| cell.set(0, Plain(u32::from(wanted)), 0))
+        .map_err(|error| KernelError::from_aya("writing SHARES_WATCHED", &error).to_string())
     }
 
     /// Tells the programs which device nodes lead to removable media, instead of those before.

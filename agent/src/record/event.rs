@@ -49,7 +49,7 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Rec
             .map_or_else(|| tried_signal(raw), |(_, signal)| (signal != 0).then_some(signal)),
         late: raw.has(flag::LATE),
         lane: lane(verdict),
-        file: file(raw, paths),
+        file: file(raw, paths).map(|file| on_share(file, raw, enricher)),
         ..Event::default()
     };
     if from.kind == kind::EXIT {
@@ -139,8 +139,8 @@ fn resolve(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 const fn names_a_file(kind: u8) -> bool {
-    use kind::{EXEC, FILE_OPEN, NOTE, TAMPER, USB_MOUNT, USB_WRITE};
-    matches!(kind, FILE_OPEN | USB_WRITE | USB_MOUNT | EXEC | TAMPER | NOTE)
+    use kind::{EXEC, FILE_OPEN, NOTE, SHARE_WRITE, TAMPER, USB_MOUNT, USB_WRITE};
+    matches!(kind, FILE_OPEN | USB_WRITE | SHARE_WRITE | USB_MOUNT | EXEC | TAMPER | NOTE)
 }
 
 fn file(raw: &Raw, paths: Paths) -> Option<File> {
@@ -164,6 +164,19 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         open_flags: from.open_flags,
         unlinked: raw.has(flag::UNLINKED),
     })
+}
+
+/// Writes down whose share the file is on.
+fn on_share(mut file: File, raw: &Raw, enricher: &mut Enricher) -> File {
+    let from = &raw.event;
+    if let Some(device) = file.device.as_mut().filter(|_| from.device.is_share()) {
+        let anew = matches!(from.operation, operation::OPEN | operation::CREATE);
+        if let Some(share) = enricher.mounts.share(from.device.dev, from.process.tgid, anew) {
+            device.file_system.clone_from(&share.file_system);
+            device.source.clone_from(&share.source);
+        }
+    }
+    file
 }
 
 /// The signal that somebody tried to send to the agent.

@@ -112,6 +112,8 @@ pub(super) fn device(from: &abi::Device) -> Option<Device> {
         device_class::USB => "usb",
         device_class::SD => "sd",
         device_class::THUNDERBOLT => "thunderbolt",
+        device_class::NETWORK => "network",
+        device_class::FUSE => "fuse",
         device_class::FIXED => "fixed",
         device_class::VIRTUAL => "virtual",
         _ => return None,

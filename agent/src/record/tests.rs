@@ -292,6 +292,7 @@ fn numbers_of_ring_and_wire_agree() {
         (kind::EXIT, Kind::Exit),
         (kind::TAMPER, Kind::Tamper),
         (kind::NET_SOCKET, Kind::NetSocket),
+        (kind::SHARE_WRITE, Kind::ShareWrite),
     ] {
         assert_eq!(kind_of(number), wire);
     }

@@ -124,7 +124,7 @@ async fn run_with(
         shipper,
         started_ns,
         canary,
-        usb_failed: false,
+        watch_failed: false,
     };
     let signals = Signals::listen()?;
     agent.sensor.guard(agent.config.guard)?;
@@ -162,8 +162,8 @@ struct Agent {
     shipper: Shipper,
     started_ns: i64,
     canary: Canary,
-    /// That programs for USB memory are missing was said.
-    usb_failed: bool,
+    /// That programs for removable media or shares are missing was said.
+    watch_failed: bool,
 }
 
 /// The signals the agent listens to.
@@ -289,6 +289,9 @@ impl Agent {
         let taken = sensor.drain(DRAIN_RECORDS_MAX, &mut |record| pipeline.take(record));
         let waited = pipeline.waits();
         pipeline.process();
+        if self.pipeline.take_new_share() {
+            self.watch();
+        }
         if taken > 0 || waited {
             self.keep_accounts();
         }
@@ -306,20 +309,25 @@ impl Agent {
             ));
         }
         self.plugged = survey.plugged;
-        self.watch_usb(self.plugged);
+        self.watch();
         self.pipeline.devices(self.present.look(sys));
     }
 
-    /// The programs for removable media stand on their hooks only while there is any.
-    fn watch_usb(&mut self, plugged: bool) {
-        let failed = self.sensor.watch_usb(plugged);
-        if !failed.is_empty() && !std::mem::replace(&mut self.usb_failed, true) {
+    /// The programs for removable media and shares stand on their hooks only while there are any.
+    fn watch(&mut self) {
+        let shares = self.pipeline.enricher.mounts.has_shares();
+        self.watch_for(self.plugged, shares);
+    }
+
+    fn watch_for(&mut self, removable: bool, shares: bool) {
+        let failed = self.sensor.watch(removable, shares);
+        if !failed.is_empty() && !std::mem::replace(&mut self.watch_failed, true) {
             self.pipeline.alert(format!(
-                "programs for USB memory are not on their hooks: {}",
+                "programs for removable media or shares are not on their hooks: {}",
                 failed.join("; ")
             ));
         } else if failed.is_empty() {
-            self.usb_failed = false;
+            self.watch_failed = false;
         }
     }
 
@@ -343,8 +351,8 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
         }
-        // Files that kept the programs there may be closed by now.
-        self.watch_usb(self.plugged);
+        // Files that kept the programs there may be closed by now, and shares unmounted.
+        self.watch();
         if let Some(loaded) = self.keeper.load_for_changed_people() {
             tracing::info!("users or groups changed: the policy's names are looked up again");
             let _ = self.take(loaded);
@@ -444,8 +452,8 @@ impl Agent {
         self.pipeline.finish();
         self.pipeline.finish_receipts().await;
         self.poll();
-        // Nobody will be there to see a stick come.
-        self.watch_usb(true);
+        // Nobody will be there to see a stick or a share come.
+        self.watch_for(true, true);
         if let Err(error) = self.sensor.unguard() {
             tracing::error!(%error, "the guard could not be ended");
         }

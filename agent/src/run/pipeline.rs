@@ -33,6 +33,8 @@ pub(super) struct Pipeline {
     /// Mounts whose mount point is not known yet, and when each was read.
     mounting: Vec<(Instant, Raw)>,
     undecodable: u64,
+    /// A share was seen for the first time, and nobody was told yet.
+    new_share: bool,
 }
 
 impl Pipeline {
@@ -51,6 +53,7 @@ impl Pipeline {
             finished,
             mounting: Vec::new(),
             undecodable: 0,
+            new_share: false,
         }
     }
 
@@ -144,7 +147,16 @@ impl Pipeline {
         self.flush();
     }
 
+    /// Whether a share was seen for the first time since this was asked last.
+    pub const fn take_new_share(&mut self) -> bool {
+        std::mem::replace(&mut self.new_share, false)
+    }
+
     fn record(&mut self, raw: &Raw) {
+        if (raw.event.kind, raw.event.operation) == (kind::NOTE, operation::MOUNT) {
+            self.new_share = true;
+            return;
+        }
         if self.flows.learn(raw, Instant::now()) {
             return;
         }
@@ -173,7 +185,8 @@ impl Pipeline {
     /// A file system is judged before it gets its place in the tree; a moment later it has one.
     fn is_mounting(&mut self, raw: &Raw) -> bool {
         let from = &raw.event;
-        from.operation == operation::MOUNT
+        from.kind == kind::USB_MOUNT
+            && from.operation == operation::MOUNT
             && from.verdict != verdict::DENIED
             && !self.enricher.mounts.is_mounted(from.device.dev)
     }

@@ -29,13 +29,15 @@ pub mod kind {
     pub const NOTE: u8 = 10;
     /// A socket was asked for that is neither of the Internet nor local: packet, vsock, Bluetooth, …
     pub const NET_SOCKET: u8 = 11;
+    /// Something on a network or FUSE file system was opened for write, written, created, renamed, …
+    pub const SHARE_WRITE: u8 = 12;
     /// Number of classes, for tables indexed by class.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 }
 
 /// What was done, within a kind.
 pub mod operation {
-    /// Opened (`file.open`: any open; `usb.write`: an open for write).
+    /// Opened (`file.open`: any open; `usb.write`, `share.write`: an open for write).
     pub const OPEN: u8 = 1;
     /// A regular file was created; `net.socket`: a socket.
     pub const CREATE: u8 = 2;
@@ -63,7 +65,7 @@ pub mod operation {
     pub const CONNECT: u8 = 13;
     /// A program was launched.
     pub const EXEC: u8 = 14;
-    /// A file system was mounted.
+    /// A file system was mounted; as a note: a share was seen for the first time.
     pub const MOUNT: u8 = 15;
     /// The process ended.
     pub const EXIT: u8 = 16;
@@ -128,16 +130,22 @@ pub mod flag {
 
 /// What a file system or device stands on, found by walking the device tree.
 pub mod device_class {
-    /// No block device below (tmpfs, proc, overlay, network file systems).
+    /// No block device below, and all of it on this machine (tmpfs, proc, overlay).
     pub const VIRTUAL: u8 = 0;
     /// A block device that is not on a removable bus.
     pub const FIXED: u8 = 1;
-    /// A block device below a USB device. This class and those above are removable media.
+    /// A block device below a USB device. This class and those up to [`NETWORK`] are removable
+    /// media.
     pub const USB: u8 = 2;
     /// A memory card in a slot that is not on the USB bus.
     pub const SD: u8 = 3;
     /// A disk on PCI Express outside of the case: Thunderbolt, USB4, ExpressCard.
     pub const THUNDERBOLT: u8 = 4;
+    /// A file system of another machine (NFS, SMB, 9p, Ceph, AFS, …). This class and those above are
+    /// shares.
+    pub const NETWORK: u8 = 16;
+    /// A file system in user space without a block device (sshfs, rclone, folders of cloud services).
+    pub const FUSE: u8 = 17;
 }
 
 /// Address families and protocols of [`Event::family`] and [`Event::protocol`] are the kernel's:
@@ -185,7 +193,25 @@ impl Device {
     /// Whether a person can carry it away.
     #[must_use]
     pub const fn is_removable(&self) -> bool {
-        self.class >= device_class::USB
+        self.class >= device_class::USB && self.class < device_class::NETWORK
+    }
+
+    /// Whether what is written there may leave the machine through a network or a program.
+    #[must_use]
+    pub const fn is_share(&self) -> bool {
+        self.class >= device_class::NETWORK
+    }
+
+    /// The kind of a write to it; `None` when nobody asks for such writes.
+    #[must_use]
+    pub const fn kind_of_write(&self) -> Option<u8> {
+        if self.is_share() {
+            Some(kind::SHARE_WRITE)
+        } else if self.is_removable() {
+            Some(kind::USB_WRITE)
+        } else {
+            None
+        }
     }
 }
 

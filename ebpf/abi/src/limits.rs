@@ -44,7 +44,7 @@ pub const NETWORKS_MAX: u32 = 1 << 15;
 /// Ports named in a policy, both slots together.
 pub const PORTS_MAX: u32 = 1 << 14;
 
-/// Open files being written on removable media that are accounted at one time.
+/// Open files being written on removable media and shares that are accounted at one time.
 pub const OPEN_FILES_MAX: u32 = 1 << 14;
 /// Sockets that are accounted at one time.
 pub const SOCKETS_MAX: u32 = 1 << 15;

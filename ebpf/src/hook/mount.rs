@@ -10,10 +10,10 @@ use sekimori_decide::{Facts, Outcome};
 use super::{ALLOWED, REFUSED};
 use crate::{
     count::count,
-    device::look_at_device,
+    device::{self, look_at_device},
     emit::{Buffer, Record},
     judge::Policy,
-    maps::{DEVICES, HOST_MOUNTS},
+    maps::{DEVICES, HOST_MOUNTS, SHARES},
     offset::*,
     path::Place,
     read::{pointer, probed},
@@ -22,6 +22,8 @@ use crate::{
 #[lsm(hook = "sb_kern_mount")]
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let sb: *const u8 = ctx.arg(0);
+    // SAFETY: the hook's own argument.
+    unsafe { device::notice(sb) };
     // Before the first policy nobody has asked what a file system stands on.
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
@@ -52,6 +54,14 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         record.send(&policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// A file system is gone, and with it the need to look at its writes.
+#[lsm(hook = "sb_free_security")]
+pub fn share_gone(ctx: LsmContext) -> i32 {
+    let sb: *const u8 = ctx.arg(0);
+    let _ = SHARES.remove(sb as u64);
+    ALLOWED
 }
 
 /// Somebody asks to unmount removable media; whether it was busy is not known yet.

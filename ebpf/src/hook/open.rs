@@ -4,14 +4,18 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::event::{Device, counter, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED, guard::switches_hooks, write::begin_sum};
+use super::{
+    ALLOWED, REFUSED,
+    guard::switches_hooks,
+    write::{begin_sum, watches},
+};
 use crate::{
     count::count,
     device,
     emit::Record,
     judge::Policy,
     offset::*,
-    path::{S_IFCHR, S_IFMT},
+    path::{S_IFCHR, S_IFMT, S_IFREG},
     read::{Read, Typed, typed},
     task,
 };
@@ -72,27 +76,33 @@ fn refuse() -> i32 {
     REFUSED
 }
 
-/// An open for write on removable media: of a file, or of the device's own node.
+/// An open for write on removable media or a share: of a file, or of the device's own node.
 #[inline(always)]
 unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
     // SAFETY: typed loads from the hook's argument; `below` is given a superblock.
     unsafe {
         let inode: *const u8 = typed(file, &FILE_INODE);
-        let Some(device) = device::of_opened(inode) else {
+        let Some(device) = device::of_opened::<Typed>(inode) else {
             return ALLOWED;
         };
-        if !(*device).is_removable() {
+        let Some(kind) = (*device).kind_of_write() else {
+            return ALLOWED;
+        };
+        let file_type = typed::<u16>(inode, &INODE_MODE) & S_IFMT;
+        // Pipes and nodes on a share lead nowhere but to this machine.
+        if kind == kind::SHARE_WRITE && file_type != S_IFREG {
             return ALLOWED;
         }
-        count(kind::USB_WRITE, counter::SEEN);
-        let outcome = judge_write(policy, &*device, set);
-        if let Some(mut record) = Record::begin(kind::USB_WRITE, operation::OPEN) {
+        device::notice(typed(inode, &INODE_SB));
+        count(kind, counter::SEEN);
+        let outcome = judge_write(policy, kind, &*device, set);
+        if let Some(mut record) = Record::begin(kind, operation::OPEN) {
             describe_file::<Typed>(&mut record, file);
             record.device(&*device);
             record.path_of_opened(file);
             // What goes through a character device is no write that could be summed.
-            if !outcome.denies() && typed::<u16>(inode, &INODE_MODE) & S_IFMT != S_IFCHR {
-                begin_sum(&mut record, file, 0);
+            if !outcome.denies() && file_type != S_IFCHR && watches(kind) {
+                begin_sum(&mut record, file, kind, 0);
             }
             record.send(policy, outcome);
         }
@@ -100,14 +110,14 @@ unsafe fn open_for_write(policy: &Policy, file: *const u8, set: u32) -> i32 {
     }
 }
 
-/// Asks the rules for writes to removable media.
+/// Asks the rules for writes of this kind.
 #[inline(always)]
-pub fn judge_write(policy: &Policy, device: &Device, set: u32) -> Outcome {
-    if !policy.judges(kind::USB_WRITE, set) {
+pub fn judge_write(policy: &Policy, kind: u8, device: &Device, set: u32) -> Outcome {
+    if !policy.judges(kind, set) {
         return Outcome::default();
     }
     let facts = Facts { devices: policy.device_groups(device), ..policy.actor() };
-    policy.judge(kind::USB_WRITE, set, &facts)
+    policy.judge(kind, set, &facts)
 }
 
 /// Writes down what the file lies on.
@@ -119,7 +129,7 @@ pub unsafe fn describe_device(record: &mut Record, file: *const u8) {
     // SAFETY: by contract; map values live as long as the program runs.
     unsafe {
         let inode: *const u8 = typed(file, &FILE_INODE);
-        if let Some(device) = device::of_opened(inode) {
+        if let Some(device) = device::of_opened::<Typed>(inode) {
             record.device(&*device);
         }
     }

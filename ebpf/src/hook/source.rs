@@ -81,7 +81,7 @@ pub fn source_opened(ctx: FExitContext) -> i32 {
     // SAFETY: typed loads from the hook's argument and the current task.
     unsafe {
         let mode: u32 = typed(file, &FILE_MODE);
-        if mode & FMODE_WRITE != 0 && FILES.get_ptr(file as u64).is_some() {
+        if mode & FMODE_WRITE != 0 && is_on_removable_media(file) {
             report_descriptors();
             return 0;
         }
@@ -95,6 +95,14 @@ pub fn source_opened(ctx: FExitContext) -> i32 {
         }
     }
     0
+}
+
+/// # Safety
+/// `file` must be a typed pointer.
+#[inline(always)]
+unsafe fn is_on_removable_media(file: *const u8) -> bool {
+    // SAFETY: map values live as long as the program runs.
+    FILES.get_ptr(file as u64).is_some_and(|sum| unsafe { (*sum).kind } == kind::USB_WRITE as u64)
 }
 
 /// Somebody can read it, and it was not the kernel who opened it.

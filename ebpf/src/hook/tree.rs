@@ -1,8 +1,8 @@
-//! Changes to the tree of a file system on removable media: names are data too.
+//! Changes to the tree of a file system on removable media or of a share: names are data too.
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::{
-    event::{Device, counter, kind, operation},
+    event::{Device, counter, operation},
     table::SET_NONE,
 };
 
@@ -118,12 +118,12 @@ fn check(near: *const u8, change: &Change) -> i32 {
     };
     // SAFETY: map values live as long as the program runs.
     let device: &Device = unsafe { &*device };
-    if !device.is_removable() {
+    let Some(kind) = device.kind_of_write() else {
         return ALLOWED;
-    }
-    count(kind::USB_WRITE, counter::SEEN);
-    let outcome = judge_write(&policy, device, known_set(&policy, change));
-    if let Some(mut record) = Record::begin(kind::USB_WRITE, change.operation) {
+    };
+    count(kind, counter::SEEN);
+    let outcome = judge_write(&policy, kind, device, known_set(&policy, change));
+    if let Some(mut record) = Record::begin(kind, change.operation) {
         describe(&mut record, change);
         record.device(device);
         record.path(Place::of_dentry(change.dentry));

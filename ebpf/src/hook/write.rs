@@ -1,5 +1,8 @@
-//! Bytes written to removable media, summed per open file: a record at the first write and one
-//! with the totals at the close, none in between.
+//! Bytes written to removable media and shares, summed per open file: a record at the first write and
+//! one with the totals at the close, none in between.
+//!
+//! The programs here stand within file systems and see each write of those that use the kernel's common
+//! ways. What goes to shares is seen above the file systems (`share.rs`).
 
 use aya_ebpf::{
     macros::{fentry, fexit, lsm},
@@ -11,13 +14,13 @@ use sekimori_decide::Outcome;
 use super::{open::describe_file, source};
 use crate::{
     count::{add, count},
-    device,
+    device::{self, writes_its_own_way},
     emit::Record,
     judge::Policy,
-    maps::{FILES, FileSum},
+    maps::{FILES, FileSum, SHARES_WATCHED},
     offset::*,
     path::Place,
-    read::{Probed, copy, pointer, probed, typed},
+    read::{Probed, Read, Typed, copy, pointer, probed, typed},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
@@ -25,21 +28,21 @@ use crate::{
 #[fexit(function = "generic_perform_write")]
 pub fn buffered_write(ctx: FExitContext) -> i32 {
     // SAFETY: a typed load from the function's own argument.
-    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
+    unsafe { sum_within(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// Direct writes of vfat and exfat.
 #[fexit(function = "generic_file_direct_write")]
 pub fn direct_write(ctx: FExitContext) -> i32 {
     // SAFETY: a typed load from the function's own argument.
-    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
+    unsafe { sum_within(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// Buffered writes of file systems on iomap.
 #[fexit(function = "iomap_file_buffered_write")]
 pub fn iomap_write(ctx: FExitContext) -> i32 {
     // SAFETY: a typed load from the function's own argument.
-    unsafe { sum(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
+    unsafe { sum_within(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
 }
 
 /// `IOMAP_DIO_WRITE` (fs/iomap/direct-io.c, the same from 4.18 to 7.3).
@@ -56,25 +59,39 @@ pub fn iomap_direct_write(ctx: FEntryContext) -> i32 {
     // SAFETY: typed loads from the function's own argument.
     unsafe {
         let kiocb: *const u8 = typed(dio, &DIO_KIOCB);
-        sum(typed(kiocb, &KIOCB_FILE), probed(dio, &DIO_SIZE))
+        sum_within(typed(kiocb, &KIOCB_FILE), probed(dio, &DIO_SIZE))
     }
 }
 
+/// What the function answered: bytes that were written, or a negative errno.
 #[inline(always)]
-fn written(ctx: &FExitContext) -> i64 {
+pub fn written(ctx: &FExitContext) -> i64 {
     ctx.ret::<i64>().unwrap_or(0)
 }
 
 /// # Safety
 /// `file` must be a typed pointer.
 #[inline(always)]
-unsafe fn sum(file: *const u8, bytes: i64) -> i32 {
+unsafe fn sum_within(file: *const u8, bytes: i64) -> i32 {
+    // SAFETY: by contract; what is reached from a typed pointer is typed.
+    unsafe {
+        let sb: *const u8 = typed(typed::<*const u8>(file, &FILE_INODE), &INODE_SB);
+        if writes_its_own_way::<Typed>(sb) { 0 } else { sum::<Typed>(file, bytes) }
+    }
+}
+
+/// Adds to the sum over an open file.
+///
+/// # Safety
+/// That of `R` for `file`.
+#[inline(always)]
+pub unsafe fn sum<R: Read>(file: *const u8, bytes: i64) -> i32 {
     if bytes <= 0 {
         return 0;
     }
     // SAFETY: by contract; map values live as long as the program runs.
     unsafe {
-        let known = known(file).or_else(|| begin_late(file));
+        let known = known::<R>(file).or_else(|| begin_late::<R>(file));
         let Some(sum) = known else { return 0 };
         let before = (*sum).calls;
         add(&raw mut (*sum).bytes, bytes as u64);
@@ -89,36 +106,41 @@ unsafe fn sum(file: *const u8, bytes: i64) -> i32 {
 /// The sum of this very open file.
 ///
 /// # Safety
-/// `file` must be a typed pointer.
+/// That of `R` for `file`.
 #[inline(always)]
-unsafe fn known(file: *const u8) -> Option<*mut FileSum> {
+unsafe fn known<R: Read>(file: *const u8) -> Option<*mut FileSum> {
     let sum = FILES.get_ptr_mut(file as u64)?;
     // SAFETY: by contract; map values live as long as the program runs.
-    unsafe { ((*sum).inode == typed::<u64>(file, &FILE_INODE)).then_some(sum) }
+    unsafe { ((*sum).inode == R::field::<u64>(file, &FILE_INODE)).then_some(sum) }
 }
 
 /// Begins the sum over a file that was open before the programs were attached.
 ///
 /// # Safety
-/// `file` must be a typed pointer.
+/// That of `R` for `file`.
 #[inline(always)]
-unsafe fn begin_late(file: *const u8) -> Option<*mut FileSum> {
+unsafe fn begin_late<R: Read>(file: *const u8) -> Option<*mut FileSum> {
     // SAFETY: by contract; map values live as long as the program runs.
     unsafe {
-        let device = device::of_opened(typed(file, &FILE_INODE))?;
-        if !(*device).is_removable() {
-            return None;
-        }
-        let mut record = Record::begin(kind::USB_WRITE, operation::WRITE)?;
-        begin_sum(&mut record, file, flag::LATE);
+        let inode = R::field::<u64>(file, &FILE_INODE) as *const u8;
+        let kind = (*device::of_opened::<R>(inode)?).kind_of_write()?;
+        let mut record = Record::begin(kind, operation::WRITE)?;
+        begin_sum(&mut record, file, kind, flag::LATE);
         record.discard();
-        known(file)
+        known::<R>(file)
     }
+}
+
+/// Whether the programs that see such writes and their closes are there. Those for shares come a moment
+/// after the first share; a sum that begins before would not be ended.
+#[inline(always)]
+pub fn watches(kind: u8) -> bool {
+    kind != kind::SHARE_WRITE || SHARES_WATCHED.get(0).is_some_and(|watched| *watched != 0)
 }
 
 /// Puts a sum in place, in the name of the record's actor.
 #[inline(always)]
-pub fn begin_sum(record: &mut Record, file: *const u8, flags: u16) {
+pub fn begin_sum(record: &mut Record, file: *const u8, kind: u8, flags: u16) {
     let scratch = record.scratch();
     // SAFETY: our buffer.
     unsafe {
@@ -126,12 +148,13 @@ pub fn begin_sum(record: &mut Record, file: *const u8, flags: u16) {
         (*sum).bytes = 0;
         (*sum).calls = 0;
         (*sum).flags = flags as u64;
+        (*sum).kind = kind as u64;
         (*sum).file = file as u64;
         (*sum).inode = pointer(file, &FILE_INODE) as u64;
         copy(&raw const (*scratch).event.process, &raw mut (*sum).process);
         if FILES.insert(file as u64, &*sum, 0).is_err() {
-            count(kind::USB_WRITE, counter::LOST_TABLE);
-        } else {
+            count(kind, counter::LOST_TABLE);
+        } else if kind == kind::USB_WRITE {
             source::writes((*sum).process.tgid);
         }
     }
@@ -149,7 +172,9 @@ pub extern "C" fn report_file(file: u64, operation: u32) -> u32 {
     let Some(sum) = FILES.get_ptr(file) else {
         return 0;
     };
-    let Some(mut record) = Record::blank(kind::USB_WRITE, operation as u8) else {
+    // SAFETY: map values live as long as the program runs.
+    let kind = unsafe { (*sum).kind } as u8;
+    let Some(mut record) = Record::blank(kind, operation as u8) else {
         return 0;
     };
     let file = file as *const u8;
@@ -192,10 +217,12 @@ fn closed(file: *const u8) -> i32 {
     }
     // SAFETY: the function's own argument; map values live as long as the program runs.
     unsafe {
-        if let Some(sum) = known(file) {
+        if let Some(sum) = known::<Typed>(file) {
             report_file((*sum).file, operation::CLOSE as u32);
         }
-        if let Some(sum) = FILES.get_ptr(file as u64) {
+        if let Some(sum) = FILES.get_ptr(file as u64)
+            && (*sum).kind == kind::USB_WRITE as u64
+        {
             source::writes_no_more((*sum).process.tgid);
         }
     }

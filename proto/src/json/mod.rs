@@ -117,6 +117,8 @@ fn device(device: &v1::Device) -> Value {
     extra(&mut object, "port", some_text(&device.port));
     extra(&mut object, "vendor_name", some_text(&device.vendor_name));
     extra(&mut object, "product_name", some_text(&device.product_name));
+    extra(&mut object, "file_system", some_text(&device.file_system));
+    extra(&mut object, "source", some_text(&device.source));
     let functions = &device.functions;
     extra(&mut object, "functions", (!functions.is_empty()).then(|| functions.clone()));
     Value::Object(object)

@@ -25,6 +25,8 @@ mod places;
 mod policy;
 mod prepare;
 mod receipts;
+mod shares;
+mod shares_more;
 mod tell;
 mod usb;
 mod usb_calls;
@@ -53,7 +55,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 31] = [
+    let themes: [(&str, &[(&str, Run)]); 33] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -61,6 +63,8 @@ pub fn all() -> Vec<Scenario> {
         ("usb-calls", usb_calls::ALL),
         ("usb-mounts", usb_mounts::ALL),
         ("usb-fuse", usb_fuse::ALL),
+        ("shares", shares::ALL),
+        ("shares-more", shares_more::ALL),
         ("containers", containers::ALL),
         ("below", below::ALL),
         ("compat", compat::ALL),

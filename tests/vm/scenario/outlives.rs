@@ -160,7 +160,7 @@ fn upgraded(world: &mut World) -> Result<()> {
 }
 
 /// Names of the builds whose programs are pinned.
-fn sets() -> Result<Vec<std::ffi::OsString>> {
+pub(super) fn sets() -> Result<Vec<std::ffi::OsString>> {
     let entries = std::fs::read_dir("/sys/fs/bpf/sekimori")?;
     let mut names =
         entries.map(|it| it.map(|it| it.file_name())).collect::<std::io::Result<Vec<_>>>()?;

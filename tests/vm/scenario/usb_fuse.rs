@@ -1,7 +1,7 @@
 //! A stick whose file system is a program (`fuseblk`).
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Run;
 use crate::run::World;
@@ -19,7 +19,9 @@ fn written(serial: &str) -> Result<String> {
     std::fs::create_dir_all(AT)?;
     check::ok(&guest::run("sekimori-stick", &["plug", serial, "64M:vfat"])?)?;
     let disk = guest::run("sekimori-stick", &["device", serial])?.text();
-    let output = guest::python(include_str!("../fuse.py"), &[disk.as_str(), AT]);
+    let link = super::shares::link()?;
+    let arguments = [disk.as_str(), AT, &link.to_string_lossy()];
+    let output = guest::python(include_str!("../fuse.py"), &arguments);
     let _ = guest::run("umount", &["-l", AT])?;
     check::ok(&guest::run("sekimori-stick", &["unplug", serial])?)?;
     let output = output?;
@@ -27,8 +29,15 @@ fn written(serial: &str) -> Result<String> {
     Ok(output.text())
 }
 
-fn recorded(world: &World, operation: &str, serial: &str, verdict: &str) -> Result<()> {
+fn recorded(
+    world: &World,
+    operation: &str,
+    serial: &str,
+    verdict: &str,
+    bytes: Value,
+) -> Result<()> {
     let fields = [
+        ("/bytes", bytes),
         ("/operation", json!(operation)),
         ("/file/path", json!(format!("{AT}/new.bin"))),
         ("/file/device/serial", json!(serial)),
@@ -40,12 +49,17 @@ fn recorded(world: &World, operation: &str, serial: &str, verdict: &str) -> Resu
     Ok(())
 }
 
-/// The names and the opens are on record; how many bytes went through is not.
+/// Names, opens and bytes are on record.
 fn write(world: &mut World) -> Result<()> {
     let serial = "SEKI0004";
     check::equal("result and bytes", written(serial)?, "0 5003".to_owned())?;
-    for operation in ["create", "open", "close"] {
-        recorded(world, operation, serial, "allowed")?;
+    for (operation, bytes) in [
+        ("create", Value::Null),
+        ("open", Value::Null),
+        ("write", json!(5003)),
+        ("close", json!(5003)),
+    ] {
+        recorded(world, operation, serial, "allowed", bytes)?;
     }
     let mount = [("/file/path", json!(AT)), ("/file/device/serial", json!(serial))];
     world.records.expect("usb.mount", &mount)?;
@@ -55,5 +69,5 @@ fn write(world: &mut World) -> Result<()> {
 fn refused(world: &mut World) -> Result<()> {
     let serial = "SEKI0005";
     check::equal("result and bytes", written(serial)?, "-1 0".to_owned())?;
-    recorded(world, "create", serial, "denied")
+    recorded(world, "create", serial, "denied", Value::Null)
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("mkfs.vfat", "dosfstools"),
@@ -28,6 +28,10 @@ const PROGRAMS: [(&str, &str); 21] = [
     ("cryptsetup", "cryptsetup-bin"),
     ("dmsetup", "dmsetup"),
     ("losetup", "mount"),
+    ("rpc.nfsd", "nfs-kernel-server"),
+    ("ksmbd.mountd", "ksmbd-tools"),
+    ("sshfs", "sshfs"),
+    ("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
     ("dpkg-deb", "dpkg"),
     ("cc", "gcc"),
 ];

@@ -65,6 +65,11 @@ pub struct Qemu {
 }
 
 impl Machine<'_> {
+    /// A directory of the guest's own on this machine.
+    fn shelf(&self) -> PathBuf {
+        self.directory.join("shelf")
+    }
+
     /// Where the kernel's messages go.
     #[must_use]
     pub fn kernel_log(&self) -> PathBuf {
@@ -76,6 +81,7 @@ impl Machine<'_> {
     /// # Errors
     /// When QEMU cannot be started or ends at once; what it said is in the error.
     pub fn start(&self) -> Result<Qemu> {
+        crate::cache::make(&self.shelf())?;
         let listen = |name: &str| -> Result<UnixListener> {
             let path = self.directory.join(name);
             let _ = std::fs::remove_file(&path);
@@ -190,7 +196,12 @@ impl Machine<'_> {
             "-device",
             "virtio-9p-pci,fsdev=root,mount_tag=root",
         ]);
-        let others = [("share", self.share.as_path(), "off"), ("programs", self.programs, "on")];
+        let others = [
+            ("share", self.share.as_path(), "off"),
+            ("programs", self.programs, "on"),
+            // What scenarios mount by themselves, as files of another machine.
+            ("shelf", &self.shelf(), "off"),
+        ];
         for (name, path, read_only) in others {
             let path = path.display();
             command.arg("-fsdev").arg(format!(

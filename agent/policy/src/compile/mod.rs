@@ -43,6 +43,7 @@ const RECORDED_KINDS: u32 = 1 << kind::EXEC
     | 1 << kind::EXIT
     | 1 << kind::USB_WRITE
     | 1 << kind::USB_MOUNT
+    | 1 << kind::SHARE_WRITE
     | 1 << kind::NET_CONNECT
     | 1 << kind::NET_UPLOAD
     | 1 << kind::NET_SOCKET;

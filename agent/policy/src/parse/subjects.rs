@@ -20,11 +20,13 @@ const PROGRAM: Known =
     Known { what: "a program group", fields: &["name", "exe"], later: &["sha256"] };
 const DEVICE: Known = Known { what: "a device", fields: &["name", "usb", "class"], later: &[] };
 const USB: Known = Known { what: "`usb`", fields: &["vendor", "product", "serials"], later: &[] };
-/// Removable media by the bus that they are plugged into.
-pub const DEVICE_CLASSES: [(&str, u8); 3] = [
+/// Removable media by the bus that they are plugged into, and shares by who keeps their files.
+pub const DEVICE_CLASSES: [(&str, u8); 5] = [
     ("usb", device_class::USB),
     ("sd", device_class::SD),
     ("thunderbolt", device_class::THUNDERBOLT),
+    ("network", device_class::NETWORK),
+    ("fuse", device_class::FUSE),
 ];
 const DESTINATION: Known =
     Known { what: "a destination", fields: &["name", "cidrs", "ports"], later: &["domains"] };
@@ -99,8 +101,9 @@ pub(super) fn device(node: &Node, findings: &mut Findings) -> Option<Device> {
 fn class(word: Located<String>, findings: &mut Findings) -> Option<u8> {
     let known = DEVICE_CLASSES.iter().find(|(name, _)| *name == word.value);
     if known.is_none() {
-        let message = format!("`{}` is no class of removable devices", shown(&word.value));
-        findings.error_hint(word.at, message, "expected `usb`, `sd` or `thunderbolt`");
+        let message = format!("`{}` is no class of devices", shown(&word.value));
+        let hint = "expected `usb`, `sd`, `thunderbolt`, `network` or `fuse`";
+        findings.error_hint(word.at, message, hint);
     }
     known.map(|(_, class)| *class)
 }

@@ -97,13 +97,13 @@ fn rule(text: &str) -> String {
 #[case(
     "id: a, on: [file.open, net.upload], action: deny, unless: { §label: x }",
     "`net.upload` has no `label`: this `unless` could never hold for it",
-    "`file.open`, `usb.write` or `exec`"
+    "`file.open`, `usb.write`, `share.write` or `exec`"
 )]
 #[case("id: a, on: usb.mount, action: deny, when: { §label: x }", "`usb.mount` has no `label`", "")]
 #[case(
     "id: a, on: file.open, action: deny, when: { §device: x }",
     "`file.open` has no `device`",
-    "`usb.write` or `usb.mount`"
+    "`usb.write`, `usb.mount` or `share.write`"
 )]
 #[case(
     "id: a, on: exec, action: deny, when: { §destination: x }",

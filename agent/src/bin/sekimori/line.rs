@@ -185,6 +185,7 @@ fn details(event: &Event) -> Vec<String> {
                 details.push(format!("usb {vendor}:{product} {serial}"));
             }
             "sd" | "thunderbolt" => details.push(format!("{} {serial}", device.class)),
+            "network" | "fuse" => details.push(share(device)),
             _ => {}
         }
     }
@@ -208,6 +209,13 @@ fn details(event: &Event) -> Vec<String> {
         details.push("(incomplete)".to_owned());
     }
     details
+}
+
+/// What kind of share it is, and whose.
+fn share(device: &Device) -> String {
+    let words = [&device.file_system, &device.source].map(|it| printable(it.as_bytes()));
+    let known: Vec<&str> = words.iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
+    if known.is_empty() { device.class.clone() } else { known.join(" ") }
 }
 
 /// What the destination is called, and what was asked of it or sent to whom.

@@ -59,7 +59,8 @@ pub struct ExplainArgs {
     /// The acting person: name or uid.
     #[arg(long)]
     user: Option<String>,
-    /// The USB device: vendor and product in hexadecimal, and the serial; or `sd`, `thunderbolt`.
+    /// The USB device: vendor and product in hexadecimal, and the serial; or `sd`, `thunderbolt`,
+    /// `network`, `fuse`.
     #[arg(long, value_name = "VENDOR:PRODUCT:SERIAL", value_parser = device)]
     device: Option<PluggedDevice>,
     /// Where to.
@@ -96,6 +97,8 @@ fn device(text: &str) -> Result<PluggedDevice, String> {
     let class = match text {
         "sd" => device_class::SD,
         "thunderbolt" => device_class::THUNDERBOLT,
+        "network" => device_class::NETWORK,
+        "fuse" => device_class::FUSE,
         _ => device_class::USB,
     };
     if class != device_class::USB {
@@ -103,8 +106,8 @@ fn device(text: &str) -> Result<PluggedDevice, String> {
     }
     let expected = || {
         format!(
-            "expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, `sd` or `thunderbolt`, \
-             got {text:?}"
+            "expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, `sd`, `thunderbolt`, `network` \
+             or `fuse`, got {text:?}"
         )
     };
     let mut parts = text.splitn(3, ':');

@@ -38,7 +38,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 /// A record with everything in it that `decode` takes, whatever it means. Few processes, so that
 /// records meet.
 fn fields() -> impl Strategy<Value = Vec<u8>> {
-    let words = (kind::FILE_OPEN..=kind::NET_SOCKET, operation::OPEN..=operation::ANSWER, 0..4_u8);
+    let words = (kind::FILE_OPEN..=kind::SHARE_WRITE, operation::OPEN..=operation::ANSWER, 0..4_u8);
     let processes = (0..6_u32, 0..3_u64, 0..6_u32, 0..3_u64);
     let fixed = proptest::collection::vec(any::<u8>(), EVENT_BYTES);
     (fixed, words, any::<bool>(), processes, [text(), text(), text()]).prop_map(
