@@ -3,7 +3,7 @@
 use crate::limits::{COMM_BYTES_MAX, SERIAL_BYTES_MAX, TTY_BYTES_MAX};
 
 /// Version of this layout; the agent refuses a record with another one.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// What a record is about. The numbers are also the classes of rules and counters.
 pub mod kind {
@@ -89,6 +89,14 @@ pub mod operation {
     pub const PAYLOAD: u8 = 28;
     /// A datagram that came from the port of DNS.
     pub const ANSWER: u8 = 29;
+    /// An extended attribute or an access control list was set; the third text is its name, `bytes`
+    /// the size of its value.
+    pub const SETXATTR: u8 = 30;
+    /// One was removed; the third text is its name.
+    pub const REMOVEXATTR: u8 = 31;
+    /// A command that carries data was sent to a device past its file system and its block layer,
+    /// through a node that was opened for reading.
+    pub const COMMAND: u8 = 32;
 }
 
 /// What was decided.
@@ -269,7 +277,8 @@ pub struct Event {
     pub open_flags: u32,
     /// Inode's mode.
     pub mode: u32,
-    /// Bytes written, or sent.
+    /// Bytes written, or sent; of a source, the number of the pipe by which it may reach the writer
+    /// (0: the process, or its parent, is the writer).
     pub bytes: u64,
     /// Bytes received (sockets).
     pub bytes_in: u64,
@@ -291,7 +300,8 @@ pub struct Event {
     ///
     /// 0: path of the file, 1: second path (new name; exec: working directory), both as
     /// NUL-terminated components from the leaf to the root; 2: raw bytes (exec: the argument area,
-    /// NUL-separated; unix socket: its path; symlink: its target; failed open: the name given).
+    /// NUL-separated; unix socket: its path; symlink: its target; failed open: the name given;
+    /// extended attribute: its name).
     pub text_bytes: [u16; 3],
     /// Zero.
     pub reserved: u16,

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod below;
+mod below_commands;
 mod compat;
 mod conservation;
 mod containers;
@@ -27,6 +28,8 @@ mod prepare;
 mod receipts;
 mod tell;
 mod usb;
+mod usb_attributes;
+mod usb_blocks;
 mod usb_calls;
 mod usb_denied;
 mod usb_fuse;
@@ -53,7 +56,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 31] = [
+    let themes: [(&str, &[(&str, Run)]); 34] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -61,8 +64,11 @@ pub fn all() -> Vec<Scenario> {
         ("usb-calls", usb_calls::ALL),
         ("usb-mounts", usb_mounts::ALL),
         ("usb-fuse", usb_fuse::ALL),
+        ("usb-attributes", usb_attributes::ALL),
+        ("usb-blocks", usb_blocks::ALL),
         ("containers", containers::ALL),
         ("below", below::ALL),
+        ("below-commands", below_commands::ALL),
         ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("launches-more", launches_more::ALL),
