@@ -66,6 +66,8 @@ pub const SOURCES_PER_OPEN_MAX: u32 = 16;
 pub const FEED_DESCRIPTORS_MAX: u32 = 16;
 /// Children of a writer's parent, the youngest first, that are looked at for that pipe.
 pub const SIBLINGS_MAX: usize = 16;
+/// Processes that hold a pipe whose open files are looked at.
+pub const FEEDERS_MAX: usize = 4;
 /// Block devices whose names are known at one time.
 pub const DISKS_MAX: u32 = 1 << 13;
 /// Bytes of a block device's name, terminator included (`BDEVNAME_SIZE`).

@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use sekimori_abi::{
     event::{kind, operation},
-    limits::{FEED_DESCRIPTORS_MAX, SIBLINGS_MAX, SOURCE_DESCRIPTORS_MAX, SOURCES_PER_OPEN_MAX},
+    limits::{
+        FEED_DESCRIPTORS_MAX, FEEDERS_MAX, SIBLINGS_MAX, SOURCE_DESCRIPTORS_MAX,
+        SOURCES_PER_OPEN_MAX,
+    },
 };
 
 use super::{guard::PROC_MAGIC, open::describe_file};
@@ -172,6 +175,9 @@ fn pipe_of(file: *const u8) -> u64 {
     probed(inode, &INODE_NUMBER)
 }
 
+/// A parent, and its children.
+const RELATIVES_MAX: usize = SIBLINGS_MAX + 1;
+
 /// Somebody can read it, and it was not the kernel who opened it.
 #[inline(always)]
 const fn for_reading(mode: u32) -> bool {
@@ -186,7 +192,7 @@ fn report_descriptors() {
     let task = task::current();
     let mut reported = 0;
     for descriptor in 0..SOURCE_DESCRIPTORS_MAX {
-        reported += report_descriptor(task, descriptor) & 1;
+        reported += report_descriptor(task, descriptor, OWN) & 1;
         if reported == SOURCES_PER_OPEN_MAX {
             break;
         }
@@ -199,22 +205,23 @@ fn report_descriptors() {
         return;
     }
     reported = 0;
-    for nth in 0..=SIBLINGS_MAX {
+    let mut more = false;
+    for nth in 0..FEEDERS_MAX {
         let feeder = feeder(task, pipe, nth);
         if feeder == 0 {
-            continue;
+            break;
         }
-        // Its own standard input goes into the pipe and not into the file.
-        for descriptor in 1..SOURCE_DESCRIPTORS_MAX {
-            reported += report_descriptor(feeder, descriptor) & 1;
+        for descriptor in 0..SOURCE_DESCRIPTORS_MAX {
+            reported += report_descriptor(feeder, descriptor, 0) & 1;
             if reported == SOURCES_PER_OPEN_MAX {
                 report_more();
                 return;
             }
         }
-        if has_more(feeder) {
-            report_more();
-        }
+        more |= has_more(feeder);
+    }
+    if more {
+        report_more();
     }
 }
 
@@ -256,39 +263,48 @@ pub extern "C" fn take_input(task: u64) -> u64 {
     pipe
 }
 
-/// One of those who may feed a task: its parent (0), as `tar` is its compressor's, and its youngest
-/// siblings, which a shell makes for the ends of a pipeline. 0 when that one does not hold the pipe.
+/// The nth of those who hold the other end of a task's pipe: of its parent, as `tar` is its
+/// compressor's, and its youngest siblings, which a shell makes for the ends of a pipeline. 0 when
+/// there are no more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn feeder(task: u64, pipe: u64, nth: usize) -> u64 {
     let parent = pointer(task as *const u8, &TASK_PARENT);
     let head = parent.wrapping_add(TASK_CHILDREN.get());
     let mut link = head;
-    for step in 0..=SIBLINGS_MAX {
-        if step == nth {
-            break;
+    let mut found = 0;
+    for step in 0..RELATIVES_MAX {
+        let mut one = parent as u64;
+        if step > 0 {
+            link = pointer(link, &LIST_PREVIOUS);
+            if link.is_null() || link == head {
+                return 0;
+            }
+            one = link.wrapping_sub(TASK_SIBLING.get()) as u64;
         }
-        link = pointer(link, &LIST_PREVIOUS);
-        if link.is_null() || link == head {
-            return 0;
+        found += (one != task && feeds(one) == pipe) as usize;
+        if found > nth {
+            return one;
         }
     }
-    let one = if nth == 0 { parent as u64 } else { link.wrapping_sub(TASK_SIBLING.get()) as u64 };
-    if one != task && feeds(one) == pipe { one } else { 0 }
+    0
 }
+
+/// For [`report_descriptor`]: the pipe or socket that is the standard input counts too.
+const OWN: u32 = 1;
 
 /// Reports one descriptor of a task; answers 1 when there was something to be reported.
 ///
 /// A function of its own: the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_descriptor(task: u64, descriptor: u32) -> u32 {
+pub extern "C" fn report_descriptor(task: u64, descriptor: u32, own: u32) -> u32 {
     let file = task::file_of(task, descriptor);
     if !file.is_null()
         && for_reading(probed(file, &FILE_MODE))
         && FILES.get_ptr(file as u64).is_none()
     {
-        return report(file, descriptor == 0, 0) as u32;
+        return report(file, descriptor == 0 && own == OWN, 0) as u32;
     }
     0
 }
