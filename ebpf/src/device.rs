@@ -2,15 +2,16 @@
 //! be another machine or a program as well.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel_str};
+use core::ptr::null;
 use sekimori_abi::{
     event::{Device, device_class, kind, operation},
-    limits::{LOWER_DEVICES_MAX, SERIAL_BYTES_MAX},
+    limits::{DISK_NAME_BYTES_MAX, LOWER_DEVICES_MAX, SERIAL_BYTES_MAX},
     table::NODE_IS_CHARACTER,
 };
 
 use crate::{
     emit::{Buffer, Record},
-    maps::{DEVICES, NODES, SCRATCH, SHARES, Scratch},
+    maps::{DEVICES, DISKS, DiskName, NODES, SCRATCH, SHARES, Scratch},
     offset::*,
     path::{S_IFBLK, S_IFCHR, S_IFMT, put, take},
     read::{Probed, Read, Typed, pointer, probed, probed_at, typed},
@@ -41,6 +42,11 @@ const VIRTUALBOX: u64 = 0x786f_4256;
 const FUSE_MAGIC: u64 = 0x6573_5546;
 /// `SB_RDONLY` (include/linux/fs.h).
 const READ_ONLY: u64 = 1;
+/// `BTRFS_SUPER_MAGIC` (include/uapi/linux/magic.h).
+pub const BTRFS_MAGIC: u64 = 0x9123_683e;
+
+/// For [`look_at_device`]: the file system is being mounted, so its device was opened a moment ago.
+pub const MOUNTING: u32 = 1;
 
 /// What a device is taken for while no buffer is free to look at it: removable, and on no list.
 static UNKNOWN: Device = Device {
@@ -60,12 +66,26 @@ static UNKNOWN: Device = Device {
 pub unsafe fn of_opened<R: Read>(inode: *const u8) -> Option<*const Device> {
     // SAFETY: by contract; what is reached from a typed pointer is typed.
     unsafe {
-        let number = R::field::<u32>(inode, &INODE_RDEV);
         match R::field::<u16>(inode, &INODE_MODE) & S_IFMT {
-            S_IFBLK => NODES.get_ptr(number as u64),
-            S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
+            S_IFBLK | S_IFCHR => of_node::<R>(inode),
             _ => below::<R>(R::field::<u64>(inode, &INODE_SB) as *const u8),
         }
+    }
+}
+
+/// The device that an inode is the node of.
+///
+/// # Safety
+/// That of `R` for `inode`.
+#[inline(always)]
+pub unsafe fn of_node<R: Read>(inode: *const u8) -> Option<*const Device> {
+    // SAFETY: by contract.
+    let (mode, number) =
+        unsafe { (R::field::<u16>(inode, &INODE_MODE), R::field::<u32>(inode, &INODE_RDEV)) };
+    match mode & S_IFMT {
+        S_IFBLK => NODES.get_ptr(number as u64),
+        S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
+        _ => None,
     }
 }
 
@@ -141,7 +161,7 @@ pub extern "C" fn wake_agent(dev: u32) -> u32 {
 }
 
 /// What is below a superblock, remembered by `s_dev`. `None` when there is neither a block device nor
-/// another machine or a program.
+/// another machine or a program, or btrfs was mounted before anybody could see by what.
 ///
 /// # Safety
 /// That of `R` for `sb`.
@@ -150,8 +170,10 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     // SAFETY: by contract.
     let (bdev, dev) = unsafe { (R::field::<u64>(sb, &SB_BDEV), R::field::<u32>(sb, &SB_DEV)) };
     // SAFETY: by contract.
+    let magic = unsafe { R::field::<u64>(sb, &SB_MAGIC) };
+    // SAFETY: by contract.
     let share = if bdev == 0 { unsafe { class_of_share::<R>(sb) } } else { 0 };
-    if bdev == 0 && share == 0 {
+    if bdev == 0 && share == 0 && magic != BTRFS_MAGIC {
         return None;
     }
     if let Some(known) = DEVICES.get_ptr(dev) {
@@ -164,18 +186,19 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     let Some(buffer) = Buffer::acquire() else {
         return Some(&raw const UNKNOWN);
     };
-    look_at_device(buffer.index(), buffer.number_of(sb));
+    look_at_device(buffer.index(), buffer.number_of(sb), 0);
     buffer.release();
     DEVICES.get_ptr(dev)
 }
 
 /// Looks at the device below a superblock afresh: its number may have belonged to another one before.
-/// A device that stands on others (dm-crypt, LVM, RAID) is what any of them is.
+/// A device that stands on others (dm-crypt, LVM, RAID) is what any of them is. A btrfs that is being
+/// mounted from a device that nobody saw is removable, and on no list.
 ///
 /// Functions of their own, with numbers for arguments: the verifier looks at each once per program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
+pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(buffer) else {
         return 0;
     };
@@ -187,22 +210,117 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64) -> u32 {
             device.cast::<u64>().add(word).write_volatile(0);
         }
         (*device).dev = probed(sb, &SB_DEV);
-        let bdev = pointer(sb, &SB_BDEV);
+        let mut bdev = pointer(sb, &SB_BDEV);
+        let by_name = bdev.is_null() && probed::<u64>(sb, &SB_MAGIC) == BTRFS_MAGIC;
+        if by_name {
+            bdev = named_by(scratch, sb);
+        }
         put(&raw mut (*scratch).lower_count, 0);
-        if bdev.is_null() {
-            (*device).class = class_of_share::<Probed>(sb);
-        } else {
+        if !bdev.is_null() {
             (*device).class = device_class::FIXED;
             look_at_disk(buffer, bdev as u64);
+        } else if !by_name {
+            (*device).class = class_of_share::<Probed>(sb);
+        } else if mounting == MOUNTING {
+            (*device).class = device_class::USB;
         }
         for at in 0..LOWER_DEVICES_MAX {
             look_at_lower(buffer, at);
         }
-        let dev = (*device).dev;
         if (*device).class != device_class::VIRTUAL {
-            let _ = DEVICES.insert(dev, &*device, 0);
+            let _ = DEVICES.insert((*device).dev, &*device, 0);
         }
-        dev
+    }
+    0
+}
+
+/// The block device whose name stands in a superblock; null when that is not known, or no longer there.
+///
+/// # Safety
+/// The buffer must be the caller's.
+#[inline(always)]
+unsafe fn named_by(scratch: *mut Scratch, sb: *const u8) -> *const u8 {
+    // SAFETY: by contract.
+    unsafe {
+        if !read_name(scratch, sb.wrapping_add(SB_ID.get())) {
+            return null();
+        }
+        let name = &raw mut (*scratch).disk_name;
+        let bdev = match DISKS.get_ptr(&*name) {
+            Some(known) => *known as *const u8,
+            None => return null(),
+        };
+        let wanted = words(name);
+        // Its memory may belong to another one by now.
+        let there = read_name(scratch, name_of(bdev));
+        let found = words(name);
+        let same = there
+            && found.0 == wanted.0
+            && found.1 == wanted.1
+            && found.2 == wanted.2
+            && found.3 == wanted.3;
+        if same { bdev } else { null() }
+    }
+}
+
+/// A name word by word: comparing it as a whole becomes a call.
+///
+/// # Safety
+/// The name must be one in a buffer.
+#[inline(always)]
+unsafe fn words(name: *const DiskName) -> (u64, u64, u64, u64) {
+    let name = name.cast::<u64>();
+    // SAFETY: by contract.
+    unsafe {
+        (
+            name.read_volatile(),
+            name.add(1).read_volatile(),
+            name.add(2).read_volatile(),
+            name.add(3).read_volatile(),
+        )
+    }
+}
+
+/// Notes a block device that is opened, by its name.
+#[inline(always)]
+pub fn know_disk(bdev: *const u8) -> i32 {
+    let Some(buffer) = Buffer::acquire() else {
+        return 0;
+    };
+    // SAFETY: the buffer is ours.
+    unsafe {
+        // An error in place of a pointer has no name.
+        if read_name(buffer.scratch(), name_of(bdev)) {
+            let _ = DISKS.insert(&(*buffer.scratch()).disk_name, bdev as u64, 0);
+        }
+    }
+    buffer.release();
+    0
+}
+
+/// Where the name of a block device stands; it is the one that the kernel prints (`%pg`).
+#[inline(always)]
+fn name_of(bdev: *const u8) -> *const u8 {
+    let object = bdev.wrapping_add(BDEV_DEVICE.get()).wrapping_add(DEVICE_KOBJECT.get());
+    pointer(object, &KOBJECT_NAME)
+}
+
+/// Reads a name into the buffer, padded with zeros.
+///
+/// # Safety
+/// The buffer must be the caller's.
+#[inline(always)]
+unsafe fn read_name(scratch: *mut Scratch, address: *const u8) -> bool {
+    // SAFETY: by contract; the name has room for that many bytes.
+    unsafe {
+        let name = &raw mut (*scratch).disk_name;
+        for word in 0..DISK_NAME_BYTES_MAX / 8 {
+            name.cast::<u64>().add(word).write_volatile(0);
+        }
+        let got =
+            bpf_probe_read_kernel_str(name.cast(), DISK_NAME_BYTES_MAX as u32, address.cast());
+        // An empty name is its end alone.
+        got > 1
     }
 }
 

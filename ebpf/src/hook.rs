@@ -1,6 +1,9 @@
 //! The hooks: what happens when the kernel comes by.
 
+mod attribute;
+mod command;
 mod connect;
+mod disk;
 mod exec;
 mod failed_open;
 mod guard;

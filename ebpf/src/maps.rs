@@ -103,6 +103,13 @@ pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
 #[map]
 pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
+/// Name of a block device, zero-padded.
+pub type DiskName = [u64; DISK_NAME_BYTES_MAX / 8];
+/// The block device that was opened last by this name. Nothing is forgotten to make room: whose device
+/// is not found after its mount counts as having none.
+#[map]
+pub static DISKS: HashMap<DiskName, u64> = HashMap::with_max_entries(DISKS_MAX, BPF_F_NO_PREALLOC);
+
 /// Device nodes of removable media, by kernel device number and `NODE_IS_CHARACTER`. Filled by user
 /// space, which hears of devices when the kernel announces them.
 #[map]
@@ -139,10 +146,25 @@ pub struct FileSum {
 pub static FILES: HashMap<u64, FileSum> =
     HashMap::with_max_entries(OPEN_FILES_MAX, BPF_F_NO_PREALLOC);
 
-/// How many files on removable media a process has open for write, by process id. It may be too
-/// many, never too few, until the process ends; who is forgotten has receipts that name too little.
+/// A process that has files on removable media open for write.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Writer {
+    /// How many. It may be too many, never too few, until the process ends.
+    pub files: u64,
+    /// Number of the pipe that is its standard input; 0 for none.
+    pub pipe: u64,
+}
+/// By process id. Who is forgotten has receipts that name too little.
 #[map]
-pub static WRITERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(WRITERS_MAX, 0);
+pub static WRITERS: LruHashMap<u32, Writer> = LruHashMap::with_max_entries(WRITERS_MAX, 0);
+/// Writers by the number of the pipe that is their standard input.
+#[map]
+pub static PIPES: LruHashMap<u64, u32> = LruHashMap::with_max_entries(WRITERS_MAX, 0);
+/// How many writers have one; too many when some were forgotten. As long as there is none, nobody's
+/// descriptors are looked at.
+#[map]
+pub static FED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Where bytes go.
 #[repr(C)]
@@ -270,6 +292,7 @@ pub struct Scratch {
     pub lower: [u64; LOWER_DEVICES_MAX],
     pub lower_count: u64,
     pub name: [u64; NAME_BYTES_MAX / 8],
+    pub disk_name: DiskName,
     /// Sums under construction: too large for a program's stack.
     pub file_sum: FileSum,
     pub socket_sum: SocketSum,

@@ -2,7 +2,10 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_task_btf,
-    generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel, bpf_task_storage_get},
+    generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
+        bpf_task_storage_get,
+    },
 };
 use core::ptr::{from_ref, null, null_mut};
 use sekimori_abi::{
@@ -19,12 +22,17 @@ use crate::{
 /// What the kernel calls "no login uid" and "no session".
 const UNSET: u32 = u32::MAX;
 
-/// What the current task has open under a descriptor; null for nothing.
+/// The current task as a mere number.
 #[inline(always)]
-pub fn file_of(descriptor: u32) -> *const u8 {
-    // SAFETY: the helper answers the current task.
-    let current = unsafe { bpf_get_current_task_btf() } as *const u8;
-    let table = pointer(pointer(current, &TASK_FILES), &FILES_TABLE);
+pub fn current() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_task() }
+}
+
+/// What a task at any address has open under a descriptor; null for nothing.
+#[inline(always)]
+pub fn file_of(task: u64, descriptor: u32) -> *const u8 {
+    let table = pointer(pointer(task as *const u8, &TASK_FILES), &FILES_TABLE);
     if descriptor >= probed::<u32>(table, &TABLE_SIZE) {
         return null();
     }

@@ -90,6 +90,9 @@ impl Word for Operation {
         (Operation::Receipt, "receipt"),
         (Operation::Plug, "plug"),
         (Operation::Unplug, "unplug"),
+        (Operation::Setxattr, "setxattr"),
+        (Operation::Removexattr, "removexattr"),
+        (Operation::Command, "command"),
     ];
 }
 
@@ -114,7 +117,7 @@ mod tests {
     fn every_value_has_one_word() {
         complete::<Kind>(12);
         complete::<Verdict>(4);
-        complete::<Operation>(25);
+        complete::<Operation>(28);
         complete::<NameSource>(6);
     }
 

@@ -2,6 +2,7 @@
 //! fills the tables, reads the rings.
 #![allow(unsafe_code, reason = "aya asks for Pod, tokio for descriptors that stay open")]
 
+mod disks;
 mod doctor;
 mod error;
 mod guard;

@@ -96,7 +96,7 @@ const fn mapped_setattr(loaded: &Loaded) -> bool {
 
 /// Up to 6.4 sendfile has a way of its own to a socket; later it goes through sendmsg.
 fn with_sendpage(loaded: &Loaded) -> bool {
-    loaded.btf.id_by_type_name_kind("inet_sendpage", BtfKind::Func).is_ok()
+    has(loaded, "inet_sendpage")
 }
 
 /// From 6.8 on splice calls the file system itself; before, a program for shares sees it elsewhere.
@@ -107,7 +107,30 @@ fn splice_without_detour(loaded: &Loaded) -> bool {
 
 /// From 6.9 on there is a hook on the close of a file, and a program on it is never skipped.
 fn with_release(loaded: &Loaded) -> bool {
-    loaded.btf.id_by_type_name_kind("bpf_lsm_file_release", BtfKind::Func).is_ok()
+    has(loaded, "bpf_lsm_file_release")
+}
+
+/// From 6.2 on access control lists have hooks of their own.
+fn with_acl(loaded: &Loaded) -> bool {
+    has(loaded, "bpf_lsm_inode_set_acl")
+}
+
+/// From 6.8 on, and in later versions of 6.1, 32-bit callers of ioctl have a hook of their own.
+fn with_compat(loaded: &Loaded) -> bool {
+    has(loaded, "bpf_lsm_file_ioctl_compat")
+}
+
+/// From 6.9 on all opens of block devices go through it.
+fn with_bdev_open(loaded: &Loaded) -> bool {
+    has(loaded, "bdev_open")
+}
+
+fn without_bdev_open(loaded: &Loaded) -> bool {
+    !with_bdev_open(loaded)
+}
+
+fn has(loaded: &Loaded, function: &str) -> bool {
+    loaded.btf.id_by_type_name_kind(function, BtfKind::Func).is_ok()
 }
 
 macro_rules! plan {
@@ -146,6 +169,10 @@ const PLAN: &[Plan] = plan! {
     "path_link" Lsm "path_link", "file.open (link)",
         lost "hard links out of labelled places on file systems that are mounted in parts";
     "failed_open" Exit "path_openat", "file.open (failed)", lost "failed opens in labelled places";
+    "disk_opened" Entry "bdev_open", "usb.mount (btrfs)",
+        lost "btrfs on removable media: it counts as on no list", needed with_bdev_open;
+    "disk_opened_by_number" Exit "blkdev_get_by_dev", "usb.mount (btrfs)",
+        lost "btrfs on removable media: it counts as on no list", needed without_bdev_open;
     "sb_kern_mount" Lsm "sb_kern_mount", "usb.mount";
     "source_opened" Exit "security_file_open", "usb.write (sources)",
         lost "where files on removable media may come from", with Removable;
@@ -160,6 +187,14 @@ const PLAN: &[Plan] = plan! {
     "inode_rename" Lsm "inode_rename", "usb.write", with Media;
     "inode_setattr" Lsm "inode_setattr", "usb.write", needed plain_setattr, with Media;
     "inode_setattr_mapped" Lsm "inode_setattr", "usb.write", needed mapped_setattr, with Media;
+    "inode_setxattr" Lsm "inode_setxattr", "usb.write", with Media;
+    "inode_removexattr" Lsm "inode_removexattr", "usb.write", with Media;
+    "inode_set_acl" Lsm "inode_set_acl", "usb.write", needed with_acl, with Media;
+    "inode_remove_acl" Lsm "inode_remove_acl", "usb.write", needed with_acl, with Media;
+    "file_ioctl" Lsm "file_ioctl", "usb.write (commands)",
+        lost "commands to removable media through nodes that are open for reading", with Media;
+    "file_ioctl_compat" Lsm "file_ioctl_compat", "usb.write (commands)",
+        lost "such commands of 32-bit programs", needed with_compat, with Media;
     "buffered_write" Exit "generic_perform_write", "usb.write (bytes)", with Removable;
     "direct_write" Exit "generic_file_direct_write", "usb.write (bytes)",
         lost "bytes of direct writes to vfat and exfat", with Removable;
@@ -167,6 +202,10 @@ const PLAN: &[Plan] = plan! {
         lost "bytes of buffered writes on iomap file systems", with Removable;
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
         lost "bytes of direct writes to ext4", with Removable;
+    "btrfs_write" Exit "generic_write_checks", "usb.write (bytes)",
+        lost "bytes of buffered writes to btrfs", with Removable;
+    "blocks_shared" Exit "generic_remap_file_range_prep", "usb.write (bytes)",
+        lost "bytes of blocks that files share", with Removable;
     "file_release" Lsm "file_release", "usb.write (close)",
         lost "the sum over a file whose close the next program was not called for",
         needed with_release, with Media;
@@ -371,7 +410,8 @@ pub(super) fn try_out(loaded: &mut Loaded) -> Vec<Feature> {
 impl Plan {
     /// The class of what is missed when it is not called.
     fn kind(&self) -> u8 {
-        if self.feature == "usb.write (sources)" {
+        // No record of an event is missing for it.
+        if matches!(self.feature, "usb.write (sources)" | "usb.mount (btrfs)") {
             return kind::NOTE;
         }
         match self.feature.split(' ').next().unwrap_or_default() {

@@ -10,7 +10,7 @@ use sekimori_abi::{
 use sekimori_policy::Tables;
 
 use super::{
-    GuardMode, KernelError, guard, load, log,
+    GuardMode, KernelError, disks, guard, load, log,
     maps::Maps,
     pinned,
     pins::{Root, Set},
@@ -135,6 +135,7 @@ impl Held {
             log::follow(&set);
         }
         let (open, features, gone) = plan::survey(&set);
+        disks::show_mounted();
         if let Found::Same { put_back } = &mut found {
             *put_back = gone;
         }

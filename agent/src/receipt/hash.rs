@@ -227,8 +227,10 @@ fn open(about: &Named) -> Result<File, String> {
     let found: OwnedFd = openat2(AT_FDCWD, path, how).map_err(|errno| failed(errno.into()))?;
     let facts = fstat(&found).map_err(|errno| failed(errno.into()))?;
     let regular = facts.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-    let dev = u32::try_from(major(facts.st_dev) << 20 | minor(facts.st_dev));
-    if !regular || dev.map(|dev| (dev, facts.st_ino)) != Ok(place(about)) {
+    let dev = u32::try_from(major(facts.st_dev) << 20 | minor(facts.st_dev)).ok();
+    let (wanted, inode) = place(about);
+    let same_dev = || dev == Some(wanted) || file_system(&found) == Some(wanted);
+    if !regular || facts.st_ino != inode || !same_dev() {
         return Err("another file has its name now".to_owned());
     }
     let again = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -238,6 +240,20 @@ fn open(about: &Named) -> Result<File, String> {
     };
     // A hash is no access that somebody should see; only the owner may hide one.
     open(OFlag::O_NOATIME).or_else(|_| open(OFlag::empty())).map_err(failed)
+}
+
+/// The kernel's number of the file system that an open file lies on, by the mount it was opened through:
+/// stat(2) gives each subvolume of btrfs a number of its own.
+fn file_system(file: &OwnedFd) -> Option<u32> {
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
+    let line = mounts.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        (fields.next() == Some(mount.as_bytes())).then(|| fields.nth(1))?
+    })?;
+    let (major, minor) = std::str::from_utf8(line).ok()?.split_once(':')?;
+    Some(major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?)
 }
 
 /// What tells that a file is the same as before.

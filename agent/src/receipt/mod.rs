@@ -59,7 +59,10 @@ impl Receipts {
         match (from.kind, from.operation) {
             (kind::NOTE, _) => {
                 let parent = ProcessKey::parent_of(&from.process);
-                self.writers.reads(key, parent, file);
+                match from.bytes {
+                    0 => self.writers.reads(key, parent, file),
+                    pipe => self.writers.feeds(pipe, file),
+                }
                 return true;
             }
             (kind::USB_WRITE, operation::OPEN) if from.verdict != verdict::DENIED => {

@@ -88,6 +88,23 @@ fn a_pipe_is_named_too() {
     assert_eq!(paths(&writers.closes(WRITER, &copy).0), ["/srv/1", "pipe:[77]"]);
 }
 
+/// What goes into the pipe may come from what those read who write to it.
+#[test]
+fn who_feeds_a_pipe_names_sources_for_its_reader_alone() {
+    let mut writers = Writers::default();
+    let (fed, other) = (file("/media/usb/fed", 1), file("/media/usb/other", 2));
+    for (key, written, number) in [(WRITER, &fed, 77), (OTHER, &other, 78)] {
+        writers.opens(key, written);
+        let pipe = File { mode: super::S_IFIFO, ..file("", number) };
+        writers.reads(key, CHILD, &pipe);
+    }
+    writers.feeds(77, &file("/srv/1", 8));
+    writers.feeds(77, &file("/usr/lib/x.so", 9));
+    writers.feeds(79, &file("/srv/2", 10));
+    assert_eq!(paths(&writers.closes(WRITER, &fed).0), ["/srv/1", "pipe:[77]"]);
+    assert_eq!(paths(&writers.closes(OTHER, &other).0), ["pipe:[78]"]);
+}
+
 #[test]
 fn what_was_read_before_a_file_was_opened_did_not_go_into_it() {
     let mut writers = Writers::default();

@@ -66,7 +66,7 @@ impl Writers {
     /// A writer, or the child of one, has a file open for reading. A file without an inode: there are
     /// more than were looked at.
     pub(super) fn reads(&mut self, key: ProcessKey, parent: ProcessKey, file: &File) {
-        if NOT_SOURCES.iter().any(|beginning| file.path.starts_with(beginning)) {
+        if is_no_source(file) {
             return;
         }
         let key = if self.0.contains(&key) { key } else { parent };
@@ -83,6 +83,18 @@ impl Writers {
         // As proc(5) names them.
         let path = format!("{name}:[{}]", file.inode).into_bytes();
         writer.input = Some(Arc::new(File { path, ..file.clone() }));
+    }
+
+    /// Somebody who can write to a pipe opened a file for reading: whoever has that pipe as standard
+    /// input may be given it.
+    pub(super) fn feeds(&mut self, pipe: u64, file: &File) {
+        if is_no_source(file) {
+            return;
+        }
+        let fed = |writer: &Writer| writer.input.as_ref().is_some_and(|it| is_pipe(it, pipe));
+        for (_, writer) in self.0.iter_mut().filter(|(_, writer)| fed(writer)) {
+            writer.reads(file);
+        }
     }
 
     /// It was closed. Answers what may have gone into it, and whether that is not all.
@@ -137,6 +149,14 @@ impl Writer {
             self.forgotten = Some(number);
         }
     }
+}
+
+fn is_no_source(file: &File) -> bool {
+    NOT_SOURCES.iter().any(|beginning| file.path.starts_with(beginning))
+}
+
+fn is_pipe(input: &File, number: u64) -> bool {
+    input.mode & S_IFMT == S_IFIFO && input.inode == number
 }
 
 fn same(one: &File, other: &File) -> bool {

@@ -154,9 +154,14 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         operation::RENAME | operation::LINK => paths.second,
         _ => Vec::new(),
     };
+    let attribute = match from.operation {
+        operation::SETXATTR | operation::REMOVEXATTR => zero_ended(&raw.third),
+        _ => Vec::new(),
+    };
     Some(File {
         path: paths.first,
         new_path,
+        attribute,
         inode: from.inode,
         device: device(&from.device),
         size: if from.kind == kind::EXEC { 0 } else { from.size },
@@ -192,7 +197,8 @@ const fn wait_status(status: i32) -> (i32, i32) {
 /// Whether the record carries sums of bytes and calls.
 const fn has_sum(raw: &Raw) -> bool {
     let from = &raw.event;
-    matches!(from.operation, operation::WRITE | operation::CLOSE) || from.bytes > 0
+    matches!(from.operation, operation::WRITE | operation::CLOSE | operation::SETXATTR)
+        || from.bytes > 0
 }
 
 fn errno(raw: &Raw) -> Option<i32> {

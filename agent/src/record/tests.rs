@@ -319,6 +319,9 @@ fn numbers_of_ring_and_wire_agree() {
         (operation::EXEC, Operation::Exec),
         (operation::MOUNT, Operation::Mount),
         (operation::EXIT, Operation::Exit),
+        (operation::SETXATTR, Operation::Setxattr),
+        (operation::REMOVEXATTR, Operation::Removexattr),
+        (operation::COMMAND, Operation::Command),
     ] {
         assert_eq!(operation_of(number), wire);
     }

@@ -131,6 +131,7 @@ fn check_process(process: &Process) -> Result<(), Fault> {
 fn check_file(file: &File) -> Result<(), Fault> {
     at_most("file.path", file.path.len(), PATH_BYTES_MAX)?;
     at_most("file.new_path", file.new_path.len(), PATH_BYTES_MAX)?;
+    at_most("file.attribute", file.attribute.len(), PATH_BYTES_MAX)?;
     file.device.as_ref().map_or(Ok(()), check_device)
 }
 

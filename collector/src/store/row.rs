@@ -81,6 +81,9 @@ fn searched_text(event: &Event) -> Vec<u8> {
     if let Some(file) = &event.file {
         parts.push(file.path.clone());
         parts.push(file.new_path.clone());
+        if !file.attribute.is_empty() {
+            parts.push(file.attribute.clone());
+        }
         parts.extend(file.device.as_ref().map(|device| device.serial.clone().into()));
     }
     parts.extend(event.sources.iter().map(|source| source.path.clone()));

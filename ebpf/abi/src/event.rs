@@ -91,6 +91,14 @@ pub mod operation {
     pub const PAYLOAD: u8 = 28;
     /// A datagram that came from the port of DNS.
     pub const ANSWER: u8 = 29;
+    /// An extended attribute or an access control list was set; the third text is its name, `bytes`
+    /// the size of its value.
+    pub const SETXATTR: u8 = 30;
+    /// One was removed; the third text is its name.
+    pub const REMOVEXATTR: u8 = 31;
+    /// A command that carries data was sent to a device past its file system and its block layer,
+    /// through a node that was opened for reading.
+    pub const COMMAND: u8 = 32;
 }
 
 /// What was decided.
@@ -297,7 +305,8 @@ pub struct Event {
     pub open_flags: u32,
     /// Inode's mode.
     pub mode: u32,
-    /// Bytes written, or sent.
+    /// Bytes written, or sent; of a source, the number of the pipe by which it may reach the writer
+    /// (0: the process, or its parent, is the writer).
     pub bytes: u64,
     /// Bytes received (sockets).
     pub bytes_in: u64,
@@ -318,8 +327,9 @@ pub struct Event {
     /// Bytes of the three texts, in order, behind this struct.
     ///
     /// 0: path of the file, 1: second path (new name; exec: working directory), both as
-    /// NUL-terminated components from the leaf to the root (0: unless [`flag::PATH_WHOLE`]); 2: raw bytes (exec: the argument area,
-    /// NUL-separated; unix socket: its path; symlink: its target; failed open: the name given).
+    /// NUL-terminated components from the leaf to the root (0: unless [`flag::PATH_WHOLE`]); 2: raw
+    /// bytes (exec: the argument area, NUL-separated; unix socket: its path; symlink: its target;
+    /// failed open: the name given; extended attribute: its name).
     pub text_bytes: [u16; 3],
     /// Zero.
     pub reserved: u16,

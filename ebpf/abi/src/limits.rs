@@ -62,6 +62,16 @@ pub const WRITERS_MAX: u32 = 1 << 13;
 pub const SOURCE_DESCRIPTORS_MAX: u32 = 64;
 /// Sources that are reported when a process opens one file.
 pub const SOURCES_PER_OPEN_MAX: u32 = 16;
+/// Descriptors of a process that are looked at for the pipe by which it feeds a writer.
+pub const FEED_DESCRIPTORS_MAX: u32 = 16;
+/// Children of a writer's parent, the youngest first, that are looked at for that pipe.
+pub const SIBLINGS_MAX: usize = 16;
+/// Processes that hold a pipe whose open files are looked at.
+pub const FEEDERS_MAX: usize = 4;
+/// Block devices whose names are known at one time.
+pub const DISKS_MAX: u32 = 1 << 13;
+/// Bytes of a block device's name, terminator included (`BDEVNAME_SIZE`).
+pub const DISK_NAME_BYTES_MAX: usize = 32;
 /// Block devices that one file system's device may stand on, all layers together.
 pub const LOWER_DEVICES_MAX: usize = 32;
 /// Device nodes of removable media that are known at one time.

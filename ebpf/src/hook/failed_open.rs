@@ -122,6 +122,6 @@ fn directory_of(nameidata: *const u8) -> Place {
         return Place::of_path(pointer(current, &TASK_FS).wrapping_add(FS_PWD.get()));
     }
     // A negative one is larger than any table.
-    let file = task::file_of(fd as u32);
+    let file = task::file_of(current as u64, fd as u32);
     if file.is_null() { Place::of_dentry(null()) } else { Place::of_file(file) }
 }

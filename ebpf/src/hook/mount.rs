@@ -10,13 +10,13 @@ use sekimori_decide::{Facts, Outcome};
 use super::{ALLOWED, REFUSED};
 use crate::{
     count::count,
-    device::{self, look_at_device},
+    device::{self, MOUNTING, look_at_device},
     emit::{Buffer, Record},
     judge::Policy,
-    maps::{DEVICES, HOST_MOUNTS, SHARES},
+    maps::{HOST_MOUNTS, SHARES},
     offset::*,
     path::Place,
-    read::{pointer, probed},
+    read::{Probed, pointer, probed},
 };
 
 #[lsm(hook = "sb_kern_mount")]
@@ -32,9 +32,10 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         count(kind::USB_MOUNT, counter::LOST_SCRATCH);
         return REFUSED;
     };
-    let dev = look_at_device(buffer.index(), buffer.number_of(sb));
+    look_at_device(buffer.index(), buffer.number_of(sb), MOUNTING);
     buffer.release();
-    let Some(device) = DEVICES.get_ptr(dev) else {
+    // SAFETY: probes take any address.
+    let Some(device) = (unsafe { device::below::<Probed>(sb) }) else {
         return ALLOWED;
     };
     // SAFETY: map values live as long as the program runs.
@@ -69,7 +70,8 @@ pub fn share_gone(ctx: LsmContext) -> i32 {
 pub fn unmount_asked(ctx: LsmContext) -> i32 {
     let vfsmount: *const u8 = ctx.arg(0);
     let root = pointer(vfsmount, &VFSMOUNT_ROOT);
-    let Some(device) = DEVICES.get_ptr(probed::<u32>(pointer(root, &DENTRY_SB), &SB_DEV)) else {
+    // SAFETY: probes take any address.
+    let Some(device) = (unsafe { device::below::<Probed>(pointer(root, &DENTRY_SB)) }) else {
         return ALLOWED;
     };
     // SAFETY: map values live as long as the program runs.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// `FMODE_WRITE` (include/linux/fs.h).
-const FMODE_WRITE: u32 = 2;
+pub const FMODE_WRITE: u32 = 2;
 
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {

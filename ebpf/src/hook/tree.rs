@@ -19,24 +19,26 @@ use crate::{
 
 /// `ATTR_SIZE` (include/linux/fs.h).
 const ATTR_SIZE: u32 = 8;
-/// Bytes of a symlink's target kept.
+/// Bytes of a symlink's target kept. The name of an attribute is shorter (`XATTR_NAME_MAX`, 255).
 const TARGET_BYTES_MAX: u32 = 1024;
 
 /// What changes, and into what.
-struct Change {
-    operation: u8,
-    dentry: *const u8,
+pub(super) struct Change {
+    pub operation: u8,
+    pub dentry: *const u8,
     /// rename, link: the new name.
-    second: Option<*const u8>,
-    /// symlink: the target.
-    target: Option<*const u8>,
-    mode: u32,
+    pub second: Option<*const u8>,
+    /// symlink: the target; setxattr, removexattr: the attribute's name.
+    pub target: Option<*const u8>,
+    pub mode: u32,
+    /// setxattr: the size of the value.
+    pub bytes: u64,
 }
 
 impl Change {
     #[inline(always)]
-    fn of(operation: u8, dentry: *const u8) -> Self {
-        Self { operation, dentry, second: None, target: None, mode: 0 }
+    pub fn of(operation: u8, dentry: *const u8) -> Self {
+        Self { operation, dentry, second: None, target: None, mode: 0, bytes: 0 }
     }
 }
 
@@ -108,7 +110,7 @@ fn resized(dentry: *const u8, attributes: *const u8) -> i32 {
 
 /// `near` is any inode of the file system that changes.
 #[inline(always)]
-fn check(near: *const u8, change: &Change) -> i32 {
+pub(super) fn check(near: *const u8, change: &Change) -> i32 {
     let Some(policy) = Policy::in_force() else {
         return ALLOWED;
     };
@@ -141,7 +143,14 @@ fn check(near: *const u8, change: &Change) -> i32 {
 /// What is remembered of the file that changes; a new one carries nothing yet.
 #[inline(always)]
 fn known_set(policy: &Policy, change: &Change) -> u32 {
-    if matches!(change.operation, operation::UNLINK | operation::RENAME | operation::LINK) {
+    if matches!(
+        change.operation,
+        operation::UNLINK
+            | operation::RENAME
+            | operation::LINK
+            | operation::SETXATTR
+            | operation::REMOVEXATTR
+    ) {
         // SAFETY: the dentry is the hook's argument, so the load is typed.
         unsafe {
             let inode: *const u8 = typed(change.dentry, &DENTRY_INODE);
@@ -158,6 +167,7 @@ fn describe(record: &mut Record, change: &Change) {
     let inode = pointer(change.dentry, &DENTRY_INODE);
     let event = record.event();
     event.mode = change.mode;
+    event.bytes = change.bytes;
     if !inode.is_null() {
         event.inode = probed(inode, &INODE_NUMBER);
         event.mode = probed::<u16>(inode, &INODE_MODE) as u32;

@@ -20,7 +20,7 @@ use crate::{
     maps::{FILES, FileSum, SHARES_WATCHED},
     offset::*,
     path::Place,
-    read::{Probed, Read, Typed, copy, pointer, probed, typed},
+    read::{Probed, Read, Typed, copy, pointer, probed, probed_at, typed},
 };
 
 /// Buffered writes by whatever way: write, writev, AIO, io_uring, splice, sendfile,
@@ -43,6 +43,43 @@ pub fn direct_write(ctx: FExitContext) -> i32 {
 pub fn iomap_write(ctx: FExitContext) -> i32 {
     // SAFETY: a typed load from the function's own argument.
     unsafe { sum_within(typed(ctx.arg(0), &KIOCB_FILE), written(&ctx)) }
+}
+
+/// `O_DIRECT` (include/uapi/asm-generic/fcntl.h).
+const O_DIRECT: u32 = 0o40_000;
+
+/// Buffered writes of btrfs, which has a loop of its own: nothing of the kernel's own sees how many
+/// bytes it copied, so what was asked for counts (mm/filemap.c, fs/read_write.c).
+#[fexit(function = "generic_write_checks")]
+pub fn btrfs_write(ctx: FExitContext) -> i32 {
+    // SAFETY: typed loads from the function's own argument.
+    unsafe {
+        let file: *const u8 = typed(ctx.arg(0), &KIOCB_FILE);
+        let inode: *const u8 = typed(file, &FILE_INODE);
+        let sb: *const u8 = typed(inode, &INODE_SB);
+        if typed::<u64>(sb, &SB_MAGIC) != device::BTRFS_MAGIC
+            || typed::<u32>(file, &FILE_FLAGS) & O_DIRECT != 0
+        {
+            return 0;
+        }
+        sum::<Typed>(file, written(&ctx))
+    }
+}
+
+/// `REMAP_FILE_DEDUP` (include/linux/fs.h): blocks that are the same already become one.
+const REMAP_FILE_DEDUP: u32 = 1;
+
+/// A file gets blocks of another one: FICLONE, FICLONERANGE, and copy_file_range where the file
+/// system does it so (fs/remap_range.c). The length is final here, and what can still go wrong is rare.
+#[fexit(function = "generic_remap_file_range_prep")]
+pub fn blocks_shared(ctx: FExitContext) -> i32 {
+    let flags: u64 = ctx.arg(5);
+    if ctx.ret::<i32>().unwrap_or(-1) < 0 || flags as u32 & REMAP_FILE_DEDUP != 0 {
+        return 0;
+    }
+    let bytes: i64 = probed_at(ctx.arg(4));
+    // SAFETY: the function's own argument.
+    unsafe { sum_within(ctx.arg(2), bytes) }
 }
 
 /// `IOMAP_DIO_WRITE` (fs/iomap/direct-io.c, the same from 4.18 to 7.3).

@@ -96,6 +96,7 @@ fn file(file: &v1::File) -> Value {
     put("inode", if file.inode == 0 { Value::Null } else { file.inode.into() });
     put("device", file.device.as_ref().map_or(Value::Null, device));
     extra(&mut object, "new_path", some_bytes(&file.new_path));
+    extra(&mut object, "attribute", some_bytes(&file.attribute));
     extra(&mut object, "size", (file.size != 0).then_some(file.size));
     extra(&mut object, "mode", (file.mode != 0).then_some(file.mode));
     extra(&mut object, "open_flags", (file.open_flags != 0).then_some(file.open_flags));

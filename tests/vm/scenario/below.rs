@@ -21,11 +21,11 @@ pub const ALL: &[(&str, Run)] = &[
 ];
 
 /// A stick of the company, and one that is on no list.
-const LISTED: &str = "SEKI0003";
-const UNLISTED: &str = "SEKI0006";
+pub(super) const LISTED: &str = "SEKI0003";
+pub(super) const UNLISTED: &str = "SEKI0006";
 
 /// Plugs a stick, does something with its node, and unplugs it.
-fn with_stick(serial: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+pub(super) fn with_stick(serial: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let plugged = guest::run("sekimori-stick", &["plug", serial, "64M:vfat"])?;
     check::ok(&plugged)?;
     let result = work(plugged.text().trim());
@@ -34,8 +34,13 @@ fn with_stick(serial: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()>
 }
 
 fn denied(world: &World, serial: &str, path: &str) -> Result<()> {
+    denied_as(world, "open", serial, path)
+}
+
+/// The record of something else than an open that was refused.
+pub(super) fn denied_as(world: &World, operation: &str, serial: &str, path: &str) -> Result<()> {
     let fields = [
-        ("/operation", json!("open")),
+        ("/operation", json!(operation)),
         ("/file/path", json!(path)),
         ("/file/device/class", json!("usb")),
         ("/file/device/serial", json!(serial)),
@@ -60,10 +65,10 @@ fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
 }
 
 const CARD: &str = "KARTE1";
-const CARD_AT: &str = "/mnt/card";
+pub(super) const CARD_AT: &str = "/mnt/card";
 
 /// Puts a card into the slot, mounts it, does something, and takes it out.
-fn with_card(work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn with_card(work: impl FnOnce() -> Result<()>) -> Result<()> {
     check::ok(&guest::run("modprobe", &["-a", "sdhci_pci", "mmc_block"])?)?;
     let inserted = guest::run("sekimori-stick", &["insert", CARD, "64M:vfat"])?;
     check::ok(&inserted)?;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Run;
+use super::below::{UNLISTED, denied_as, with_stick};
 use super::prepare::{PLAIN, SECRET};
 use super::usb_denied::denied;
 use crate::run::World;
@@ -18,6 +19,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("write-to-stick-refused", stick),
     ("connection-refused", connection),
     ("launch-refused", launch),
+    ("command-to-stick-refused", command),
 ];
 
 /// `low` keeps bytes where 32 bits reach them, `call32` makes a call.
@@ -102,6 +104,24 @@ print(call32(102, 3, arguments), call32(362, peer.fileno(), address, 16))
     ];
     world.records.expect("net.connect", &fields)?;
     check::equal("connections", sink.received()?, Vec::new())
+}
+
+/// `ioctl` with SG_IO on a node that is open for reading: an inquiry, and a write.
+fn command(world: &mut World) -> Result<()> {
+    with_stick(UNLISTED, |device| {
+        let script = r#"
+fd = os.open(sys.argv[1], os.O_RDONLY)
+data, sense = low(b"leak" * 128), low(bytes(64))
+def command(direction, length, cdb):
+    header = struct.pack("=iiBBHIIIIIIiIBBBBHHiII", ord("S"), direction, len(cdb), 64, 0, length,
+        data, low(cdb), sense, 20000, 0, 0, 0, *[0] * 9)
+    return call32(54, fd, 0x2285, low(header))
+write = struct.pack(">BBIBHB", 0x2a, 0, 1000, 0, 1, 0)
+print(command(-3, 96, bytes([0x12, 0, 0, 0, 96, 0])), command(-2, 512, write))
+"#;
+        check::equal("the results", run(script, &[device])?, "0 -1".to_owned())?;
+        denied_as(world, "command", UNLISTED, device)
+    })
 }
 
 /// `execve` and `execveat`.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod below;
+mod below_commands;
 mod compat;
 mod conservation;
 mod containers;
@@ -29,6 +30,8 @@ mod shares;
 mod shares_more;
 mod tell;
 mod usb;
+mod usb_attributes;
+mod usb_blocks;
 mod usb_calls;
 mod usb_denied;
 mod usb_fuse;
@@ -55,7 +58,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 33] = [
+    let themes: [(&str, &[(&str, Run)]); 36] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -65,8 +68,11 @@ pub fn all() -> Vec<Scenario> {
         ("usb-fuse", usb_fuse::ALL),
         ("shares", shares::ALL),
         ("shares-more", shares_more::ALL),
+        ("usb-attributes", usb_attributes::ALL),
+        ("usb-blocks", usb_blocks::ALL),
         ("containers", containers::ALL),
         ("below", below::ALL),
+        ("below-commands", below_commands::ALL),
         ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("launches-more", launches_more::ALL),

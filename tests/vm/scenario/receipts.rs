@@ -17,6 +17,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("file-whose-name-is-taken", renamed),
     ("stick-that-is-gone", gone),
     ("pipe-and-file-that-is-open-for-both", piped),
+    ("compressor-names-what-it-is-fed", fed),
+    ("pipeline-names-what-goes-in", pipeline),
     ("file-that-its-process-left-open", left_open),
     ("unmount-is-asked-and-not-hindered-for-long", unmounted),
     ("random-copies", random),
@@ -135,6 +137,48 @@ fn piped(world: &mut World) -> Result<()> {
     check::that(pipe.starts_with("pipe:["), format!("source: {pipe}"))?;
     let both = sources(&receipt(world, &format!("{USB}/both.txt"))?);
     check::equal("sources", both, vec!["/srv/outside/both.txt".to_owned()])
+}
+
+/// More than a pipe holds: who reads it waits for who writes to the stick.
+const LARGE: &str = "/srv/outside/fed-1.bin";
+
+fn named_without_pipe(receipt: &Value) -> Vec<String> {
+    let looked_up = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
+    let other = |it: &String| !it.starts_with("pipe:[") && !looked_up.contains(&it.as_str());
+    sources(receipt).into_iter().filter(other).collect()
+}
+
+/// `tar` reads the files; its child, which becomes `gzip`, has the archive open.
+fn fed(world: &mut World) -> Result<()> {
+    let to = format!("{USB}/fed.tgz");
+    let parts: Vec<String> = (1..=4).map(|it| format!("/srv/outside/fed-{it}.bin")).collect();
+    let script = "head -c 300000 /dev/urandom >\"$1\"; for part in 2 3 4; do \
+                  echo $part >/srv/outside/fed-$part.bin; done; \
+                  cd /srv/outside && tar czf \"$2\" fed-*.bin";
+    check::ok(&guest::bash(script, &[LARGE, &to])?)?;
+    let receipt = receipt(world, &to)?;
+    check::equal("sources", named_without_pipe(&receipt), parts)?;
+    let pipe = sources(&receipt).iter().any(|it| it.starts_with("pipe:["));
+    check::that(pipe, "the pipe is not named")?;
+    check::equal("sha256", records::text(&receipt, "/sha256"), sum(&to)?.as_str())
+}
+
+/// The shell makes both ends, and what one end starts has the pipe from it.
+fn pipeline(world: &mut World) -> Result<()> {
+    let script = "head -c 300000 /dev/urandom >\"$1\"; echo 2 >/srv/outside/fed-2.bin; \
+                  cat \"$1\" | gzip >\"$2/cat.gz\"; \
+                  cat <\"$1\" | gzip >\"$2/input.gz\"; \
+                  (until [ -e \"$2/both.gz\" ]; do sleep 0.1; done; \
+                  cat <\"$1\"; cat /srv/outside/fed-2.bin) | gzip >\"$2/both.gz\"; \
+                  cat /srv/outside/fed-2.bin | wc -c >/srv/outside/fed.count";
+    check::ok(&guest::bash(script, &[LARGE, USB])?)?;
+    for name in ["cat.gz", "input.gz"] {
+        let one = receipt(world, &format!("{USB}/{name}"))?;
+        check::equal("sources", named_without_pipe(&one), vec![LARGE.to_owned()])?;
+    }
+    let both = receipt(world, &format!("{USB}/both.gz"))?;
+    let expected = vec![LARGE.to_owned(), "/srv/outside/fed-2.bin".to_owned()];
+    check::equal("sources", named_without_pipe(&both), expected)
 }
 
 /// Who ends with `_exit` closes nothing itself.

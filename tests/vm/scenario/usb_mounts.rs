@@ -22,7 +22,7 @@ pub const ALL: &[(&str, Run)] = &[
 ];
 
 /// Lets the stick that is on no list be written.
-fn permit_other(world: &mut World) -> Result<()> {
+pub(super) fn permit_other(world: &mut World) -> Result<()> {
     world.policy(&World::usual_policy_and("").replace("SEKI0004", OTHER_SERIAL))
 }
 

@@ -8,12 +8,14 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("mkfs.vfat", "dosfstools"),
     ("mkfs.exfat", "exfatprogs"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("cpio", "cpio"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),

@@ -23,6 +23,10 @@ pub enum FileSystem {
     Ext4,
     /// exFAT.
     Exfat,
+    /// XFS, which lets files share blocks.
+    Xfs,
+    /// btrfs, which puts no block device into its superblock.
+    Btrfs,
 }
 
 /// A stick as `--stick SIZE:SERIAL[:FS]` describes it.
@@ -44,7 +48,11 @@ impl FromStr for FileSystem {
             "vfat" => Ok(Self::Vfat),
             "ext4" => Ok(Self::Ext4),
             "exfat" => Ok(Self::Exfat),
-            other => bail!("{other} is no file system for a stick: use vfat, ext4 or exfat"),
+            "xfs" => Ok(Self::Xfs),
+            "btrfs" => Ok(Self::Btrfs),
+            other => {
+                bail!("{other} is no file system for a stick: use vfat, ext4, exfat, xfs or btrfs")
+            }
         }
     }
 }
@@ -95,6 +103,8 @@ impl Stick {
             FileSystem::Vfat => ("mkfs.vfat", &[]),
             FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
             FileSystem::Exfat => ("mkfs.exfat", &[]),
+            FileSystem::Xfs => ("mkfs.xfs", &["-q", "-m", "reflink=1"]),
+            FileSystem::Btrfs => ("mkfs.btrfs", &["-q"]),
         };
         let Some(found) = process::find_program(program) else {
             bail!("{program} is missing: run `cargo xtask setup`");
@@ -147,6 +157,8 @@ mod tests {
             ("64M:SEKI0001", stick("SEKI0001", 64 << 20, FileSystem::Vfat)),
             ("1G:A-b_9:ext4", stick("A-b_9", 1 << 30, FileSystem::Ext4)),
             ("4096:x:exfat", stick("x", 4096, FileSystem::Exfat)),
+            ("320M:x:xfs", stick("x", 320 << 20, FileSystem::Xfs)),
+            ("128M:x:btrfs", stick("x", 128 << 20, FileSystem::Btrfs)),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse::<Stick>().ok(), Some(expected), "{text}");

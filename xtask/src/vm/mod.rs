@@ -35,7 +35,7 @@ pub struct Options {
     #[arg(long, value_name = "SERIES")]
     pub kernel: Option<String>,
     /// A USB stick that is plugged from the start; may be given several times
-    #[arg(long = "stick", value_name = "SIZE:SERIAL[:vfat|ext4|exfat]")]
+    #[arg(long = "stick", value_name = "SIZE:SERIAL[:vfat|ext4|exfat|xfs|btrfs]")]
     pub sticks: Vec<Stick>,
     /// Start collector and agent with this policy before the command
     #[arg(long, value_name = "FILE")]

@@ -138,6 +138,10 @@ fn object(event: &Event, process: &Process) -> String {
         text.push_str(" → ");
         text.push_str(&printable(&file.new_path));
     }
+    if !file.attribute.is_empty() {
+        text.push_str(" # ");
+        text.push_str(&printable(&file.attribute));
+    }
     text
 }
 
