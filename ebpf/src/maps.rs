@@ -74,7 +74,8 @@ pub struct HostMount {
 pub static HOST_MOUNTS: LruHashMap<u64, HostMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
-/// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a share.
+/// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a
+/// share.
 /// What is forgotten is found
 /// again, so nobody gains by filling the table.
 #[map]
@@ -86,8 +87,8 @@ pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPER
 pub static NODES: HashMap<u64, Device> =
     HashMap::with_max_entries(DEVICE_NODES_MAX, BPF_F_NO_PREALLOC);
 
-/// Shares that can be written to: the superblock's address and its `s_dev`. Filled at the mount or at the
-/// first open for write; the agent asks whether there are any.
+/// Shares that can be written to: the superblock's address and its `s_dev`. Filled at the mount or
+/// at the first open for write; the agent asks whether there are any.
 #[map]
 pub static SHARES: HashMap<u64, u32> =
     HashMap::with_max_entries(SUPERBLOCKS_MAX, BPF_F_NO_PREALLOC);
