@@ -1,5 +1,5 @@
-//! What a file system stands on, found in the kernel at first sight: no race with user space. That may
-//! be another machine or a program as well.
+//! What a file system stands on, found in the kernel at first sight: no race with user space. That
+//! may be another machine or a program as well.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel_str};
 use core::ptr::null;
@@ -149,7 +149,7 @@ pub unsafe fn notice(sb: *const u8) {
     }
 }
 
-/// A function of its own, with a number for its argument: the verifier looks at it once per program.
+/// A function of its own, with a number as argument: the verifier looks at it once per program.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn wake_agent(dev: u32) -> u32 {
@@ -160,8 +160,8 @@ pub extern "C" fn wake_agent(dev: u32) -> u32 {
     0
 }
 
-/// What is below a superblock, remembered by `s_dev`. `None` when there is neither a block device nor
-/// another machine or a program, or btrfs was mounted before anybody could see by what.
+/// What is below a superblock, remembered by `s_dev`. `None` when there is neither a block device
+/// nor another machine or a program, or btrfs was mounted before anybody could see by what.
 ///
 /// # Safety
 /// That of `R` for `sb`.

@@ -97,7 +97,8 @@ pub struct PlainMount {
 pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
-/// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a share.
+/// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a
+/// share.
 /// What is forgotten is found
 /// again, so nobody gains by filling the table.
 #[map]
@@ -116,8 +117,8 @@ pub static DISKS: HashMap<DiskName, u64> = HashMap::with_max_entries(DISKS_MAX, 
 pub static NODES: HashMap<u64, Device> =
     HashMap::with_max_entries(DEVICE_NODES_MAX, BPF_F_NO_PREALLOC);
 
-/// Shares that can be written to: the superblock's address and its `s_dev`. Filled at the mount or at the
-/// first open for write; the agent asks whether there are any.
+/// Shares that can be written to: the superblock's address and its `s_dev`. Filled at the mount or
+/// at the first open for write; the agent asks whether there are any.
 #[map]
 pub static SHARES: HashMap<u64, u32> =
     HashMap::with_max_entries(SUPERBLOCKS_MAX, BPF_F_NO_PREALLOC);

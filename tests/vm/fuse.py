@@ -1,5 +1,5 @@
-# A file system in user space: on a block device (`fuseblk`), as drivers of NTFS are, or without one.
-# Its files are kept in memory. Arguments: device or name, directory, and a file to wait for. Makes a
+# A file system in user space: on a block device (`fuseblk`), as drivers of NTFS are, or without
+# one. Its files are kept in memory. Arguments: device or name, directory, and a file to wait for. Makes a
 # file there and writes 5,003 bytes to it; prints what came of that and how many bytes the file
 # system was given.
 import ctypes, errno, os, stat, struct, sys, time

@@ -201,7 +201,8 @@ pub struct Paths {
     pub patterns: Vec<Located<Pattern>>,
 }
 
-/// A named group of removable devices or shares. At least one of the fields is asked for; classes stand alone.
+/// A named group of removable devices or shares. At least one of the fields is asked for; classes
+/// stand alone.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// Name.

@@ -125,8 +125,8 @@ impl Mounts {
             .any(|mount| mount.share.as_ref().is_some_and(|share| share.writable))
     }
 
-    /// What the share on `dev` is. `tgid` may see a mount of it that this process does not see, and is
-    /// asked when that is not known yet or, with `anew`, again: such numbers are soon used again.
+    /// What the share on `dev` is. `tgid` may see a mount of it that this process does not see, and
+    /// is asked when that is not known yet or, with `anew`, again: such numbers are soon used again.
     pub fn share(&mut self, dev: u32, tgid: u32, anew: bool) -> Option<&Share> {
         self.refresh();
         let known = self.by_device.get(&dev).filter(|_| self.present.contains(&dev));
@@ -186,8 +186,8 @@ fn below<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// `36 35 98:0 /root /mount/point options… - type source options`, names with octal escapes. Read as
-/// bytes: a mount point need not be UTF-8.
+/// `36 35 98:0 /root /mount/point options… - type source options`, names with octal escapes. Read
+/// as bytes: a mount point need not be UTF-8.
 fn parse_line(line: &[u8]) -> Option<(u32, Mount)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;

@@ -74,9 +74,9 @@ fn root_device() -> Result<u32, KernelError> {
         .ok_or_else(|| KernelError::Other("process 1 has no root file system".to_owned()))
 }
 
-/// The same of what the host's root writes to when it is an overlay, so that a machine without a disk
-/// of its own does not count its own files as a share; 0 when it is none, or the place cannot be found
-/// any more.
+/// The same of what the host's root writes to when it is an overlay, so that a machine without a
+/// disk of its own does not count its own files as a share; 0 when it is none, or the place cannot
+/// be found any more.
 ///
 /// # Errors
 /// When the mounts of the first process cannot be read.

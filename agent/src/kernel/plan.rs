@@ -297,8 +297,8 @@ pub(super) fn is_whole(set: &Set) -> bool {
     PLAN.iter().all(|plan| set.has_program(plan.program) || set.is_absent(plan.program))
 }
 
-/// Puts the programs for what is there on their hooks, and takes the others off. Answers which could
-/// not be put there, or not be kept there.
+/// Puts the programs for what is there on their hooks, and takes the others off. Answers which
+/// could not be put there, or not be kept there.
 pub(super) fn follow(set: &Set, open: &mut Open, present: Present) -> Vec<String> {
     let mut failed = Vec::new();
     for plan in open.at_times.clone() {

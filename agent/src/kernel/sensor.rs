@@ -229,9 +229,9 @@ impl Sensor {
     }
 
     /// Puts the programs for removable media and shares on their hooks, or takes them off: without
-    /// such they cost and see nothing. They stay as long as a file that can be written there is open.
-    /// `shares`: some are mounted; those that were mounted since the programs are there, the programs
-    /// know themselves. Answers what could not be put there.
+    /// such they cost and see nothing. They stay as long as a file that can be written there is
+    /// open. `shares`: some are mounted; those that were mounted since the programs are there, the
+    /// programs know themselves. Answers what could not be put there.
     pub fn watch(&mut self, removable: bool, shares: bool) -> Vec<String> {
         let watched = self.open.watched();
         let open = self.files.holds_any();

@@ -29,7 +29,7 @@ pub mod kind {
     pub const NOTE: u8 = 10;
     /// A socket was asked for that is neither of the Internet nor local: packet, vsock, Bluetooth, …
     pub const NET_SOCKET: u8 = 11;
-    /// Something on a network or FUSE file system was opened for write, written, created, renamed, …
+    /// Something on a network or FUSE file system was opened for write, written, created, …
     pub const SHARE_WRITE: u8 = 12;
     /// Number of classes, for tables indexed by class.
     pub const COUNT: usize = 13;
@@ -149,10 +149,10 @@ pub mod device_class {
     pub const SD: u8 = 3;
     /// A disk on PCI Express outside of the case: Thunderbolt, USB4, ExpressCard.
     pub const THUNDERBOLT: u8 = 4;
-    /// A file system of another machine (NFS, SMB, 9p, Ceph, AFS, …). This class and those above are
-    /// shares.
+    /// A file system of another machine (NFS, SMB, 9p, Ceph, AFS, …). This class and those above
+    /// are shares.
     pub const NETWORK: u8 = 16;
-    /// A file system in user space without a block device (sshfs, rclone, folders of cloud services).
+    /// A file system in user space without a block device (sshfs, rclone, cloud folders).
     pub const FUSE: u8 = 17;
 }
 

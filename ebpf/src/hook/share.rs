@@ -1,6 +1,6 @@
-//! Bytes written to network and FUSE file systems. Those write in ways of their own, so the programs
-//! here stand above them, on each way by which a write comes to a file system; none of the functions
-//! calls another one of them for the same file.
+//! Bytes written to network and FUSE file systems. Those write in ways of their own, so the
+//! programs here stand above them, on each way by which a write comes to a file system; none of the
+//! functions calls another one of them for the same file.
 
 use aya_ebpf::{
     macros::{fentry, fexit},
@@ -68,8 +68,8 @@ fn completed(kiocb: *const u8, bytes: i64) -> i32 {
     }
 }
 
-/// A write by io_uring that was done at once: the function answers `IOU_OK`, 0, and the request holds
-/// what came of it (io_uring/rw.c, `kiocb_done`).
+/// A write by io_uring that was done at once: the function answers `IOU_OK`, 0, and the request
+/// holds what came of it (io_uring/rw.c, `kiocb_done`).
 #[fexit(function = "io_write")]
 pub fn share_ring(ctx: FExitContext) -> i32 {
     let answer: i32 = ctx.ret().unwrap_or(-1);

@@ -1,8 +1,8 @@
-//! Bytes written to removable media and shares, summed per open file: a record at the first write and
-//! one with the totals at the close, none in between.
+//! Bytes written to removable media and shares, summed per open file: a record at the first write
+//! and one with the totals at the close, none in between.
 //!
-//! The programs here stand within file systems and see each write of those that use the kernel's common
-//! ways. What goes to shares is seen above the file systems (`share.rs`).
+//! The programs here stand within file systems and see each write of those that use the kernel's
+//! common ways. What goes to shares is seen above the file systems (`share.rs`).
 
 use aya_ebpf::{
     macros::{fentry, fexit, lsm},
@@ -168,8 +168,8 @@ unsafe fn begin_late<R: Read>(file: *const u8) -> Option<*mut FileSum> {
     }
 }
 
-/// Whether the programs that see such writes and their closes are there. Those for shares come a moment
-/// after the first share; a sum that begins before would not be ended.
+/// Whether the programs that see such writes and their closes are there. Those for shares come a
+/// moment after the first share; a sum that begins before would not be ended.
 #[inline(always)]
 pub fn watches(kind: u8) -> bool {
     kind != kind::SHARE_WRITE || SHARES_WATCHED.get(0).is_some_and(|watched| *watched != 0)
