@@ -191,9 +191,9 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     DEVICES.get_ptr(dev)
 }
 
-/// Looks at the device below a superblock afresh: its number may have belonged to another one before.
-/// A device that stands on others (dm-crypt, LVM, RAID) is what any of them is. A btrfs that is being
-/// mounted from a device that nobody saw is removable, and on no list.
+/// Looks at the device below a superblock afresh: its number may have belonged to another one
+/// before. A device that stands on others (dm-crypt, LVM, RAID) is what any of them is. A btrfs
+/// that is being mounted from a device that nobody saw is removable, and on no list.
 ///
 /// Functions of their own, with numbers for arguments: the verifier looks at each once per program.
 #[unsafe(no_mangle)]
@@ -234,7 +234,8 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
     0
 }
 
-/// The block device whose name stands in a superblock; null when that is not known, or no longer there.
+/// The block device whose name stands in a superblock; null when that is not known, or no longer
+/// there.
 ///
 /// # Safety
 /// The buffer must be the caller's.

@@ -106,8 +106,8 @@ pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPER
 
 /// Name of a block device, zero-padded.
 pub type DiskName = [u64; DISK_NAME_BYTES_MAX / 8];
-/// The block device that was opened last by this name. Nothing is forgotten to make room: whose device
-/// is not found after its mount counts as having none.
+/// The block device that was opened last by this name. Nothing is forgotten to make room: whose
+/// device is not found after its mount counts as having none.
 #[map]
 pub static DISKS: HashMap<DiskName, u64> = HashMap::with_max_entries(DISKS_MAX, BPF_F_NO_PREALLOC);
 

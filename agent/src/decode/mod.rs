@@ -27,8 +27,8 @@ pub struct Raw {
     pub path: Vec<u8>,
     /// Second path: the new name, or for `exec` the working directory.
     pub second_path: Vec<u8>,
-    /// Third text as it came: arguments, socket path, link target, name of an attribute, or the name given
-    /// to open.
+    /// Third text as it came: arguments, socket path, link target, name of an attribute, or the
+    /// name given to open.
     pub third: Vec<u8>,
 }
 

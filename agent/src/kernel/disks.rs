@@ -10,8 +10,8 @@ use nix::libc::{O_CLOEXEC, O_NOCTTY, O_NONBLOCK};
 use super::load::host_mounts;
 
 /// Shows the programs the devices of btrfs file systems that are mounted already: they know such a
-/// device by its name once they saw it opened. Opened for reading and closed again, without waiting for
-/// a medium, nothing happens to it.
+/// device by its name once they saw it opened. Opened for reading and closed again, without waiting
+/// for a medium, nothing happens to it.
 pub(super) fn show_mounted() {
     let mounts = match host_mounts() {
         Ok(mounts) => mounts,

@@ -242,8 +242,8 @@ fn open(about: &Named) -> Result<File, String> {
     open(OFlag::O_NOATIME).or_else(|_| open(OFlag::empty())).map_err(failed)
 }
 
-/// The kernel's number of the file system that an open file lies on, by the mount it was opened through:
-/// stat(2) gives each subvolume of btrfs a number of its own.
+/// The kernel's number of the file system that an open file lies on, by the mount it was opened
+/// through: stat(2) gives each subvolume of btrfs a number of its own.
 fn file_system(file: &OwnedFd) -> Option<u32> {
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();

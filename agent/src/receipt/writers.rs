@@ -85,8 +85,8 @@ impl Writers {
         writer.input = Some(Arc::new(File { path, ..file.clone() }));
     }
 
-    /// Somebody who can write to a pipe opened a file for reading: whoever has that pipe as standard
-    /// input may be given it.
+    /// Somebody who can write to a pipe opened a file for reading: whoever has that pipe as
+    /// standard input may be given it.
     pub(super) fn feeds(&mut self, pipe: u64, file: &File) {
         if is_no_source(file) {
             return;

@@ -1,6 +1,6 @@
 //! Extended attributes and access control lists on removable media: both can carry data past the
-//! content of a file. The hooks are asked for what a system call, or an overlay on behalf of one, wants
-//! to set; what security modules write by themselves does not come by.
+//! content of a file. The hooks are asked for what a system call, or an overlay on behalf of one,
+//! wants to set; what security modules write by themselves does not come by.
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use sekimori_abi::event::operation;
@@ -11,7 +11,8 @@ use crate::{
     read::{pointer, probed},
 };
 
-/// Bytes of a list and of each of its entries as they are stored (include/uapi/linux/posix_acl_xattr.h).
+/// Bytes of a list and of each of its entries as they are stored
+/// (include/uapi/linux/posix_acl_xattr.h).
 const ACL_HEADER_BYTES: u64 = 4;
 const ACL_ENTRY_BYTES: u64 = 8;
 

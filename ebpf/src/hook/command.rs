@@ -1,5 +1,6 @@
 //! Commands that go to a device past its file system and its block layer, through a node that was
-//! opened for reading. The kernel lets root send them; a node that is opened for write was judged then.
+//! opened for reading. The kernel lets root send them; a node that is opened for write was judged
+//! then.
 //!
 //! USB nodes need no look: usbfs takes no request from a file that was opened for reading
 //! (drivers/usb/core/devio.c, `usbdev_do_ioctl`).

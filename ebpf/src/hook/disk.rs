@@ -1,5 +1,6 @@
 //! Block devices by name: btrfs puts no block device into its superblock, only the name of one
-//! (`s_id`). Whoever mounts opens the device first, so that it is known by the time it is asked for.
+//! (`s_id`). Whoever mounts opens the device first, so that it is known by the time it is asked
+//! for.
 
 use aya_ebpf::{
     macros::{fentry, fexit},

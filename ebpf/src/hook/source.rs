@@ -1,6 +1,6 @@
-//! Where what is written to removable media may come from: regular files that the writing process has
-//! open for reading, those that it opens meanwhile, and its standard input; when that is a pipe, also
-//! what those read who hold its other end. For the agent's receipts.
+//! Where what is written to removable media may come from: regular files that the writing process
+//! has open for reading, those that it opens meanwhile, and its standard input; when that is a
+//! pipe, also what those read who hold its other end. For the agent's receipts.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST, helpers::bpf_get_current_task_btf, macros::fexit, programs::FExitContext,
@@ -101,8 +101,9 @@ fn is_writer(tgid: u32) -> bool {
     WRITERS.get_ptr(tgid).is_some_and(|writer| unsafe { (*writer).files } != 0)
 }
 
-/// Somebody opens a file on removable media for write; or opens a file for reading and writes there, or
-/// is the child of one who does, or holds the other end of the pipe that is such a one's standard input.
+/// Somebody opens a file on removable media for write; or opens a file for reading and writes
+/// there, or is the child of one who does, or holds the other end of the pipe that is such a one's
+/// standard input.
 ///
 /// Not on the hook itself: of the programs there the one that was attached last runs first, and
 /// `file_open` has no call frame left.
@@ -159,7 +160,8 @@ pub extern "C" fn feeds(task: u64) -> u64 {
     0
 }
 
-/// The number of the pipe that a descriptor of a task writes to, when it is a writer's standard input.
+/// The number of the pipe that a descriptor of a task writes to, when it is a writer's standard
+/// input.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn fed_by(task: u64, descriptor: u32) -> u64 {
@@ -318,8 +320,8 @@ pub extern "C" fn report_descriptor(task: u64, descriptor: u32, own: u32) -> u32
 }
 
 /// Sends a record of a regular file at any address, and of the pipe or socket that is the standard
-/// input. What the kernel tells of itself is nobody's file. With a pipe: the current process is not the
-/// writer, but feeds it.
+/// input. What the kernel tells of itself is nobody's file. With a pipe: the current process is not
+/// the writer, but feeds it.
 #[inline(always)]
 fn report(file: *const u8, standard_input: bool, pipe: u64) -> bool {
     let inode = pointer(file, &FILE_INODE);

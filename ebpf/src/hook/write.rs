@@ -70,7 +70,8 @@ pub fn btrfs_write(ctx: FExitContext) -> i32 {
 const REMAP_FILE_DEDUP: u32 = 1;
 
 /// A file gets blocks of another one: FICLONE, FICLONERANGE, and copy_file_range where the file
-/// system does it so (fs/remap_range.c). The length is final here, and what can still go wrong is rare.
+/// system does it so (fs/remap_range.c). The length is final here, and what can still go wrong is
+/// rare.
 #[fexit(function = "generic_remap_file_range_prep")]
 pub fn blocks_shared(ctx: FExitContext) -> i32 {
     let flags: u64 = ctx.arg(5);

@@ -154,8 +154,8 @@ fn io_uring_connect(world: &mut World) -> Result<()> {
     check::equal("connections", sink.received()?, Vec::new())
 }
 
-/// Argument: the address of a resolver. Data in the names that it is asked for; prints how many bytes
-/// went out.
+/// Argument: the address of a resolver. Data in the names that it is asked for; prints how many
+/// bytes went out.
 const QUESTIONS: &str = r#"
 import socket, struct, sys
 asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,5 @@
-//! File systems on a stick whose files share blocks, and btrfs, which does not say what it stands on.
+//! File systems on a stick whose files share blocks, and btrfs, which does not say what it stands
+//! on.
 
 use std::path::Path;
 
