@@ -91,6 +91,10 @@ pub const GAP_POLLS: u32 = 5;
 /// Ring records that are decoded, put in order of time and recorded at one go: enough to bring a
 /// launch and what it did into order, little enough that control requests wait milliseconds.
 pub const DRAIN_RECORDS_MAX: usize = 1 << 11;
+/// Bytes of them. They stay in the agent's memory once they were needed.
+pub const DRAIN_BYTES_MAX: usize = 2 << 20;
+/// After so many bytes of records, memory that they took is given back to the machine.
+pub const GIVE_BACK_BYTES: usize = 8 << 20;
 /// Time for which telemetry gathers on its ring before it is read. The ring holds many times what a
 /// machine that is busy with nothing but recorded opens writes in it.
 pub const GATHER: Duration = Duration::from_millis(20);

@@ -17,27 +17,41 @@ use sekimori_abi::event::{ABI_VERSION, EVENT_BYTES, Event, flag, kind, operation
 use sekimori_abi::limits::TEXT_BYTES_MAX;
 use zerocopy::FromBytes;
 
-/// One checked record.
+/// One checked record. Its texts stay where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raw {
+pub struct Raw<'a> {
     /// The fixed part. `kind`, `operation` and `verdict` are known values.
     pub event: Event,
-    /// Path of the file, `/a/b`; `.../b` when the walk stopped before the root; empty when the
-    /// record has none.
-    pub path: Vec<u8>,
-    /// Second path: the new name, or for `exec` the working directory.
-    pub second_path: Vec<u8>,
+    path: &'a [u8],
+    second_path: &'a [u8],
     /// Third text as it came: arguments, socket path, link target, name of an attribute, or the
     /// name given to open.
-    pub third: Vec<u8>,
+    pub third: &'a [u8],
 }
 
-impl Raw {
+impl Raw<'_> {
+    /// Path of the file, `/a/b`; `.../b` when the walk stopped before the root; empty when the
+    /// record has none.
+    #[must_use]
+    pub fn path(&self) -> Vec<u8> {
+        if self.has(flag::PATH_WHOLE) {
+            text::whole_path(self.path)
+        } else {
+            text::path(self.path, self.has(flag::PATH_TRUNCATED))
+        }
+    }
+
+    /// Second path: the new name, or for `exec` the working directory.
+    #[must_use]
+    pub fn second_path(&self) -> Vec<u8> {
+        text::path(self.second_path, self.has(flag::SECOND_PATH_TRUNCATED))
+    }
+
     /// The third text as an argument list: split at NULs, at most as many as the kernel counted.
     #[must_use]
     pub fn arguments(&self) -> Vec<Vec<u8>> {
         let counted = usize::try_from(self.event.size).unwrap_or(usize::MAX);
-        text::arguments(&self.third, if counted == 0 { usize::MAX } else { counted })
+        text::arguments(self.third, if counted == 0 { usize::MAX } else { counted })
     }
 
     /// Whether this bit of [`flag`] is set.
@@ -52,7 +66,7 @@ impl Raw {
 /// # Errors
 /// When the bytes are shorter than they say, or name a version, kind, operation or verdict that
 /// this build does not know.
-pub fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, DecodeError> {
     let (event, _) = Event::read_from_prefix(bytes)
         .map_err(|_| DecodeError::Short { bytes: bytes.len(), needed: EVENT_BYTES })?;
     if event.abi != ABI_VERSION {
@@ -70,16 +84,7 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
     let [first, second, _] = event.text_bytes.map(usize::from);
     let (path, rest) = texts.split_at_checked(first).unwrap_or((texts, &[]));
     let (second_path, third) = rest.split_at_checked(second).unwrap_or((rest, &[]));
-    Ok(Raw {
-        path: if event.flags & flag::PATH_WHOLE != 0 {
-            text::whole_path(path)
-        } else {
-            text::path(path, event.flags & flag::PATH_TRUNCATED != 0)
-        },
-        second_path: text::path(second_path, event.flags & flag::SECOND_PATH_TRUNCATED != 0),
-        third: third.to_vec(),
-        event,
-    })
+    Ok(Raw { event, path, second_path, third })
 }
 
 fn check_words(event: &Event) -> Result<(), DecodeError> {

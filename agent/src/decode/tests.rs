@@ -21,8 +21,8 @@ fn a_record_gives_back_what_was_put_in() {
     made.sequence = 7;
     let bytes = record(made, [&components("/usr/bin/cp"), &components("/"), b"cp\0\0x\0"]);
     let raw = decode(&bytes).unwrap();
-    assert_eq!(raw.path, b"/usr/bin/cp");
-    assert_eq!(raw.second_path, b"/");
+    assert_eq!(raw.path(), b"/usr/bin/cp");
+    assert_eq!(raw.second_path(), b"/");
     assert_eq!(raw.arguments(), [b"cp".to_vec(), b"".to_vec(), b"x".to_vec()]);
     assert_eq!(raw.event.sequence, 7);
 }
@@ -35,7 +35,8 @@ fn a_record_gives_back_what_was_put_in() {
 fn arguments_are_split(#[case] text: &[u8], #[case] count: u64, #[case] parts: &[&str]) {
     let mut made = event(kind::EXEC, operation::EXEC);
     made.size = count;
-    let raw = decode(&record(made, [b"", b"", text])).unwrap();
+    let bytes = record(made, [b"", b"", text]);
+    let raw = decode(&bytes).unwrap();
     let expected: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
     assert_eq!(raw.arguments(), expected);
 }
@@ -46,7 +47,7 @@ fn arguments_are_split(#[case] text: &[u8], #[case] count: u64, #[case] parts: &
 fn a_cut_path_never_looks_whole(#[case] flags: u16, #[case] path: &[u8]) {
     let mut made = event(kind::FILE_OPEN, operation::OPEN);
     made.flags = flags;
-    assert_eq!(decode(&record(made, [&components("/srv/x"), b"", b""])).unwrap().path, path);
+    assert_eq!(decode(&record(made, [&components("/srv/x"), b"", b""])).unwrap().path(), path);
 }
 
 #[rstest]
@@ -120,6 +121,6 @@ proptest! {
     fn any_path_comes_back(names in proptest::collection::vec("[^/\0]{1,80}", 1..20)) {
         let path = format!("/{}", names.join("/"));
         let bytes = record(event(kind::FILE_OPEN, operation::OPEN), [&components(&path), b"", b""]);
-        prop_assert_eq!(decode(&bytes).unwrap().path, path.into_bytes());
+        prop_assert_eq!(decode(&bytes).unwrap().path(), path.into_bytes());
     }
 }

@@ -15,10 +15,17 @@ pub(super) fn path(text: &[u8], cut: bool) -> Vec<u8> {
     if cut {
         path.extend_from_slice(CUT);
     }
-    let named = |component: &&[u8]| !component.is_empty() && *component != b"/";
-    for component in text.split(|byte| *byte == 0).rev().filter(named) {
-        path.push(b'/');
-        path.extend_from_slice(component);
+    let mut rest = text;
+    while !rest.is_empty() {
+        // Names are short: looking at their bytes one by one is quicker than a search by words.
+        let end = rest.iter().rposition(|byte| *byte == 0);
+        let (before, behind) = end.and_then(|end| rest.split_at_checked(end)).unwrap_or_default();
+        let component = if end.is_some() { behind.get(1..).unwrap_or_default() } else { rest };
+        if !component.is_empty() && component != b"/" {
+            path.push(b'/');
+            path.extend_from_slice(component);
+        }
+        rest = before;
     }
     if path.is_empty() {
         path.push(b'/');

@@ -16,7 +16,7 @@ pub(crate) use self::process_table::zero_ended;
 pub use self::{
     clock::{Clock, Step},
     mounts::{MountLocator, Mounts},
-    process_table::{Image, Known, ProcessKey, ProcessTable},
+    process_table::{Described, Image, Known, ProcessKey, ProcessTable},
     scan::{Found, ProcFileSystem, Processes},
     share::Share,
     terminal::terminal,

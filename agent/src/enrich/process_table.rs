@@ -4,9 +4,10 @@
 //! shows the start only in clock ticks, so what was read there is kept under its rounded start and
 //! found by rounding the exact one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
 use sekimori_abi::event::{Process, kind, verdict};
 
 use super::clock::Clock;
@@ -73,8 +74,27 @@ pub struct Known {
     pub uid: u32,
     /// What it runs.
     pub image: Arc<Image>,
-    /// What records say of it again and again, encoded, from its first record until its next exec.
-    pub described: Option<Arc<[u8]>>,
+    /// What records say of it again and again, from its first record until its next exec.
+    pub described: Option<Box<Described>>,
+}
+
+/// What records say of a process, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Of whom, without what is a thread's own.
+    pub who: Process,
+    /// [`super::Users::names`] at that time.
+    pub names: u32,
+    /// So many of the bytes stay until the next exec, whoever it is.
+    pub stays: usize,
+    /// `Process` in `event.proto`.
+    pub encoded: Arc<[u8]>,
+}
+
+impl Described {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.encoded.len()
+    }
 }
 
 struct Entry {
@@ -86,7 +106,7 @@ struct Entry {
 impl Entry {
     /// Answers how many bytes that was.
     fn forget_description(&mut self) -> usize {
-        self.known.described.take().map_or(0, |described| described.len())
+        self.known.described.take().map_or(0, |described| described.bytes())
     }
 }
 
@@ -157,7 +177,7 @@ impl ProcessTable {
                     argv: raw.arguments(),
                     arguments_truncated: raw.has(sekimori_abi::event::flag::ARGUMENTS_TRUNCATED),
                     cwd: cwd.to_vec(),
-                    comm: zero_ended(&process.comm),
+                    comm: zero_ended(&process.comm).to_vec(),
                 };
                 self.set_image(process, Arc::new(image), clock);
             }
@@ -198,38 +218,45 @@ impl ProcessTable {
     }
 
     /// Keeps what records say of a process until it runs something else or ends, if there is room.
-    pub fn describe(&mut self, key: ProcessKey, described: Arc<[u8]>) {
-        if self.described_bytes + described.len() > DESCRIBED_BYTES_MAX {
-            return;
-        }
-        if let Some(stored) = self.stored_key(key)
-            && let Some(entry) = self.entries.get_mut(&stored)
-            && !entry.ended
-            && entry.known.described.is_none()
-        {
-            self.described_bytes += described.len();
-            entry.known.described = Some(described);
+    pub fn describe(&mut self, key: ProcessKey, described: Described) {
+        let stored = self.stored_key(key);
+        let entry = stored.and_then(|stored| self.entries.get_mut(&stored));
+        let Some(entry) = entry.filter(|entry| !entry.ended) else { return };
+        self.described_bytes -= entry.forget_description();
+        if self.described_bytes + described.bytes() <= DESCRIBED_BYTES_MAX {
+            self.described_bytes += described.bytes();
+            entry.known.described = Some(Box::new(described));
         }
     }
 
     /// The parents of `key`, nearest first, at most [`ANCESTORS_MAX`]; ends where the table does.
     #[must_use]
-    pub fn ancestors(&self, key: ProcessKey) -> Vec<Known> {
-        let mut chain = Vec::new();
-        let mut next = self.get(key).and_then(|known| known.parent);
-        while let Some(known) = next.and_then(|parent| self.get(parent)) {
-            if chain.len() == ANCESTORS_MAX {
-                break;
-            }
-            chain.push(known.clone());
+    pub fn ancestors(&self, key: ProcessKey) -> Vec<&Known> {
+        let parent = self.get(key).and_then(|known| known.parent);
+        parent.map(|parent| self.line(parent)).unwrap_or_default()
+    }
+
+    /// A process and its parents, likewise.
+    #[must_use]
+    pub fn line(&self, first: ProcessKey) -> Vec<&Known> {
+        let mut chain = Vec::with_capacity(ANCESTORS_MAX);
+        let mut next = Some(first);
+        while chain.len() < ANCESTORS_MAX
+            && let Some(known) = next.and_then(|key| self.get(key))
+        {
+            chain.push(known);
             next = known.parent.filter(|parent| *parent != known.key);
         }
         chain
     }
 
-    fn get(&self, key: ProcessKey) -> Option<&Known> {
-        let stored = self.stored_key(key)?;
-        self.entries.get(&stored).map(|entry| &entry.known)
+    /// What is known of a process without asking.
+    #[must_use]
+    pub fn get(&self, key: ProcessKey) -> Option<&Known> {
+        let exact = self.entries.get(&key);
+        let entry =
+            exact.or_else(|| self.entries.get(&key.rounded()).filter(|entry| entry.rounded))?;
+        Some(&entry.known)
     }
 
     /// Under which key the table holds this process.
@@ -255,7 +282,7 @@ impl ProcessTable {
         let parent = ProcessKey::parent_of(child);
         let image = self.find(parent, clock).map(|known| Arc::clone(&known.image));
         let image = image.unwrap_or_else(|| {
-            Arc::new(Image { comm: zero_ended(&child.comm), ..Image::default() })
+            Arc::new(Image { comm: zero_ended(&child.comm).to_vec(), ..Image::default() })
         });
         let start_utc_ns = clock.utc_ns(key.start_ns);
         let known = Known {
@@ -344,6 +371,6 @@ const fn rounded_key(found: &Found) -> ProcessKey {
 }
 
 /// A zero-padded field without its padding.
-pub(crate) fn zero_ended(field: &[u8]) -> Vec<u8> {
-    field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+pub(crate) fn zero_ended(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
 }

@@ -31,12 +31,12 @@ fn found(tgid: u32, start_ticks: u64, parent_tgid: u32, exe: &str) -> Found {
     Found { tgid, start_ticks, parent_tgid, uid: 0, image }
 }
 
-fn raw(kind: u8, of: (u32, u64), parent: (u32, u64)) -> Raw {
+fn raw(kind: u8, of: (u32, u64), parent: (u32, u64)) -> Raw<'static> {
     let mut event: Event = sample::event(kind, operation::EXEC);
     (event.process.tgid, event.process.start_ns) = of;
     (event.process.parent_tgid, event.process.parent_start_ns) = parent;
     event.size = 2;
-    decode(&sample::record(event, [b"", b"", b"cp\0x\0"])).unwrap()
+    decode(sample::record(event, [b"", b"", b"cp\0x\0"]).leak()).unwrap()
 }
 
 fn key((tgid, start_ns): (u32, u64)) -> ProcessKey {

@@ -81,9 +81,9 @@ impl Flows {
         let from = &raw.event;
         match from.operation {
             operation::PAYLOAD => {
-                self.payload(from.inode, from.protocol == UDP, from.size, &raw.third);
+                self.payload(from.inode, from.protocol == UDP, from.size, raw.third);
             }
-            operation::ANSWER => self.answer(&raw.third, now),
+            operation::ANSWER => self.answer(raw.third, now),
             _ => return false,
         }
         true

@@ -24,7 +24,8 @@ pub use self::{
     guard::GuardMode,
     pins::release,
     plan::Feature,
-    sensor::{Found, Held, LeftBehind, Options, Sensor},
+    ring::{Drained, Enough},
+    sensor::{Found, Held, LeftBehind, Options, Sensor, give_memory_back},
     stats::Counters,
 };
 

@@ -7,10 +7,39 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{KernelError, pins::Set};
-use crate::limits::{GATHER, GATHER_RECORDS_MAX};
+use crate::limits::{DRAIN_BYTES_MAX, DRAIN_RECORDS_MAX, GATHER, GATHER_RECORDS_MAX};
 
 /// Records read from the telemetry ring before denials are looked at again.
 const PORTION: usize = 256;
+/// Bytes of them.
+const PORTION_BYTES: usize = 256 << 10;
+
+/// When to stop reading for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Enough {
+    /// After so many records.
+    pub records: usize,
+    /// After so many bytes.
+    pub bytes: usize,
+}
+
+impl Enough {
+    /// What one turn of the agent takes.
+    pub const TURN: Self = Self { records: DRAIN_RECORDS_MAX, bytes: DRAIN_BYTES_MAX };
+    /// All that there is.
+    pub const ALL: Self = Self { records: usize::MAX, bytes: usize::MAX };
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drained {
+    /// Records.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// It was enough, and there may be more.
+    pub more: bool,
+}
 
 pub(super) struct Rings {
     telemetry: AsyncFd<Ring>,
@@ -56,34 +85,35 @@ impl Rings {
         }
     }
 
-    /// Gives each waiting record to `each`, `enough` of them and one portion of each ring at most;
-    /// answers how many there were.
-    pub(super) fn drain(&mut self, enough: usize, each: &mut dyn FnMut(&[u8])) -> usize {
-        let mut total = 0;
-        while total < enough {
-            let denials = portion(self.denials.get_mut(), each);
-            let telemetry = portion(self.telemetry.get_mut(), each);
-            total += denials + telemetry;
-            if denials + telemetry == 0 {
+    /// Gives each waiting record to `each`, `enough` of them and one portion of each ring at most.
+    pub(super) fn drain(&mut self, enough: Enough, each: &mut dyn FnMut(&[u8])) -> Drained {
+        let mut all = Drained::default();
+        while all.records < enough.records && all.bytes < enough.bytes {
+            let before = all.records;
+            portion(self.denials.get_mut(), &mut all, each);
+            portion(self.telemetry.get_mut(), &mut all, each);
+            if all.records == before {
                 break;
             }
         }
-        if (1..GATHER_RECORDS_MAX).contains(&total) {
+        all.more = all.records >= enough.records || all.bytes >= enough.bytes;
+        if !all.more && (1..GATHER_RECORDS_MAX).contains(&all.records) {
             self.gathered = Instant::now() + GATHER;
         }
-        total
+        all
     }
 }
 
-fn portion(ring: &mut Ring, each: &mut dyn FnMut(&[u8])) -> usize {
-    let mut count = 0;
-    while count < PORTION
+fn portion(ring: &mut Ring, all: &mut Drained, each: &mut dyn FnMut(&[u8])) {
+    let enough = Enough { records: all.records + PORTION, bytes: all.bytes + PORTION_BYTES };
+    while all.records < enough.records
+        && all.bytes < enough.bytes
         && let Some(record) = ring.0.next()
     {
         each(&record);
-        count += 1;
+        all.records += 1;
+        all.bytes += record.len();
     }
-    count
 }
 
 fn open(set: &Set, name: &str) -> Result<AsyncFd<Ring>, KernelError> {

@@ -15,7 +15,7 @@ use super::{
     pinned,
     pins::{Root, Set},
     plan::{self, Feature, Open, Present},
-    ring::Rings,
+    ring::{Drained, Enough, Rings},
     stats::{self, Counters},
     tables::{self, Plain},
 };
@@ -172,9 +172,9 @@ fn put_to_work(
     }
 }
 
-/// The kernel's types, which only loading needs, take tens of megabytes in small pieces. The
-/// allocator keeps them unless it is told.
-fn give_memory_back() {
+/// Gives the machine what was freed. The kernel's types, which only loading needs, take tens of
+/// megabytes in small pieces, and a flood some; the allocator keeps them unless it is told.
+pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function has no preconditions (malloc_trim(3)).
     unsafe {
@@ -189,7 +189,7 @@ fn retire(set: Set) -> Result<Option<LeftBehind>, KernelError> {
     set.remove()?;
     let count = |mut rings: Rings| {
         let mut records = 0;
-        rings.drain(usize::MAX, &mut |_| records += 1);
+        rings.drain(Enough::ALL, &mut |_| records += 1);
         let recorded = accounts(&maps).map(|it| Counters { per_kind: it.reported }.lost());
         let lost = stats::read(&maps).map(|counters| counters.lost());
         let losses = match (recorded, lost) {
@@ -301,7 +301,7 @@ impl Sensor {
 
     /// Gives each waiting record to `each`, denials first, until `enough` were given; answers how
     /// many there were.
-    pub fn drain(&mut self, enough: usize, each: &mut dyn FnMut(&[u8])) -> usize {
+    pub fn drain(&mut self, enough: Enough, each: &mut dyn FnMut(&[u8])) -> Drained {
         self.rings.drain(enough, each)
     }
 

@@ -10,6 +10,8 @@ mod hash;
 mod tests;
 mod writers;
 
+use std::sync::Arc;
+
 use sekimori_abi::event::{kind, operation, verdict};
 use sekimori_proto::v1::{Event, File, Operation};
 use tokio::sync::mpsc;
@@ -101,9 +103,9 @@ impl Receipts {
             more_sources,
             ..recorded.event.clone()
         };
-        let described = std::sync::Arc::clone(&recorded.described);
         self.waiting += 1;
-        self.hasher.ask(Recorded { event, described });
+        let Recorded { process, thread, .. } = recorded;
+        self.hasher.ask(Recorded { event, process: Arc::clone(process), thread: *thread });
     }
 
     /// Receipts that are not finished yet.

@@ -4,7 +4,6 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use nix::sys::stat::{major, minor};
 use sekimori_proto::v1::{Device, Event, File};
@@ -153,7 +152,7 @@ fn real(directory: &Path, name: &str) -> File {
 fn receipt_of(file: File) -> Event {
     let (hasher, mut answers) = Hasher::start();
     let event = Event { file: Some(file), ..Event::default() };
-    hasher.ask(Recorded { event, described: Arc::from([]) });
+    hasher.ask(Recorded { event, ..Recorded::default() });
     answers.blocking_recv().unwrap().event
 }
 

@@ -1,12 +1,10 @@
 //! One ring record to one event.
 
-use std::borrow::Cow;
-
 use sekimori_abi::event::{flag, kind, operation, verdict};
 use sekimori_proto::v1::{Event, File, Kind, Operation, Verdict};
 
 use super::parts::{destination, device, process};
-use super::{Recorded, RuleBook, lane};
+use super::{Recorded, RuleBook, Thread, lane};
 use crate::decode::{CUT, Raw};
 use crate::enrich::{Enricher, Mounts, zero_ended};
 
@@ -17,7 +15,7 @@ const EPERM: i32 = 1;
 /// that only feed the process table, and for what neither a rule nor the configuration asks for.
 pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Recorded> {
     let from = &raw.event;
-    let paths = Paths::of(raw, enricher);
+    let paths = if names_a_file(from.kind) { Paths::of(raw, enricher) } else { Paths::default() };
     if from.kind != kind::EXIT {
         enricher.processes.learn(raw, &paths.first, &paths.second, &enricher.clock);
     }
@@ -28,7 +26,8 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Rec
         return None;
     }
     let verdict = verdict_of(from.verdict);
-    let (process, described, arguments_truncated) = process(raw, enricher);
+    let (process, arguments_truncated) = process(&from.process, enricher);
+    let thread = Thread { tid: from.process.tid, comm: from.process.comm };
     let cut = flag::PATH_TRUNCATED | flag::SECOND_PATH_TRUNCATED;
     let ended = (from.kind == kind::EXIT).then(|| wait_status(i32::from(from.exit_code)));
     let event = Event {
@@ -37,7 +36,6 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Rec
         operation: operation_of(from.operation).into(),
         verdict: verdict.into(),
         rule: rules.id(from.generation, from.rule),
-        process: Some(process),
         bytes: has_sum(raw).then_some(from.bytes),
         bytes_in: (from.family != 0 && has_sum(raw)).then_some(from.bytes_in),
         calls: has_sum(raw).then_some(from.calls),
@@ -55,7 +53,7 @@ pub fn event(raw: &Raw, enricher: &mut Enricher, rules: &RuleBook) -> Option<Rec
     if from.kind == kind::EXIT {
         enricher.processes.learn(raw, b"", b"", &enricher.clock);
     }
-    Some(Recorded { event, described })
+    Some(Recorded { event, process, thread })
 }
 
 fn wanted(raw: &Raw, paths: &Paths, rules: &RuleBook) -> bool {
@@ -68,6 +66,7 @@ fn wanted(raw: &Raw, paths: &Paths, rules: &RuleBook) -> bool {
 }
 
 /// Both paths as the host sees them.
+#[derive(Default)]
 struct Paths {
     first: Vec<u8>,
     second: Vec<u8>,
@@ -77,23 +76,26 @@ struct Paths {
 
 impl Paths {
     fn of(raw: &Raw, enricher: &mut Enricher) -> Self {
-        let first: Cow<'_, [u8]> = match raw.path.as_slice() {
-            [] if raw.has(flag::OPEN_FAILED) => {
-                Cow::Owned(resolve(&raw.second_path, &zero_ended(&raw.third)))
-            }
+        let (first, second) = (raw.path(), raw.second_path());
+        let first = if !first.is_empty() {
+            first
+        } else if raw.has(flag::OPEN_FAILED) {
+            resolve(&second, zero_ended(raw.third))
+        } else if raw.event.inode != 0 && !raw.has(flag::UNLINKED) {
             // The walk from a root finds no name: nothing is its text.
-            [] if raw.event.inode != 0 && !raw.has(flag::UNLINKED) => Cow::Borrowed(b"/"),
-            path => Cow::Borrowed(path),
+            b"/".to_vec()
+        } else {
+            first
         };
         let mut lost = false;
         let dev = raw.event.device.dev;
-        let mut place = |path: &[u8], within: u16, mounts: &mut Mounts| {
+        let mut place = |path: Vec<u8>, within: u16, mounts: &mut Mounts| {
             if !raw.has(within) || !path.starts_with(b"/") {
-                return path.to_vec();
+                return path;
             }
-            mounts.locate(dev, path).unwrap_or_else(|| {
+            mounts.locate(dev, &path).unwrap_or_else(|| {
                 lost = true;
-                [CUT, path].concat()
+                [CUT, path.as_slice()].concat()
             })
         };
         let mounts = &mut enricher.mounts;
@@ -102,9 +104,9 @@ impl Paths {
             (kind::USB_MOUNT, _) if raw.event.operation == operation::MOUNT => {
                 mounts.locate(dev, b"/").unwrap_or_default()
             }
-            _ => place(&first, flag::PATH_IN_FILE_SYSTEM, mounts),
+            _ => place(first, flag::PATH_IN_FILE_SYSTEM, mounts),
         };
-        let second = place(&raw.second_path, flag::SECOND_PATH_IN_FILE_SYSTEM, mounts);
+        let second = place(second, flag::SECOND_PATH_IN_FILE_SYSTEM, mounts);
         Self { first, second, lost }
     }
 }
@@ -150,12 +152,12 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         return None;
     }
     let new_path = match from.operation {
-        operation::SYMLINK => zero_ended(&raw.third),
+        operation::SYMLINK => zero_ended(raw.third).to_vec(),
         operation::RENAME | operation::LINK => paths.second,
         _ => Vec::new(),
     };
     let attribute = match from.operation {
-        operation::SETXATTR | operation::REMOVEXATTR => zero_ended(&raw.third),
+        operation::SETXATTR | operation::REMOVEXATTR => zero_ended(raw.third).to_vec(),
         _ => Vec::new(),
     };
     Some(File {

@@ -7,6 +7,7 @@ mod parts;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use self::{
     agent::{agent_event, device_event},
@@ -19,37 +20,58 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
+use sekimori_abi::limits::COMM_BYTES_MAX;
 use sekimori_proto::v1::{Event, Verdict};
+
+use crate::enrich::zero_ended;
 
 /// Lane of the spool for routine events.
 pub const LANE_TELEMETRY: u32 = 0;
 /// Lane of the spool for what must not be hidden by a flood: denials, alerts, losses, the agent.
 pub const LANE_ALERT: u32 = 1;
 
-/// Number of `process` in `event.proto`.
-const PROCESS_TAG: u32 = 9;
-
-/// An event, and apart from it what is the same in all events of its process: that is encoded once.
-#[derive(Clone, Debug)]
+/// An event, and apart from it who acted: that is the same in many events and is encoded once.
+#[derive(Clone, Debug, Default)]
 pub struct Recorded {
-    /// The event. Its `process` has only what can differ from event to event.
+    /// The event without its `process`.
     pub event: Event,
-    /// The rest of its `process`, encoded.
-    pub described: Arc<[u8]>,
+    /// Its `process`, encoded, without what is the thread's own.
+    pub process: Arc<[u8]>,
+    /// The thread.
+    pub thread: Thread,
+}
+
+/// What is a thread's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub tid: u32,
+    /// Its name, zero-padded.
+    pub comm: [u8; COMM_BYTES_MAX],
 }
 
 impl Recorded {
-    /// The whole event on the wire. Parsers merge the two parts of `process`
+    /// Appends the whole event as it is on the wire. Parsers merge the parts of `process`
     /// (protobuf.dev/programming-guides/encoding, "Last One Wins").
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.event.encode_raw(out);
+        wire::message(wire::PROCESS, &self.process, out);
+        let Thread { tid, comm } = &self.thread;
+        let (tid, comm) = (u64::from(*tid), zero_ended(comm));
+        let bytes = wire::number_bytes(wire::TID, tid) + wire::text_bytes(wire::COMM, comm);
+        encode_key(wire::PROCESS, WireType::LengthDelimited, out);
+        encode_varint(bytes as u64, out);
+        wire::number(wire::TID, tid, out);
+        wire::text(wire::COMM, comm, out);
+    }
+
+    /// The event as whoever gets it reads it.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let bytes = self.event.encoded_len() + self.described.len() + 16;
-        let mut whole = Vec::with_capacity(bytes);
-        self.event.encode_raw(&mut whole);
-        encode_key(PROCESS_TAG, WireType::LengthDelimited, &mut whole);
-        encode_varint(self.described.len() as u64, &mut whole);
-        whole.extend_from_slice(&self.described);
-        whole
+    pub fn whole(&self) -> Event {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        // What was just encoded can be read.
+        Event::decode(bytes.as_slice()).unwrap_or_default()
     }
 }
 

@@ -3,105 +3,127 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use prost::Message as _;
 use sekimori_abi::event::{self as abi, device_class, family, kind};
-use sekimori_proto::v1::{Destination, Device, Process};
+use sekimori_abi::limits::COMM_BYTES_MAX;
+use sekimori_proto::v1::{Destination, Device};
 
+use super::wire;
 use crate::decode::Raw;
-use crate::enrich::{Enricher, Known, ProcessKey, terminal, zero_ended};
+use crate::enrich::{Described, Enricher, Known, ProcessKey, Users, terminal, zero_ended};
 
-/// Who acted: what can differ from record to record; the rest, encoded; and whether some argument is
-/// missing. A refused launch changes nothing of the process: it is still who tried.
-pub(super) fn process(raw: &Raw, enricher: &mut Enricher) -> (Process, Arc<[u8]>, bool) {
-    let from = &raw.event.process;
+/// Who acted, encoded without what is the thread's own; and whether some argument is missing. A
+/// refused launch changes nothing of the process: it is still who tried.
+pub(super) fn process(from: &abi::Process, enricher: &mut Enricher) -> (Arc<[u8]>, bool) {
+    let Enricher { clock, processes, users, .. } = enricher;
     let key = ProcessKey::of(from);
-    let known = enricher.processes.find(key, &enricher.clock).cloned();
-    let truncated = known.as_ref().is_some_and(|known| known.image.arguments_truncated);
-    let described = match known.as_ref().and_then(|known| known.described.clone()) {
-        Some(described) => described,
-        None => describe(from, known.as_ref(), enricher),
-    };
-    let login_uid = (from.login_uid != u32::MAX).then_some(from.login_uid);
-    let process = Process {
-        pid: from.tgid,
-        uid: from.uid,
-        user: enricher.users.name(from.uid),
-        gid: from.gid,
-        login_uid,
-        login_user: login_uid.map(|uid| enricher.users.name(uid)).unwrap_or_default(),
-        session_id: (from.session_id != u32::MAX).then_some(from.session_id),
-        tty: terminal(&from.tty),
-        comm: zero_ended(&from.comm),
-        cgroup_id: from.cgroup_id,
-        tid: from.tid,
-        exe_inode: from.exe_inode,
-        ..Process::default()
-    };
-    (process, described, truncated)
-}
-
-/// What stays the same until the next exec: program, arguments, start, parents. Kept with the
-/// process, unless a parent may yet become known.
-fn describe(from: &abi::Process, known: Option<&Known>, enricher: &mut Enricher) -> Arc<[u8]> {
-    let key = ProcessKey::of(from);
-    let (parent, found) = parents(from, enricher);
-    let mut process = match known {
-        Some(known) => of_image(known),
-        None => Process { start_ns: enricher.clock.utc_ns(key.start_ns), ..Process::default() },
-    };
-    process.parent = parent.map(Box::new);
-    let described: Arc<[u8]> = process.encode_to_vec().into();
-    if found {
-        enricher.processes.describe(key, Arc::clone(&described));
-    }
-    described
-}
-
-fn of_image(known: &Known) -> Process {
-    Process {
-        start_ns: known.start_utc_ns,
-        exe: known.image.exe.clone(),
-        argv: known.image.argv.clone(),
-        cwd: known.image.cwd.clone(),
-        ..Process::default()
-    }
-}
-
-/// The line of parents, and whether the nearest is known. One who is not known any more is still
-/// named by number and start.
-fn parents(from: &abi::Process, enricher: &mut Enricher) -> (Option<Process>, bool) {
-    let mut chain = enricher.processes.ancestors(ProcessKey::of(from));
-    if chain.is_empty() {
-        let key = ProcessKey::parent_of(from);
-        if key.tgid == 0 {
-            return (None, true);
+    let (who, names) = (without_thread(from), users.names());
+    let known = processes.find(key, clock);
+    let truncated = known.is_some_and(|known| known.image.arguments_truncated);
+    let described = known.and_then(|known| known.described.as_deref());
+    let mut encoded = Vec::new();
+    let (stays, mut keep) = match described {
+        Some(it) if it.who == who && it.names == names => {
+            return (Arc::clone(&it.encoded), truncated);
         }
-        let Some(known) = enricher.processes.find(key, &enricher.clock).cloned() else {
-            let start_ns = enricher.clock.utc_ns(key.start_ns);
-            return (Some(Process { pid: key.tgid, start_ns, ..Process::default() }), false);
-        };
-        let key = known.key;
-        chain.push(known);
-        chain.extend(enricher.processes.ancestors(key));
-        chain.truncate(crate::limits::ANCESTORS_MAX);
+        // Somebody else by now; what the process runs was said.
+        Some(it) => {
+            encoded.extend_from_slice(it.encoded.get(..it.stays).unwrap_or_default());
+            (it.stays, true)
+        }
+        None => (0, false),
+    };
+    if stays == 0 {
+        of_image(processes.get(key), clock.utc_ns(key.start_ns), &mut encoded);
+        keep = parents(from, enricher, &mut encoded);
     }
-    // Only the nearest parent's arguments are kept: sixteen argument lists would fill a record.
+    let Enricher { processes, users, .. } = enricher;
+    let stays = encoded.len();
+    of_person(from, users, &mut encoded);
+    let encoded: Arc<[u8]> = encoded.into();
+    // A parent may yet become known.
+    if keep {
+        let described = Described { who, names, stays, encoded: Arc::clone(&encoded) };
+        processes.describe(key, described);
+    }
+    (encoded, truncated)
+}
+
+const fn without_thread(from: &abi::Process) -> abi::Process {
+    abi::Process { tid: 0, comm: [0; COMM_BYTES_MAX], ..*from }
+}
+
+/// What can change while a process runs the same program.
+fn of_person(from: &abi::Process, users: &mut Users, out: &mut Vec<u8>) {
+    wire::number(wire::PID, from.tgid.into(), out);
+    wire::number(wire::UID, from.uid.into(), out);
+    wire::text(wire::USER, users.name(from.uid).as_bytes(), out);
+    wire::number(wire::GID, from.gid.into(), out);
+    if from.login_uid != u32::MAX {
+        wire::present(wire::LOGIN_UID, from.login_uid.into(), out);
+        wire::text(wire::LOGIN_USER, users.name(from.login_uid).as_bytes(), out);
+    }
+    if from.session_id != u32::MAX {
+        wire::present(wire::SESSION_ID, from.session_id.into(), out);
+    }
+    wire::text(wire::TTY, terminal(&from.tty).as_bytes(), out);
+    wire::number(wire::CGROUP_ID, from.cgroup_id, out);
+    wire::number(wire::EXE_INODE, from.exe_inode, out);
+}
+
+/// What stays the same until the next exec, but for the parents.
+fn of_image(known: Option<&Known>, start_ns: i64, out: &mut Vec<u8>) {
+    let Some(known) = known else { return wire::signed(wire::START_NS, start_ns, out) };
+    wire::signed(wire::START_NS, known.start_utc_ns, out);
+    wire::text(wire::EXE, &known.image.exe, out);
+    known.image.argv.iter().for_each(|argument| wire::message(wire::ARGV, argument, out));
+    wire::text(wire::CWD, &known.image.cwd, out);
+}
+
+/// The line of parents; answers whether the nearest is known. One who is not known any more is
+/// still named by number and start.
+fn parents(from: &abi::Process, enricher: &mut Enricher, out: &mut Vec<u8>) -> bool {
+    let Enricher { clock, processes, users, .. } = enricher;
+    let parent = processes.get(ProcessKey::of(from)).and_then(|known| known.parent);
+    let known = parent.filter(|parent| processes.get(*parent).is_some());
+    let first = known.unwrap_or_else(|| ProcessKey::parent_of(from));
+    if known.is_none() && first.tgid == 0 {
+        return true;
+    }
+    if known.is_none() && processes.find(first, clock).is_none() {
+        let mut parent = Vec::new();
+        wire::number(wire::PID, first.tgid.into(), &mut parent);
+        wire::signed(wire::START_NS, clock.utc_ns(first.start_ns), &mut parent);
+        wire::message(wire::PARENT, &parent, out);
+        return false;
+    }
+    // From the oldest on: each stands within the one behind it.
+    let (mut line, mut next) = (Vec::new(), Vec::new());
+    let chain = processes.line(first);
     let last = chain.len();
-    let mut parent = None;
     for (nearness, known) in chain.into_iter().rev().enumerate() {
-        let argv = if nearness + 1 == last { known.image.argv.clone() } else { Vec::new() };
-        parent = Some(Process {
-            pid: known.key.tgid,
-            argv,
-            cwd: Vec::new(),
-            uid: known.uid,
-            user: enricher.users.name(known.uid),
-            comm: known.image.comm.clone(),
-            parent: parent.map(Box::new),
-            ..of_image(&known)
-        });
+        of_parent(known, users, &mut next);
+        // Only the nearest parent's arguments are kept: sixteen argument lists would fill a record.
+        if nearness + 1 == last {
+            let argv = known.image.argv.iter();
+            argv.for_each(|argument| wire::message(wire::ARGV, argument, &mut next));
+        }
+        if nearness > 0 {
+            wire::message(wire::PARENT, &line, &mut next);
+        }
+        std::mem::swap(&mut line, &mut next);
+        next.clear();
     }
-    (parent, true)
+    wire::message(wire::PARENT, &line, out);
+    true
+}
+
+fn of_parent(known: &Known, users: &mut Users, out: &mut Vec<u8>) {
+    wire::number(wire::PID, known.key.tgid.into(), out);
+    wire::signed(wire::START_NS, known.start_utc_ns, out);
+    wire::text(wire::EXE, &known.image.exe, out);
+    wire::number(wire::UID, known.uid.into(), out);
+    wire::text(wire::USER, users.name(known.uid).as_bytes(), out);
+    wire::text(wire::COMM, &known.image.comm, out);
 }
 
 /// The device below a file.
@@ -126,7 +148,7 @@ pub(super) fn device(from: &abi::Device) -> Option<Device> {
         class: class.to_owned(),
         vendor: hexadecimal(from.vendor),
         product: hexadecimal(from.product),
-        serial: String::from_utf8_lossy(&zero_ended(&from.serial)).into_owned(),
+        serial: String::from_utf8_lossy(zero_ended(&from.serial)).into_owned(),
         major: from.dev >> 20,
         minor: from.dev & 0xf_ffff,
         ..Device::default()
@@ -174,7 +196,7 @@ pub(super) fn destination(raw: &Raw) -> Option<Destination> {
             let path = match raw.third.split_first() {
                 // An abstract name begins with NUL; it is written `@name`, as everywhere.
                 Some((0, name)) => [b"@", name].concat(),
-                _ => zero_ended(&raw.third),
+                _ => zero_ended(raw.third).to_vec(),
             };
             return Some(Destination { protocol: "unix".to_owned(), path, ..Default::default() });
         }

@@ -6,12 +6,14 @@ mod hostile;
 use prost::Message as _;
 use rstest::rstest;
 use sekimori_abi::event::{self as abi, counter, device_class, flag, kind, operation, verdict};
-use sekimori_proto::v1::{Event, Kind, Operation, Verdict};
+use sekimori_proto::v1::{Event, Kind, Operation, Process, Verdict};
 
 use super::event::{kind_of, operation_of};
 use super::*;
 use crate::decode::{decode, sample};
-use crate::enrich::{Clock, Enricher, Found, MountLocator, Mounts, ProcessTable, Processes, Users};
+use crate::enrich::{
+    Clock, Enricher, Found, MountLocator, Mounts, ProcessKey, ProcessTable, Processes, Users,
+};
 use crate::limits::{GAP_POLLS, GENERATIONS_KEPT_MAX};
 
 struct Nobody;
@@ -77,9 +79,15 @@ fn on_stick(mut event: abi::Event) -> abi::Event {
 }
 
 fn record(event: abi::Event, texts: [&[u8]; 3], enricher: &mut Enricher) -> Option<Event> {
-    let raw = decode(&sample::record(event, texts)).unwrap();
-    let recorded = super::event(&raw, enricher, &rules())?;
-    Some(Event::decode(recorded.encode().as_slice()).unwrap())
+    let bytes = sample::record(event, texts);
+    let recorded = super::event(&decode(&bytes).unwrap(), enricher, &rules())?;
+    Some(encoded(&recorded))
+}
+
+fn encoded(recorded: &Recorded) -> Event {
+    let mut bytes = Vec::new();
+    recorded.encode(&mut bytes);
+    Event::decode(bytes.as_slice()).unwrap()
 }
 
 #[test]
@@ -118,6 +126,84 @@ fn a_denied_copy_to_a_stick_says_who_what_where_and_which_rule() {
     assert_eq!((device.class.as_str(), device.serial.as_str()), ("usb", "E0D55"));
     assert_eq!((device.vendor.as_str(), device.product.as_str()), ("0951", "1666"));
     assert_eq!((device.major, device.minor), (8, 17));
+}
+
+/// A shell that started `cp`, and what `cp` opens.
+fn opened(enricher: &mut Enricher, change: impl Fn(&mut abi::Event)) -> Process {
+    let mut shell = made(kind::EXEC, operation::EXEC);
+    (shell.process.tgid, shell.process.start_ns, shell.size) = (70, 4_000, 2);
+    shell.process.parent_tgid = 0;
+    shell.process.comm = sample::fixed("bash");
+    let mut copy = made(kind::EXEC, operation::EXEC);
+    copy.size = 3;
+    for (exec, exe, argv) in
+        [(shell, "/bin/bash", b"bash\0-i\0"), (copy, "/bin/cp", b"cp\0\0xyz\0")]
+    {
+        if enricher.processes.get(ProcessKey::of(&exec.process)).is_none() {
+            record(exec, [&sample::components(exe), &sample::components("/srv"), argv], enricher);
+        }
+    }
+    let mut open = made(kind::FILE_OPEN, operation::OPEN);
+    (open.process.gid, open.process.login_uid, open.process.session_id) = (50, 1000, 3);
+    (open.process.cgroup_id, open.process.exe_inode) = (1 << 40, 77);
+    change(&mut open);
+    record(open, [&sample::components("/srv/x"), b"", b""], enricher).unwrap().process.unwrap()
+}
+
+/// The numbers that are written by hand are those of `event.proto`.
+#[test]
+fn a_process_comes_back_with_all_its_fields() {
+    let parent = Process {
+        pid: 70,
+        start_ns: 1_700_000_000_000_004_000,
+        exe: b"/bin/bash".to_vec(),
+        argv: vec![b"bash".to_vec(), b"-i".to_vec()],
+        uid: 1000,
+        user: "alice".to_owned(),
+        comm: b"bash".to_vec(),
+        ..Process::default()
+    };
+    let expected = Process {
+        pid: 77,
+        start_ns: 1_700_000_000_000_005_000,
+        exe: b"/bin/cp".to_vec(),
+        argv: vec![b"cp".to_vec(), Vec::new(), b"xyz".to_vec()],
+        cwd: b"/srv".to_vec(),
+        uid: 1000,
+        user: "alice".to_owned(),
+        gid: 50,
+        login_uid: Some(1000),
+        login_user: "alice".to_owned(),
+        session_id: Some(3),
+        tty: "pts/2".to_owned(),
+        comm: b"cp".to_vec(),
+        cgroup_id: 1 << 40,
+        parent: Some(Box::new(parent)),
+        tid: 78,
+        exe_inode: 77,
+    };
+    let mut enricher = enricher();
+    for _ in 0..2 {
+        assert_eq!(opened(&mut enricher, |_| {}), expected);
+    }
+}
+
+#[test]
+fn what_changes_while_a_program_runs_is_as_it_is_now() {
+    let mut enricher = enricher();
+    let first = opened(&mut enricher, |_| {});
+    let root = opened(&mut enricher, |open| (open.process.uid, open.process.gid) = (0, 0));
+    let now = Process { uid: 0, user: "0".to_owned(), gid: 0, ..first.clone() };
+    assert_eq!(root, now);
+    let thread = opened(&mut enricher, |open| {
+        (open.process.tid, open.process.comm) = (99, sample::fixed("worker"));
+    });
+    assert_eq!(thread, Process { tid: 99, comm: b"worker".to_vec(), ..first.clone() });
+    let nobody = opened(&mut enricher, |open| {
+        (open.process.login_uid, open.process.session_id) = (u32::MAX, 0);
+    });
+    let (login_uid, login_user, session_id) = (None, String::new(), Some(0));
+    assert_eq!(nobody, Process { login_uid, login_user, session_id, ..first });
 }
 
 #[test]
@@ -222,8 +308,8 @@ fn a_failed_open_outside_labelled_places_is_not_stored() {
     let mut rules = RuleBook::default();
     (rules.labelled, rules.recorded_kinds) = (labelled, 0);
     let stored = |name: &[u8]| {
-        let raw = decode(&sample::record(from, [b"", b"", name])).unwrap();
-        super::event(&raw, &mut enricher(), &rules).is_some()
+        let bytes = sample::record(from, [b"", b"", name]);
+        super::event(&decode(&bytes).unwrap(), &mut enricher(), &rules).is_some()
     };
     assert_eq!((stored(b"/srv/x"), stored(b"/etc/x")), (true, false));
 }
@@ -241,7 +327,8 @@ fn allowed_events_are_stored_when_asked_for(
 ) {
     let mut from = made(kind::EXIT, operation::EXIT);
     (from.rule, from.verdict) = (rule, verdict);
-    let raw = decode(&sample::record(from, [b"", b"", b""])).unwrap();
+    let bytes = sample::record(from, [b"", b"", b""]);
+    let raw = decode(&bytes).unwrap();
     let mut rules = RuleBook::default();
     rules.recorded_kinds = recorded_kinds;
     assert_eq!(super::event(&raw, &mut enricher(), &rules).is_some(), stored);

@@ -10,6 +10,7 @@ mod pipeline;
 mod policy;
 mod release;
 mod status;
+mod taken;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +36,9 @@ use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
-use crate::kernel::{self, Found, Held, LeftBehind, Sensor};
+use crate::kernel::{self, Enough, Found, Held, LeftBehind, Sensor};
 use crate::limits::{
-    CONTROL_CLIENTS_MAX, DEVICES_INTERVAL, DRAIN_PATIENCE, DRAIN_RECORDS_MAX, POLL_INTERVAL,
+    CONTROL_CLIENTS_MAX, DEVICES_INTERVAL, DRAIN_PATIENCE, GIVE_BACK_BYTES, POLL_INTERVAL,
     SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
 };
 use crate::record::Lost;
@@ -125,6 +126,8 @@ async fn run_with(
         started_ns,
         canary,
         watch_failed: false,
+        // Of the start, at the first poll.
+        worked: GIVE_BACK_BYTES,
     };
     let signals = Signals::listen()?;
     agent.sensor.guard(agent.config.guard)?;
@@ -164,6 +167,8 @@ struct Agent {
     canary: Canary,
     /// That programs for removable media or shares are missing was said.
     watch_failed: bool,
+    /// Bytes of records since memory was given back.
+    worked: usize,
 }
 
 /// The signals the agent listens to.
@@ -286,16 +291,17 @@ impl Agent {
     /// Answers whether there may be more at once.
     fn drain(&mut self) -> bool {
         let Self { sensor, pipeline, .. } = self;
-        let taken = sensor.drain(DRAIN_RECORDS_MAX, &mut |record| pipeline.take(record));
+        let taken = sensor.drain(Enough::TURN, &mut |record| pipeline.take(record));
         let waited = pipeline.waits();
         pipeline.process();
+        self.worked = self.worked.saturating_add(taken.bytes);
         if self.pipeline.take_new_share() {
             self.watch();
         }
-        if taken > 0 || waited {
+        if taken.records > 0 || waited {
             self.keep_accounts();
         }
-        taken >= DRAIN_RECORDS_MAX
+        taken.more
     }
 
     /// What removable media there are now.
@@ -353,6 +359,10 @@ impl Agent {
         }
         // Files that kept the programs there may be closed by now, and shares unmounted.
         self.watch();
+        if self.worked >= GIVE_BACK_BYTES {
+            self.worked = 0;
+            kernel::give_memory_back();
+        }
         if let Some(loaded) = self.keeper.load_for_changed_people() {
             tracing::info!("users or groups changed: the policy's names are looked up again");
             let _ = self.take(loaded);

@@ -8,7 +8,8 @@ use sekimori_abi::table::Accounts;
 use sekimori_proto::v1::{Event, Kind, Verdict};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::decode::{Raw, decode};
+use super::taken::Taken;
+use crate::decode::{DecodeError, Raw, decode};
 use crate::enrich::Enricher;
 use crate::flow::Flows;
 use crate::limits::{MOUNT_PATIENCE, MOUNTING_MAX, RECEIPTS_DRAIN_TIMEOUT};
@@ -26,12 +27,14 @@ pub(super) struct Pipeline {
     losses: Losses,
     tell: Tell,
     spool: SharedSpool,
-    batch: Vec<Raw>,
+    taken: Taken,
     flows: Flows,
     receipts: Receipts,
     finished: UnboundedReceiver<Recorded>,
+    /// When the batch that is being recorded was begun.
+    now: Instant,
     /// Mounts whose mount point is not known yet, and when each was read.
-    mounting: Vec<(Instant, Raw)>,
+    mounting: Vec<(Instant, Box<[u8]>)>,
     undecodable: u64,
     /// A share was seen for the first time, and nobody was told yet.
     new_share: bool,
@@ -47,10 +50,11 @@ impl Pipeline {
             losses: Losses::since(accounts),
             tell,
             spool,
-            batch: Vec::new(),
+            taken: Taken::default(),
             flows: Flows::default(),
             receipts,
             finished,
+            now: Instant::now(),
             mounting: Vec::new(),
             undecodable: 0,
             new_share: false,
@@ -59,44 +63,47 @@ impl Pipeline {
 
     /// One record off a ring.
     pub fn take(&mut self, bytes: &[u8]) {
-        match decode(bytes) {
-            Ok(raw) => {
-                self.losses.received(raw.event.ring, raw.event.sequence);
-                self.batch.push(raw);
-            }
-            Err(error) => {
-                // One line for the first of a flood; the losses count all of them.
-                if self.undecodable == 0 {
-                    tracing::error!(%error, "a record of the kernel programs cannot be read");
-                }
-                self.undecodable += 1;
-                self.losses.undecodable(error.to_string());
-            }
-        }
+        self.taken.push(bytes);
     }
 
     /// Turns what was taken into events, in order of time: the launch of a program is read from
     /// another ring than its refusal, and must be known first.
     pub fn process(&mut self) {
-        self.tell.again(Instant::now());
-        let mut batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() && self.mounting.is_empty() {
+        self.now = Instant::now();
+        self.tell.again(self.now);
+        if self.taken.records.is_empty() && self.mounting.is_empty() {
             return;
         }
-        batch.sort_by_key(|raw| raw.event.time_ns);
         self.keep_mounts(MOUNT_PATIENCE);
-        for raw in batch.drain(..) {
-            if self.is_mounting(&raw) {
-                if self.mounting.len() == MOUNTING_MAX {
-                    self.keep_mounts(Duration::ZERO);
-                }
-                self.mounting.push((Instant::now(), raw));
-            } else {
-                self.record(&raw);
-            }
-        }
-        self.batch = batch;
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.in_order().for_each(|bytes| self.one(bytes));
+        taken.clear();
+        self.taken = taken;
         self.flush();
+    }
+
+    fn one(&mut self, bytes: &[u8]) {
+        let raw = match decode(bytes) {
+            Ok(raw) => raw,
+            Err(error) => return self.cannot_read(&error),
+        };
+        self.losses.received(raw.event.ring, raw.event.sequence);
+        if !self.is_mounting(&raw) {
+            return self.record(&raw);
+        }
+        if self.mounting.len() == MOUNTING_MAX {
+            self.keep_mounts(Duration::ZERO);
+        }
+        self.mounting.push((self.now, bytes.into()));
+    }
+
+    fn cannot_read(&mut self, error: &DecodeError) {
+        // One line for the first of a flood; the losses count all of them.
+        if self.undecodable == 0 {
+            tracing::error!(%error, "a record of the kernel programs cannot be read");
+        }
+        self.undecodable += 1;
+        self.losses.undecodable(error.to_string());
     }
 
     /// Waits for a receipt and records it, and those that are ready too.
@@ -136,8 +143,9 @@ impl Pipeline {
     }
 
     fn keep_recorded(&self, recorded: &Recorded) {
-        let event = &recorded.event;
-        noted(self.spool.append_encoded(lane_of(event), event.kind, recorded.encode()));
+        let Event { kind, .. } = recorded.event;
+        let lane = lane_of(&recorded.event);
+        noted(self.spool.append_with(lane, kind, |buffer| recorded.encode(buffer)));
     }
 
     /// Records everything that waits for something.
@@ -157,7 +165,7 @@ impl Pipeline {
             self.new_share = true;
             return;
         }
-        if self.flows.learn(raw, Instant::now()) {
+        if self.flows.learn(raw, self.now) {
             return;
         }
         // Whatever is recorded of it.
@@ -166,7 +174,7 @@ impl Pipeline {
             return;
         };
         if let Some(destination) = &mut recorded.event.destination {
-            self.flows.describe(raw.event.inode, destination, Instant::now());
+            self.flows.describe(raw.event.inode, destination, self.now);
         }
         if raw.event.kind == kind::NET_UPLOAD && raw.event.operation == operation::CLOSE {
             self.flows.closed(raw.event.inode);
@@ -174,11 +182,12 @@ impl Pipeline {
         if self.receipts.learn(raw, &recorded) {
             return;
         }
-        let event = &recorded.event;
         self.keep_recorded(&recorded);
         let fact = self.rules.fact(raw.event.generation, raw.event.rule);
-        if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref()) {
-            self.tell.refused(event, text, Instant::now());
+        if let Some(text) = fact.and_then(|fact| fact.tell_user.as_deref())
+            && raw.event.verdict == verdict::DENIED
+        {
+            self.tell.refused(&recorded.whole(), text, self.now);
         }
     }
 
@@ -193,9 +202,11 @@ impl Pipeline {
 
     /// Records the mounts that got their place, and those that waited for longer than `patience`.
     fn keep_mounts(&mut self, patience: Duration) {
-        for (read, raw) in std::mem::take(&mut self.mounting) {
+        for (read, bytes) in std::mem::take(&mut self.mounting) {
+            // It was read before.
+            let Ok(raw) = decode(&bytes) else { continue };
             if read.elapsed() < patience && self.is_mounting(&raw) {
-                self.mounting.push((read, raw));
+                self.mounting.push((read, bytes));
             } else {
                 self.record(&raw);
             }
@@ -224,7 +235,8 @@ impl Pipeline {
     /// yet: when this agent is killed, the next one must miss it.
     pub fn accounts(&self) -> Accounts {
         let mut accounts = *self.losses.accounts();
-        for (_, raw) in &self.mounting {
+        for (_, bytes) in &self.mounting {
+            let Ok(raw) = decode(bytes) else { continue };
             if let Some(received) = accounts.received.get_mut(usize::from(raw.event.ring)) {
                 *received = received.saturating_sub(1);
             }

@@ -23,7 +23,7 @@ impl Spool {
         let bound = self.config.lane_bytes_max(lane);
         loop {
             let state = self.lane(lane);
-            let wanted = (state.pending_bytes as u64).min(self.config.segment_bytes_max);
+            let wanted = (state.buffer.len() as u64).min(self.config.segment_bytes_max);
             let over = state.bytes + wanted + reserve > bound;
             if !over || !self.drop_oldest(lane, "spool full: the oldest events were dropped") {
                 return;
@@ -51,7 +51,7 @@ impl Spool {
 
     pub(super) fn lose_pending(&mut self, lane: Lane, error: &SpoolError) {
         let state = self.lane_mut(lane);
-        state.pending_bytes = 0;
+        state.buffer.clear();
         let lost = std::mem::take(&mut state.pending);
         if lane == Lane::Alerts {
             self.ledger.failed();
@@ -61,7 +61,7 @@ impl Spool {
             _ => "spool not writable".into(),
         };
         for pending in lost {
-            match pending.loss {
+            match pending.loss.map(|loss| *loss) {
                 Some(Loss { stage, kind, count, reason }) => {
                     self.ledger.add(SpoolLoss { stage, kind, reason, count });
                 }

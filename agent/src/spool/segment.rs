@@ -71,16 +71,12 @@ impl SegmentId {
 
     /// Appends one entry to `buffer`.
     pub fn encode(&self, buffer: &mut Vec<u8>, entry: &Entry<'_>) {
-        let length = u32::try_from(entry.payload.len()).unwrap_or(u32::MAX);
-        let mut tail = [0; ENTRY_HEAD_BYTES - 8];
-        let mut rest = &mut tail[..];
-        put(&mut rest, &entry.sequence.to_le_bytes());
-        put(&mut rest, &entry.ordinal.to_le_bytes());
-        put(&mut rest, &entry.kind.to_le_bytes());
-        buffer.extend_from_slice(&length.to_le_bytes());
-        buffer.extend_from_slice(&self.crc(length, &tail, entry.payload).to_le_bytes());
-        buffer.extend_from_slice(&tail);
-        buffer.extend_from_slice(entry.payload);
+        let Entry { sequence, ordinal, kind, payload } = *entry;
+        let start = buffer.len();
+        buffer.extend_from_slice(&[0; ENTRY_HEAD_BYTES]);
+        buffer.extend_from_slice(payload);
+        let place = buffer.get_mut(start..).unwrap_or_default();
+        fill_head(&self.crc_start(), place, sequence, ordinal, kind);
     }
 
     /// The seal behind the last entry.
@@ -90,11 +86,17 @@ impl SegmentId {
         bytes
     }
 
-    fn crc(&self, length: u32, tail: &[u8], payload: &[u8]) -> u32 {
+    /// The checksum of an entry begins with what tells its segment from others.
+    pub fn crc_start(&self) -> crc32fast::Hasher {
         let mut crc = crc32fast::Hasher::new();
         crc.update(&self.epoch.to_le_bytes());
         crc.update(&self.boot);
         crc.update(&self.lane.number().to_le_bytes());
+        crc
+    }
+
+    fn crc(&self, length: u32, tail: &[u8], payload: &[u8]) -> u32 {
+        let mut crc = self.crc_start();
         crc.update(&length.to_le_bytes());
         crc.update(tail);
         crc.update(payload);
@@ -117,6 +119,31 @@ impl SegmentId {
     pub fn entry_at<'a>(&self, bytes: &'a [u8], after: After) -> Option<Entry<'a>> {
         self.whole_entry(bytes, after).0
     }
+}
+
+/// Fills in the head of `entry`, whose payload is there. `crc` is [`SegmentId::crc_start`].
+pub(super) fn fill_head(
+    crc: &crc32fast::Hasher,
+    entry: &mut [u8],
+    sequence: u64,
+    ordinal: u32,
+    kind: i32,
+) {
+    let payload_bytes = entry.len().saturating_sub(ENTRY_HEAD_BYTES);
+    let length = u32::try_from(payload_bytes).unwrap_or(u32::MAX).to_le_bytes();
+    let Some((head, behind)) = entry.split_first_chunk_mut::<8>() else {
+        return;
+    };
+    let mut rest = &mut *behind;
+    put(&mut rest, &sequence.to_le_bytes());
+    put(&mut rest, &ordinal.to_le_bytes());
+    put(&mut rest, &kind.to_le_bytes());
+    let mut crc = crc.clone();
+    crc.update(&length);
+    crc.update(behind);
+    let mut rest = &mut head[..];
+    put(&mut rest, &length);
+    put(&mut rest, &crc.finalize().to_le_bytes());
 }
 
 /// Splits off the fields of an entry and refuses what cannot follow `after` before any checksum.

@@ -57,17 +57,17 @@ impl SharedSpool {
         self.with(|spool| spool.append(lane, event)).unwrap_or(Ok(0))
     }
 
-    /// As [`Spool::append_encoded`], and like [`SharedSpool::append`] once it is closed.
+    /// As [`Spool::append_with`], and like [`SharedSpool::append`] once it is closed.
     ///
     /// # Errors
     /// As [`Spool::append`].
-    pub fn append_encoded(
+    pub fn append_with(
         &self,
         lane: Lane,
         kind: i32,
-        payload: Vec<u8>,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u64, SpoolError> {
-        self.with(|spool| spool.append_encoded(lane, kind, payload)).unwrap_or(Ok(0))
+        self.with(|spool| spool.append_with(lane, kind, encode)).unwrap_or(Ok(0))
     }
 
     /// Appends Loss events for what was lost ([`Spool::record_losses`]), flushes, and wakes the

@@ -11,7 +11,7 @@ use prost::Message as _;
 use sekimori_proto::v1::{Event, Loss};
 
 use super::loss::{Ledger, SpoolLoss};
-use super::segment::{ENTRY_HEAD_BYTES, Entry, HEADER_BYTES, SegmentId};
+use super::segment::{ENTRY_HEAD_BYTES, HEADER_BYTES, SegmentId, fill_head};
 use super::{Boot, Lane, Position, SpoolConfig, SpoolError};
 use crate::limits;
 
@@ -40,7 +40,8 @@ pub(super) struct LaneState {
     pub bytes: u64,
     /// Appended and not yet written.
     pub pending: VecDeque<Pending>,
-    pub pending_bytes: usize,
+    /// Their entries, one behind the other. The heads are filled in when they are written.
+    pub buffer: Vec<u8>,
     /// The collector has everything up to here.
     pub acknowledged: Position,
     /// Everything behind this was never handed to a reader.
@@ -78,9 +79,10 @@ impl Segment {
 pub(super) struct Pending {
     sequence: u64,
     pub kind: i32,
-    payload: Vec<u8>,
+    /// Bytes of the entry, head and payload.
+    bytes: usize,
     /// Of a Loss event: if it cannot be written, its sum must not be forgotten.
-    pub loss: Option<Loss>,
+    pub loss: Option<Box<Loss>>,
 }
 
 /// Where a spool stands.
@@ -130,42 +132,48 @@ impl Spool {
     /// The event is too large, or the buffer was full and could not be written. What is lost is
     /// counted and waits for [`Spool::record_losses`]; the caller goes on.
     pub fn append(&mut self, lane: Lane, event: &Event) -> Result<u64, SpoolError> {
-        self.append_payload(lane, event.kind, event.encode_to_vec(), event.loss.clone())
+        let loss = event.loss.clone().map(Box::new);
+        self.append_payload(lane, event.kind, loss, |buffer| event.encode_raw(buffer))
     }
 
-    /// As [`Spool::append`], for an event that is encoded already and is no Loss event.
+    /// As [`Spool::append`], for an event that is no Loss event; `encode` puts it behind what the
+    /// buffer holds.
     ///
     /// # Errors
     /// As [`Spool::append`].
-    pub fn append_encoded(
+    pub fn append_with(
         &mut self,
         lane: Lane,
         kind: i32,
-        payload: Vec<u8>,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u64, SpoolError> {
-        self.append_payload(lane, kind, payload, None)
+        self.append_payload(lane, kind, None, encode)
     }
 
     fn append_payload(
         &mut self,
         lane: Lane,
         kind: i32,
-        payload: Vec<u8>,
-        loss: Option<Loss>,
+        loss: Option<Box<Loss>>,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u64, SpoolError> {
-        let bytes = payload.len();
         let limit = limits::EVENT_BYTES_MAX;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        let state = self.lane_mut(lane);
+        let start = state.buffer.len();
+        state.buffer.extend_from_slice(&[0; ENTRY_HEAD_BYTES]);
+        encode(&mut state.buffer);
+        let entry_bytes = state.buffer.len().saturating_sub(start);
+        let bytes = entry_bytes.saturating_sub(ENTRY_HEAD_BYTES);
         if bytes > limit {
+            state.buffer.truncate(start);
             self.dropped += 1;
             self.ledger.add_spool(kind, 1, format!("event larger than {limit} bytes"));
             return Err(SpoolError::TooLarge { bytes, limit });
         }
-        let state = self.lane_mut(lane);
-        state.pending_bytes += bytes + ENTRY_HEAD_BYTES;
-        state.pending.push_back(Pending { sequence, kind, payload, loss });
-        if state.pending_bytes >= limits::SPOOL_BUFFER_BYTES_MAX {
+        state.pending.push_back(Pending { sequence, kind, bytes: entry_bytes, loss });
+        if state.buffer.len() >= limits::SPOOL_BUFFER_BYTES_MAX {
             self.flush_lane(lane)?;
         }
         Ok(sequence)
@@ -241,35 +249,24 @@ impl Spool {
         let Some(segment) = state.segments.get_mut(index) else {
             return Ok(());
         };
-        let (mut bytes, mut ends, mut ordinal) = (Vec::new(), Vec::new(), segment.next_ordinal);
-        for pending in &state.pending {
-            let Pending { sequence, kind, payload, .. } = pending;
-            let size = segment.length as usize + bytes.len() + ENTRY_HEAD_BYTES + payload.len();
-            let empty = segment.length as usize == HEADER_BYTES && bytes.is_empty();
-            if !empty && (size + ENTRY_HEAD_BYTES) as u64 > segment_bytes_max {
-                break;
-            }
-            let (sequence, kind) = (*sequence, *kind);
-            segment.id.encode(&mut bytes, &Entry { sequence, ordinal, kind, payload });
-            ordinal += 1;
-            ends.push(bytes.len());
-        }
-        if ends.is_empty() {
+        let fits = finish(segment, &state.pending, &mut state.buffer, segment_bytes_max);
+        if fits == 0 {
             seal(state, index);
             return Ok(());
         }
-        let (written, result) = write_at(&segment.file, &bytes, segment.length);
-        let whole = ends.iter().take_while(|end| **end <= written).count();
-        let kept = whole.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
-        segment.length += kept as u64;
-        segment.next_ordinal += whole as u32;
+        let bytes = state.buffer.get(..fits).unwrap_or_default();
+        let (written, result) = write_at(&segment.file, bytes, segment.length);
         segment.unsynced = true;
-        let path = segment.path.clone();
-        for pending in state.pending.drain(..whole) {
+        let mut kept = 0;
+        while let Some(pending) = state.pending.pop_front_if(|it| kept + it.bytes <= written) {
+            kept += pending.bytes;
             segment.last_sequence = pending.sequence;
-            state.pending_bytes -= pending.payload.len() + ENTRY_HEAD_BYTES;
+            segment.next_ordinal += 1;
         }
+        state.buffer.drain(..kept);
+        segment.length += kept as u64;
         state.bytes += kept as u64;
+        let path = result.is_err().then(|| segment.path.clone()).unwrap_or_default();
         if result.is_err() {
             self.leave(lane, index);
         }
@@ -317,6 +314,27 @@ impl Spool {
         state.segments.push_back(segment);
         Ok(state.segments.len() - 1)
     }
+}
+
+/// Fills in the heads of the entries that fit into the segment. Answers how many bytes they have.
+fn finish(
+    segment: &Segment,
+    pending: &VecDeque<Pending>,
+    buffer: &mut [u8],
+    segment_bytes_max: u64,
+) -> usize {
+    let (crc, mut ordinal, mut fits) = (segment.id.crc_start(), segment.next_ordinal, 0);
+    for Pending { sequence, kind, bytes, .. } in pending {
+        let empty = segment.length as usize == HEADER_BYTES && fits == 0;
+        let size = segment.length + (fits + bytes + ENTRY_HEAD_BYTES) as u64;
+        let entry =
+            buffer.get_mut(fits..fits + bytes).filter(|_| empty || size <= segment_bytes_max);
+        let Some(entry) = entry else { break };
+        fill_head(&crc, entry, *sequence, ordinal, *kind);
+        ordinal += 1;
+        fits += bytes;
+    }
+    fits
 }
 
 /// Ends a segment. Without room for the seal it simply ends.

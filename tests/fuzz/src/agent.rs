@@ -93,7 +93,9 @@ impl Agent {
         if let Some(destination) = &mut recorded.event.destination {
             self.flows.describe(raw.event.inode, destination, Instant::now());
         }
-        let read = v1::Event::decode(recorded.encode().as_slice()).expect("an event is readable");
+        let mut bytes = Vec::new();
+        recorded.encode(&mut bytes);
+        let read = v1::Event::decode(bytes.as_slice()).expect("an event is readable");
         let again = v1::Event::decode(read.encode_to_vec().as_slice()).expect("and stays so");
         assert_eq!(read, again);
         let line = json::event(&read);

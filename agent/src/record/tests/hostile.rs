@@ -6,7 +6,7 @@ use sekimori_abi::event::{ABI_VERSION, EVENT_BYTES, Event, flag, kind, operation
 use sekimori_proto::json;
 use zerocopy::FromBytes as _;
 
-use super::{NONE, enricher, rules};
+use super::{NONE, encoded, enricher, rules};
 use crate::decode::{decode, sample};
 use crate::limits::{ANCESTORS_MAX, GAP_POLLS};
 use crate::record::{Counters, Losses, event};
@@ -17,7 +17,7 @@ fn check(bytes: &[u8], enricher: &mut Enricher, losses: &mut Losses) -> Result<(
     let Ok(raw) = decode(bytes) else { return Ok(()) };
     losses.received(raw.event.ring, raw.event.sequence);
     let Some(recorded) = event(&raw, enricher, &rules()) else { return Ok(()) };
-    let read = sekimori_proto::v1::Event::decode(recorded.encode().as_slice()).unwrap();
+    let read = encoded(&recorded);
     prop_assert_eq!(read.kind(), kind_of(raw.event.kind));
     let process = read.process.clone().unwrap_or_default();
     prop_assert_eq!(process.pid, raw.event.process.tgid);
