@@ -58,7 +58,7 @@ fn a_cut_path_never_looks_whole(#[case] flags: u16, #[case] path: &[u8]) {
 fn a_path_in_the_kernels_own_words(#[case] text: &[u8], #[case] path: &[u8]) {
     let mut made = event(kind::FILE_OPEN, operation::OPEN);
     made.flags = flag::PATH_WHOLE;
-    assert_eq!(decode(&record(made, [text, b"", b""])).unwrap().path, path);
+    assert_eq!(decode(&record(made, [text, b"", b""])).unwrap().path(), path);
 }
 
 #[test]
