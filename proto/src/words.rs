@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(12);
+        complete::<Kind>(13);
         complete::<Verdict>(4);
         complete::<Operation>(28);
         complete::<NameSource>(6);

@@ -81,7 +81,7 @@ fn lengths_are_not_trusted() {
 #[rstest]
 #[case::version(|e: &mut Event| e.abi = 9, DecodeError::Version { found: 9 })]
 #[case::kind_zero(|e: &mut Event| e.kind = 0, DecodeError::Kind { found: 0 })]
-#[case::kind_high(|e: &mut Event| e.kind = 12, DecodeError::Kind { found: 12 })]
+#[case::kind_high(|e: &mut Event| e.kind = 13, DecodeError::Kind { found: 13 })]
 #[case::operation(|e: &mut Event| e.operation = 99, DecodeError::Operation { found: 99, kind: 1 })]
 #[case::verdict(|e: &mut Event| e.verdict = 4, DecodeError::Verdict { found: 4 })]
 #[case::ring(|e: &mut Event| e.ring = 2, DecodeError::Ring { found: 2 })]
