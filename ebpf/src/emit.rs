@@ -268,7 +268,11 @@ impl Record {
         unsafe {
             let path = file.add(FILE_PATH.get());
             let dentry: *const u8 = typed(path, &PATH_DENTRY);
-            if typed::<*const u8>(dentry, &DENTRY_INODE) != inode || is_unhashed(file) {
+            // One that hangs below no other was opened by its handle, and its place is not known.
+            if typed::<*const u8>(dentry, &DENTRY_INODE) != inode
+                || typed::<*const u8>(dentry, &DENTRY_PARENT) == dentry
+                || is_unhashed(file)
+            {
                 return false;
             }
             let mount = &raw mut (*self.buffer.scratch).mount;
