@@ -27,8 +27,8 @@ const STICK: &str = "/mnt/bench-stick";
 /// Done before each measurement, for what is only done the first time.
 const BEFORE: u64 = 32;
 
-/// Measures everything; prints one JSON object for each setup and operation, and for each state of the
-/// daemons.
+/// Measures everything; prints one JSON object for each setup and operation, and for each state of
+/// the daemons.
 pub fn main() -> ExitCode {
     match measure() {
         Ok(()) => ExitCode::SUCCESS,

@@ -79,7 +79,8 @@ fn sentence(state: &State) -> String {
             mebibytes(*agent_peak_kib)
         ),
         State::Flood { setup, opens, emitted, lost, agent_peak_kib } => format!(
-            "{setup}: of a flood of {} recorded opens {} were reported and {} lost; agent at most {}",
+            "{setup}: of a flood of {} recorded opens {} were reported and {} lost; agent at most \
+             {}",
             whole(*opens as f64),
             whole(*emitted as f64),
             whole(*lost as f64),
