@@ -2,7 +2,9 @@
 //! `-icount shift=0`), with one CPU, so that everything that is done is counted somewhere.
 
 mod clock;
+mod floor;
 mod operations;
+mod policy;
 mod state;
 
 use std::path::Path;
@@ -11,9 +13,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::clock::{Clocks, Cost};
+use self::floor::Floor;
 use self::operations::{Operation, Places};
 use crate::daemons::Daemons;
 use crate::{guest, limits, records};
@@ -21,33 +24,11 @@ use crate::{guest, limits, records};
 const DIRECTORY: &str = "/run/sekimori-bench";
 const SERIAL: &str = "SEKI0009";
 const STICK: &str = "/mnt/bench-stick";
+/// Done before each measurement, for what is only done the first time.
+const BEFORE: u64 = 32;
 
-/// A policy with this many rules, each with a label of its own, that also records the opens of one
-/// directory. It refuses nothing that is measured.
-fn policy(rules: usize) -> String {
-    let mut text = format!(
-        "apiVersion: sekimori/v1\nkind: Policy\nmetadata: {{ name: {rules} rules }}\n\
-         mode: enforce\nlabels:\n  - {{ name: recorded, paths: [/dev/shm/labelled/**] }}\n"
-    );
-    let others = rules.saturating_sub(2);
-    for number in 0..others {
-        text.push_str(&format!("  - {{ name: l{number}, paths: [/srv/many/{number}/**] }}\n"));
-    }
-    text.push_str(
-        "devices:\n  - { name: others, usb: { serials: [\"NOT-HERE\"] } }\nrules:\n  \
-         - { id: recorded, on: file.open, when: { label: recorded }, action: record }\n  \
-         - { id: others, on: usb.write, when: { device: others }, action: deny }\n",
-    );
-    for number in 0..others {
-        text.push_str(&format!(
-            "  - {{ id: r{number}, on: file.open, when: {{ label: l{number} }}, action: deny }}\n"
-        ));
-    }
-    text
-}
-
-/// Measures everything; prints one JSON object for each setup and operation, and for each state of the
-/// daemons.
+/// Measures everything; prints one JSON object for each setup and operation, and for each state of
+/// the daemons.
 pub fn main() -> ExitCode {
     match measure() {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,9 +44,15 @@ fn measure() -> Result<()> {
     let places = Places::prepare(STICK)?;
     plug()?;
     run_all("nothing", &places, Operation::ALL, None)?;
+    let mut floor = Floor::start()?;
+    for operation in Operation::ALL {
+        floor.put_on(operation.hook())?;
+        run_all("an empty program", &places, &[*operation], None)?;
+    }
+    drop(floor);
     unplug()?;
 
-    daemons.write_policy(&policy(10))?;
+    daemons.write_policy(&policy::with_rules(10))?;
     daemons.start_collector()?;
     let mut ordinary = daemons.ordinary();
     ordinary.guard = "deny";
@@ -84,7 +71,7 @@ fn measure() -> Result<()> {
         Ok(records::number(&daemons.status()?, "/agent/spool/unacknowledged_bytes") == 0)
     })?;
     for rules in [1_000, 10_000] {
-        daemons.write_policy(&policy(rules))?;
+        daemons.write_policy(&policy::with_rules(rules))?;
         let setup = format!("{rules} rules");
         reload(&daemons, &setup)?;
         run_all(&setup, &places, &Operation::without_stick(), Some(&daemons))?;
@@ -111,8 +98,8 @@ fn run_all(
 ) -> Result<()> {
     for operation in operations {
         let count = operation.count();
-        // Once for what is only done the first time.
-        places.run(*operation, 32)?;
+        places.run(*operation, BEFORE)?;
+        let lost_before = lost(daemons)?;
         let clocks = Clocks::of(daemons)?;
         let cost: Cost = clocks.cost_of(|| places.run(*operation, count))?;
         // Figures of records that nobody made would look very good.
@@ -128,10 +115,19 @@ fn run_all(
                 "kernel": each(cost.kernel),
                 "agent": each(cost.agent),
                 "collector": each(cost.collector),
+                "lost": lost(daemons)?.zip(lost_before).map(|(after, before)| after - before),
             })
         );
     }
     Ok(())
+}
+
+/// Records of any kind that the kernel half had no room for, where there is one to ask.
+fn lost(daemons: Option<&Daemons>) -> Result<Option<u64>> {
+    let Some(daemons) = daemons else { return Ok(None) };
+    let status = daemons.ask()?;
+    let counters = status.pointer("/status/counters").and_then(Value::as_array);
+    Ok(Some(counters.into_iter().flatten().map(|it| records::number(it, "/lost")).sum()))
 }
 
 fn plug() -> Result<()> {

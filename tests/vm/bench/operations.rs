@@ -3,24 +3,34 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-const MEMORY: &str = "/dev/shm";
 const BLOCK: usize = 4 << 10;
 const LARGE: usize = 64 << 10;
 const DATAGRAM: usize = 1 << 10;
 /// Linked statically: what it does itself is little.
 const PROGRAM: &str = "/run/sekimori-bin/busybox";
 
+/// What is opened by the operation of that name, and by nothing else.
+const OPENED: &str = "/dev/shm/opened";
+/// A label is on it whose rule speaks of somebody else.
+const QUIET: &str = "/dev/shm/quiet/file";
+/// A rule records each open of it.
+const RECORDED: &str = "/dev/shm/labelled/file";
+const WRITTEN: &str = "/dev/shm/written";
+/// Only connections that are measured as such go there.
+const LISTENER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+
 /// One thing that programs do all day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Open,
+    OpenQuiet,
     OpenLabelled,
     WritePlain,
     WriteStick,
@@ -36,6 +46,7 @@ pub enum Operation {
 impl Operation {
     pub const ALL: &[Self] = &[
         Self::Open,
+        Self::OpenQuiet,
         Self::OpenLabelled,
         Self::WritePlain,
         Self::WriteStick,
@@ -59,6 +70,7 @@ impl Operation {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open+close, uninteresting file",
+            Self::OpenQuiet => "open+close, labelled, no record",
             Self::OpenLabelled => "open+close, recorded",
             Self::WritePlain => "write 4 KiB, plain file",
             Self::WriteStick => "write 4 KiB, USB memory",
@@ -69,6 +81,18 @@ impl Operation {
             Self::UdpBoth => "UDP send 1 KiB+receive",
             Self::Stat => "stat",
             Self::Pipe => "pipe write+read, 1 byte",
+        }
+    }
+
+    /// The hook that an empty program is put on to see what a program there costs at least.
+    pub const fn hook(self) -> &'static str {
+        match self {
+            Self::Open | Self::OpenQuiet | Self::OpenLabelled => "file_open",
+            Self::WritePlain | Self::WriteStick | Self::Pipe => "file_permission",
+            Self::Exec => "bprm_check_security",
+            Self::Connect => "socket_connect",
+            Self::TcpSend | Self::UdpSend | Self::UdpBoth => "socket_sendmsg",
+            Self::Stat => "inode_permission",
         }
     }
 
@@ -87,49 +111,46 @@ impl Operation {
 /// Files that the operations work on.
 #[derive(Debug)]
 pub struct Places {
-    plain: PathBuf,
-    labelled: PathBuf,
     stick: PathBuf,
 }
 
 impl Places {
     pub fn prepare(stick: &str) -> Result<Self> {
-        let plain = PathBuf::from(MEMORY).join("plain");
-        let labelled = PathBuf::from(MEMORY).join("labelled/file");
-        for path in [&plain, &labelled] {
+        for path in [OPENED, QUIET, RECORDED, WRITTEN] {
             crate::guest::write(path, [0; BLOCK])?;
         }
-        Ok(Self { plain, labelled, stick: PathBuf::from(stick).join("file") })
+        Ok(Self { stick: PathBuf::from(stick).join("file") })
     }
 
     /// Does it `count` times.
     pub fn run(&self, operation: Operation, count: u64) -> Result<()> {
         match operation {
-            Operation::Open => open(&self.plain, count),
-            Operation::OpenLabelled => open(&self.labelled, count),
-            Operation::WritePlain => write(&self.plain, count),
+            Operation::Open => open(OPENED, count),
+            Operation::OpenQuiet => open(QUIET, count),
+            Operation::OpenLabelled => open(RECORDED, count),
+            Operation::WritePlain => write(Path::new(WRITTEN), count),
             Operation::WriteStick => write(&self.stick, count),
             Operation::Exec => exec(count),
             Operation::Connect => connect(count),
             Operation::TcpSend => tcp_send(count),
             Operation::UdpSend => udp_send(count),
             Operation::UdpBoth => udp_both(count),
-            Operation::Stat => stat(&self.plain, count),
+            Operation::Stat => stat(OPENED, count),
             Operation::Pipe => pipe(count),
         }
     }
 }
 
-fn open(path: &Path, count: u64) -> Result<()> {
+fn open(path: &str, count: u64) -> Result<()> {
     for _ in 0..count {
         drop(File::open(path)?);
     }
     Ok(())
 }
 
-fn stat(path: &Path, count: u64) -> Result<()> {
+fn stat(path: &str, count: u64) -> Result<()> {
     for _ in 0..count {
-        path.metadata()?;
+        std::fs::metadata(path)?;
     }
     Ok(())
 }
@@ -153,7 +174,7 @@ fn exec(count: u64) -> Result<()> {
 }
 
 fn connect(count: u64) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind((LISTENER, 0))?;
     let address = listener.local_addr()?;
     for _ in 0..count {
         let client = TcpStream::connect(address)?;

@@ -1,0 +1,83 @@
+//! `cargo xtask bench`: what the monitor costs, counted in instructions.
+
+mod figures;
+mod marks;
+mod report;
+mod text;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::figures::Figures;
+use crate::setup::kernels::Matrix;
+use crate::vm::{self, Accelerator, Lines, Request, Show};
+use crate::{build, process, setup, test};
+
+const TIMEOUT: Duration = Duration::from_secs(7200);
+
+/// Which measurements to take.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Options {
+    /// Kernel series [default: the matrix's default]
+    #[arg(long, value_name = "SERIES")]
+    pub kernel: Option<String>,
+    /// Use the programs that `cargo xtask build --release` made last, as they are
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+/// Boots a guest that counts its instructions, measures there, and prints the tables. The figures
+/// go to `target/bench-SERIES.json` too.
+///
+/// # Errors
+/// When the guest does not come up or a measurement fails.
+pub fn run(options: &Options) -> Result<u8> {
+    let kernel = match &options.kernel {
+        Some(kernel) => kernel.clone(),
+        None => Matrix::read()?.default,
+    };
+    if !options.no_build {
+        setup::run(&setup::Options { refresh: false, kernel: vec![kernel.clone()] })?;
+        build::run(build::Options { release: true, ..build::Options::default() })?;
+    }
+    let (figures, outcome) = measure(&kernel);
+    let path = process::repository()?.join("target").join(format!("bench-{kernel}.json"));
+    let mut all = serde_json::to_value(&figures)?;
+    if let Some(fields) = all.as_object_mut() {
+        fields.insert("marks".to_owned(), serde_json::to_value(marks::of(&figures))?);
+    }
+    std::fs::write(&path, serde_json::to_string_pretty(&all)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    print!("{}", report::report(&figures));
+    println!("\nfigures: {}", path.display());
+    outcome.map(|()| 0)
+}
+
+/// What was measured before something failed is there.
+fn measure(kernel: &str) -> (Figures, Result<()>) {
+    println!("bench  linux {kernel} in a VM that counts instructions; this takes minutes");
+    let lines = Lines::default();
+    let outcome = guest(kernel, &lines);
+    let mut figures = Figures::default();
+    if let Ok(lines) = lines.lock() {
+        figures.add(&lines);
+    }
+    (figures, outcome)
+}
+
+fn guest(kernel: &str, lines: &Lines) -> Result<()> {
+    let show = Show::Prefixed(format!("{kernel} | "), Arc::clone(lines));
+    let outcome = vm::boot(&Request {
+        timeout: Some(TIMEOUT),
+        accelerator: Accelerator::Count,
+        release: true,
+        command: vec![test::SCENARIOS.to_owned(), "bench".to_owned()],
+        ..Request::new(kernel.to_owned(), Vec::new(), show)
+    })?;
+    if outcome.status != 0 {
+        bail!("the measurements in the guest failed with status {}", outcome.status);
+    }
+    Ok(())
+}
