@@ -107,6 +107,14 @@ pub fn profile_dir(release: bool) -> &'static str {
 #[must_use]
 pub fn cargo(repository: &Path) -> Command {
     let mut cargo = Command::new("cargo");
+    // Build scripts are run again when what they know of the package around them changes.
+    let around_us =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(around_us) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
         .current_dir(repository)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
