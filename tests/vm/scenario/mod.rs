@@ -106,8 +106,8 @@ pub fn all() -> Vec<Scenario> {
 /// What cannot be tried on a kernel: the beginning of its release, and the scenario. SECURITY.md
 /// names it, and it counts neither as passed nor as failed.
 const ABSENT: &[(&str, &str)] = &[
-    // The SMB server of Linux 6.1 looks for its shares in the initramfs' own root, so it tells every
-    // client in a guest that it has none.
+    // The SMB server of Linux 6.1 tells every client in a guest that it has no such share; why was not
+    // found out, so there is nobody to write to.
     ("6.1.", "shares-more.smb"),
     ("6.1.", "shares-more.smb-refused"),
 ];
