@@ -230,8 +230,8 @@ impl Record {
     }
 
     /// Appends the first text: the path of a file that is being opened. The kernel's own words,
-    /// where they are the host's: they take a fifth of the work. Only on hooks that `bpf_d_path` may be
-    /// called on, and only when nothing was appended before.
+    /// where they are the host's, cost less than a walk. Only on hooks that `bpf_d_path` may be called
+    /// on, and only when nothing was appended before.
     ///
     /// # Safety
     /// `file` must be a typed pointer to a `struct file`.
