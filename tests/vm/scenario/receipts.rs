@@ -168,7 +168,7 @@ fn pipeline(world: &mut World) -> Result<()> {
     let script = "head -c 300000 /dev/urandom >\"$1\"; echo 2 >/srv/outside/fed-2.bin; \
                   cat \"$1\" | gzip >\"$2/cat.gz\"; \
                   cat <\"$1\" | gzip >\"$2/input.gz\"; \
-                  (until [ -e \"$2/both.gz\" ]; do sleep 0.1; done; \
+                  (until [ -e \"$2/both.gz\" ]; do sleep 0.1; done; sleep 1; \
                   cat <\"$1\"; cat /srv/outside/fed-2.bin) | gzip >\"$2/both.gz\"; \
                   cat /srv/outside/fed-2.bin | wc -c >/srv/outside/fed.count";
     check::ok(&guest::bash(script, &[LARGE, USB])?)?;
