@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::guest;
-use crate::limits::{FLOOD_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
+use crate::limits::{FLOOD_TIMEOUT, RECORD_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::records::{self, Records};
 
 /// The host's name in the collector.
