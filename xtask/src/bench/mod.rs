@@ -4,6 +4,7 @@ mod figures;
 mod marks;
 mod report;
 mod text;
+mod verifier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::figures::Figures;
-use crate::setup::kernels::Matrix;
+use crate::setup::kernels::{Matrix, Series};
 use crate::vm::{self, Accelerator, Lines, Request, Show};
 use crate::{build, process, setup, test};
 
@@ -20,12 +21,15 @@ const TIMEOUT: Duration = Duration::from_secs(7200);
 /// Which measurements to take.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
-    /// Kernel series [default: the matrix's default]
+    /// Kernel series [default: the matrix's default; with --verifier all of them]
     #[arg(long, value_name = "SERIES")]
     pub kernel: Option<String>,
     /// Use the programs that `cargo xtask build --release` made last, as they are
     #[arg(long)]
     pub no_build: bool,
+    /// Only tell how many instructions the verifier of each kernel looks at
+    #[arg(long)]
+    pub verifier: bool,
 }
 
 /// Boots a guest that counts its instructions, measures there, and prints the tables. The figures
@@ -34,16 +38,23 @@ pub struct Options {
 /// # Errors
 /// When the guest does not come up or a measurement fails.
 pub fn run(options: &Options) -> Result<u8> {
-    let kernel = match &options.kernel {
-        Some(kernel) => kernel.clone(),
-        None => Matrix::read()?.default,
+    let matrix = Matrix::read()?;
+    let series: Vec<Series> = match &options.kernel {
+        None if options.verifier => matrix.kernel,
+        kernel => vec![matrix.series(kernel.as_deref())?.clone()],
     };
     if !options.no_build {
-        setup::run(&setup::Options { refresh: false, kernel: vec![kernel.clone()] })?;
+        let kernel = series.iter().map(|one| one.series.clone()).collect();
+        setup::run(&setup::Options { refresh: false, kernel })?;
         build::run(build::Options { release: true, ..build::Options::default() })?;
     }
-    let (figures, outcome) = measure(&kernel);
-    let path = process::repository()?.join("target").join(format!("bench-{kernel}.json"));
+    if options.verifier {
+        verifier::run(&series)?;
+        return Ok(0);
+    }
+    let kernel = series.first().context("tests/vm/kernels.toml has no kernel")?;
+    let (figures, outcome) = measure(&kernel.series);
+    let path = process::repository()?.join("target").join(format!("bench-{}.json", kernel.series));
     let mut all = serde_json::to_value(&figures)?;
     if let Some(fields) = all.as_object_mut() {
         fields.insert("marks".to_owned(), serde_json::to_value(marks::of(&figures))?);

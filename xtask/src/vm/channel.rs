@@ -25,6 +25,8 @@ pub enum Show {
     AsIs,
     /// Line by line on stdout, each after this text; the lines are kept as well.
     Prefixed(String, Lines),
+    /// Not at all; the lines are kept.
+    Kept(Lines),
 }
 
 impl Show {
@@ -43,7 +45,8 @@ pub fn copy_output(stream: UnixStream, show: Show, is_error: bool) -> JoinHandle
     std::thread::spawn(move || match show {
         // When our own output is closed there is nobody left to tell.
         Show::AsIs => drop(copy_bytes(stream, is_error)),
-        Show::Prefixed(prefix, lines) => copy_lines(stream, &prefix, &lines),
+        Show::Prefixed(prefix, lines) => copy_lines(stream, Some(&prefix), &lines),
+        Show::Kept(lines) => copy_lines(stream, None, &lines),
     })
 }
 
@@ -64,12 +67,14 @@ fn copy_bytes(mut stream: UnixStream, is_error: bool) -> std::io::Result<()> {
     }
 }
 
-fn copy_lines(stream: UnixStream, prefix: &str, lines: &Lines) {
+fn copy_lines(stream: UnixStream, prefix: Option<&str>, lines: &Lines) {
     let mut reader = BufReader::new(stream);
     let mut bytes = Vec::new();
     while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
         let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-        println!("{prefix}{line}");
+        if let Some(prefix) = prefix {
+            println!("{prefix}{line}");
+        }
         if let Ok(mut kept) = lines.lock()
             && kept.len() < LINES_KEPT_MAX
         {
