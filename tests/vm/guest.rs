@@ -168,6 +168,28 @@ impl Background {
         Ok(Self { child })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// When the kernel does not know it.
+    pub fn lives(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it has ended and was waited for.
+    pub fn interrupt(&self) -> Result<()> {
+        Ok(killpg(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?)
+    }
+
     /// Waits for its end; the exit code, or 128 and the signal.
     ///
     /// # Errors

@@ -38,7 +38,11 @@ enum Command {
     /// Show a leak that is seen, stopped, explained and recorded
     Demo,
     /// Count the instructions that operations take without and with the monitor
-    Bench,
+    Bench {
+        /// Of other monitors, whose packages are unpacked there
+        #[arg(long, value_name = "DIR")]
+        peers: Option<std::path::PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let args = match cli.command {
         Some(Command::Demo) => return demo::main(),
-        Some(Command::Bench) => return bench::main(),
+        Some(Command::Bench { peers }) => return bench::main(peers.as_deref()),
         Some(Command::Run(args)) => args,
         None => cli.run,
     };

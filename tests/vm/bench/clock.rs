@@ -6,40 +6,32 @@ use anyhow::Result;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::daemons::Daemons;
-
-/// How long the daemons are given to finish what they have to do: longer than the agent's poll.
+/// How long the processes are given to finish what they have to do: longer than the agent's poll.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Instructions of one measurement.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct Cost {
     /// The operation itself with everything that the kernel did in its context.
     pub kernel: u64,
-    /// The agent, until it had nothing left to do.
-    pub agent: u64,
-    /// The collector, likewise.
-    pub collector: u64,
+    /// Each of the monitor's processes, until it had nothing left to do.
+    pub processes: Vec<u64>,
 }
 
-/// The clocks of the daemons.
+/// The clocks of a monitor's processes.
 #[derive(Debug)]
 pub struct Clocks {
-    daemons: Vec<ClockId>,
+    processes: Vec<ClockId>,
     /// What each does in [`SETTLE`] when there is nothing to do.
     idle: Vec<u64>,
 }
 
 impl Clocks {
-    /// Of these daemons, or of none.
-    pub fn of(daemons: Option<&Daemons>) -> Result<Self> {
-        let agent = daemons.map(Daemons::agent_pid);
-        let collector = daemons.and_then(Daemons::collector_pid);
-        let clocks: Vec<ClockId> = [agent, collector]
-            .into_iter()
-            .flatten()
-            .map(|pid| Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?))
-            .collect::<Result<_>>()?;
+    /// Of these processes, or of none.
+    pub fn of(pids: &[u32]) -> Result<Self> {
+        let clock =
+            |pid: &u32| Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(*pid)?))?);
+        let clocks: Vec<ClockId> = pids.iter().map(clock).collect::<Result<_>>()?;
         let mut idle = Vec::new();
         if !clocks.is_empty() {
             std::thread::sleep(SETTLE);
@@ -47,25 +39,22 @@ impl Clocks {
             std::thread::sleep(SETTLE);
             idle = differences(&before, &read(&clocks)?);
         }
-        Ok(Self { daemons: clocks, idle })
+        Ok(Self { processes: clocks, idle })
     }
 
-    /// Runs something and waits until the daemons have done their part.
+    /// Runs something and waits until the processes have done their part.
     pub fn cost_of(&self, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
-        let before = read(&self.daemons)?;
+        let before = read(&self.processes)?;
         let started = now(ClockId::CLOCK_MONOTONIC)?;
         work()?;
         let elapsed = now(ClockId::CLOCK_MONOTONIC)? - started;
-        let during: u64 = differences(&before, &read(&self.daemons)?).iter().sum();
-        if !self.daemons.is_empty() {
+        let during: u64 = differences(&before, &read(&self.processes)?).iter().sum();
+        if !self.processes.is_empty() {
             std::thread::sleep(SETTLE);
         }
-        let all = differences(&before, &read(&self.daemons)?);
-        let part = |index: usize| {
-            let idle = self.idle.get(index).copied().unwrap_or(0);
-            all.get(index).copied().unwrap_or(0).saturating_sub(idle)
-        };
-        Ok(Cost { kernel: elapsed.saturating_sub(during), agent: part(0), collector: part(1) })
+        let all = differences(&before, &read(&self.processes)?);
+        let processes = differences(&self.idle, &all);
+        Ok(Cost { kernel: elapsed.saturating_sub(during), processes })
     }
 }
 

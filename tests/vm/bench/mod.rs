@@ -4,6 +4,7 @@
 mod clock;
 mod floor;
 mod operations;
+mod peers;
 mod policy;
 mod state;
 
@@ -28,15 +29,22 @@ const STICK: &str = "/mnt/bench-stick";
 const BEFORE: u64 = 32;
 
 /// Measures everything; prints one JSON object for each setup and operation, and for each state of
-/// the daemons.
-pub fn main() -> ExitCode {
-    match measure() {
+/// the daemons. With the directory where Debian's packages of other monitors are unpacked, those are
+/// measured and nothing of ours.
+pub fn main(packages: Option<&Path>) -> ExitCode {
+    match packages.map_or_else(measure, measure_peers) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::from(1)
         }
     }
+}
+
+fn measure_peers(packages: &Path) -> Result<()> {
+    let places = Places::prepare(STICK)?;
+    run_all("nothing", &places, &peers::OPERATIONS, None)?;
+    peers::measure(packages, &places)
 }
 
 fn measure() -> Result<()> {
@@ -61,6 +69,7 @@ fn measure() -> Result<()> {
     println!("{}", state::idle("10 rules", &daemons)?);
     run_all("10 rules", &places, &Operation::without_stick(), Some(&daemons))?;
     println!("{}", state::flood("10 rules", &daemons, &places)?);
+    println!("{}", state::first_loss("10 rules", &daemons, &places)?);
     plug()?;
     run_all("10 rules, stick", &places, Operation::WITH_STICK, Some(&daemons))?;
     unplug()?;
@@ -100,11 +109,15 @@ fn run_all(
         let count = operation.count();
         places.run(*operation, BEFORE)?;
         let lost_before = lost(daemons)?;
-        let clocks = Clocks::of(daemons)?;
+        let agent = daemons.map(Daemons::agent_pid);
+        let collector = daemons.and_then(Daemons::collector_pid);
+        let pids: Vec<u32> = agent.into_iter().chain(collector).collect();
+        let clocks = Clocks::of(&pids)?;
         let cost: Cost = clocks.cost_of(|| places.run(*operation, count))?;
         // Figures of records that nobody made would look very good.
         let recorded = Operation::RECORDED.contains(operation) && daemons.is_some();
-        anyhow::ensure!(!recorded || cost.agent > count, "{} left no record", operation.name());
+        let part = |index: usize| cost.processes.get(index).copied().unwrap_or(0);
+        anyhow::ensure!(!recorded || part(0) > count, "{} left no record", operation.name());
         let each = |total: u64| total as f64 / count as f64;
         println!(
             "{}",
@@ -113,8 +126,8 @@ fn run_all(
                 "operation": operation.name(),
                 "count": count,
                 "kernel": each(cost.kernel),
-                "agent": each(cost.agent),
-                "collector": each(cost.collector),
+                "agent": each(part(0)),
+                "collector": each(part(1)),
                 "lost": lost(daemons)?.zip(lost_before).map(|(after, before)| after - before),
             })
         );

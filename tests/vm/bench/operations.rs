@@ -14,17 +14,17 @@ const BLOCK: usize = 4 << 10;
 const LARGE: usize = 64 << 10;
 const DATAGRAM: usize = 1 << 10;
 /// Linked statically: what it does itself is little.
-const PROGRAM: &str = "/run/sekimori-bin/busybox";
+pub const BUSYBOX: &str = "/run/sekimori-bin/busybox";
 
 /// What is opened by the operation of that name, and by nothing else.
-const OPENED: &str = "/dev/shm/opened";
+pub const OPENED: &str = "/dev/shm/opened";
 /// A label is on it whose rule speaks of somebody else.
 const QUIET: &str = "/dev/shm/quiet/file";
 /// A rule records each open of it.
 const RECORDED: &str = "/dev/shm/labelled/file";
 const WRITTEN: &str = "/dev/shm/written";
 /// Only connections that are measured as such go there.
-const LISTENER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+pub const LISTENER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 
 /// One thing that programs do all day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn write(path: &Path, count: u64) -> Result<()> {
 
 fn exec(count: u64) -> Result<()> {
     for _ in 0..count {
-        let status = Command::new(PROGRAM).arg("true").status()?;
+        let status = Command::new(BUSYBOX).arg("true").status()?;
         anyhow::ensure!(status.success(), "busybox true: {status}");
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::clock;
@@ -39,9 +39,7 @@ pub fn flood(setup: &str, daemons: &Daemons, places: &Places) -> Result<Value> {
     std::fs::write(format!("/proc/{agent}/clear_refs"), "5")?;
     let before = opens(&daemons.status()?);
     places.run(Operation::OpenLabelled, FLOOD)?;
-    guest::until("the flood is delivered", limits::START_TIMEOUT, || {
-        Ok(records::number(&daemons.status()?, "/agent/spool/unacknowledged_bytes") == 0)
-    })?;
+    delivered(daemons)?;
     let after = opens(&daemons.status()?);
     Ok(json!({
         "state": "flood",
@@ -51,6 +49,41 @@ pub fn flood(setup: &str, daemons: &Daemons, places: &Places) -> Result<Value> {
         "lost": after.1 - before.1,
         "agent_peak_kib": memory(agent, "VmHWM")?,
     }))
+}
+
+/// Programs that open files at once, until something is lost.
+const WRITERS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+/// Opens of each.
+const EACH: u64 = 2_000;
+
+/// One line: with how many programs at once, each as fast as it can and all on the agent's CPU, the
+/// first record of an open is lost. That is counted, exactly.
+pub fn first_loss(setup: &str, daemons: &Daemons, places: &Places) -> Result<Value> {
+    let mut rounds = Vec::new();
+    for writers in WRITERS {
+        let before = opens(&daemons.status()?);
+        std::thread::scope(|scope| {
+            let work = || places.run(Operation::OpenLabelled, EACH);
+            let all: Vec<_> = (0..writers).map(|_| scope.spawn(work)).collect();
+            all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("it panicked")))
+        })?;
+        delivered(daemons)?;
+        let after = opens(&daemons.status()?);
+        let (emitted, lost) = (after.0 - before.0, after.1 - before.1);
+        let opens = writers * EACH;
+        ensure!(emitted + lost == opens, "of {opens} opens, {emitted} are reported, {lost} lost");
+        rounds.push(json!({ "writers": writers, "opens": opens, "lost": lost }));
+        if lost > 0 {
+            break;
+        }
+    }
+    Ok(json!({ "state": "first_loss", "setup": setup, "rounds": rounds }))
+}
+
+fn delivered(daemons: &Daemons) -> Result<()> {
+    guest::until("the flood is delivered", limits::START_TIMEOUT, || {
+        Ok(records::number(&daemons.status()?, "/agent/spool/unacknowledged_bytes") == 0)
+    })
 }
 
 /// One line: how many instructions the verifier looked at, program by program.

@@ -48,11 +48,21 @@ pub enum State {
     },
     /// Recorded opens, as fast as one program can.
     Flood { setup: String, opens: u64, emitted: u64, lost: u64, agent_peak_kib: u64 },
+    /// As many programs at once as it takes until something is lost, or as were tried.
+    FirstLoss { setup: String, rounds: Vec<Round> },
     Verifier {
         setup: String,
         /// Hook and instructions, most first.
         verified: Vec<(String, u64)>,
     },
+}
+
+/// Opens by several programs at once.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+pub struct Round {
+    pub writers: u64,
+    pub opens: u64,
+    pub lost: u64,
 }
 
 /// All figures of one run.

@@ -2,10 +2,12 @@
 
 mod figures;
 mod marks;
+mod peers;
 mod report;
 mod text;
 mod verifier;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +32,9 @@ pub struct Options {
     /// Only tell how many instructions the verifier of each kernel looks at
     #[arg(long)]
     pub verifier: bool,
+    /// Only measure auditd and the tools of libbpf-tools, the same way
+    #[arg(long, conflicts_with = "verifier")]
+    pub peers: bool,
 }
 
 /// Boots a guest that counts its instructions, measures there, and prints the tables. The figures
@@ -52,25 +57,43 @@ pub fn run(options: &Options) -> Result<u8> {
         verifier::run(&series)?;
         return Ok(0);
     }
-    let kernel = series.first().context("tests/vm/kernels.toml has no kernel")?;
-    let (figures, outcome) = measure(&kernel.series);
-    let path = process::repository()?.join("target").join(format!("bench-{}.json", kernel.series));
+    let kernel = &series.first().context("tests/vm/kernels.toml has no kernel")?.series;
+    if options.peers {
+        return peers(kernel);
+    }
+    let (figures, outcome) = measure(kernel, &[]);
     let mut all = serde_json::to_value(&figures)?;
     if let Some(fields) = all.as_object_mut() {
         fields.insert("marks".to_owned(), serde_json::to_value(marks::of(&figures))?);
     }
-    std::fs::write(&path, serde_json::to_string_pretty(&all)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let path = keep(&format!("bench-{kernel}.json"), &all)?;
     print!("{}", report::report(&figures));
     println!("\nfigures: {}", path.display());
     outcome.map(|()| 0)
 }
 
+fn peers(kernel: &str) -> Result<u8> {
+    let packages = peers::unpack()?;
+    let (figures, outcome) = measure(kernel, &["--peers", &packages.to_string_lossy()]);
+    let path = keep(&format!("bench-peers-{kernel}.json"), &serde_json::to_value(&figures)?)?;
+    print!("\nAdded by other monitors, their own work counted:\n\n{}", peers::report(&figures));
+    println!("\nfigures: {}", path.display());
+    outcome.map(|()| 0)
+}
+
+/// Writes figures below `target`.
+fn keep(name: &str, figures: &serde_json::Value) -> Result<PathBuf> {
+    let path = process::repository()?.join("target").join(name);
+    std::fs::write(&path, serde_json::to_string_pretty(figures)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
 /// What was measured before something failed is there.
-fn measure(kernel: &str) -> (Figures, Result<()>) {
+fn measure(kernel: &str, arguments: &[&str]) -> (Figures, Result<()>) {
     println!("bench  linux {kernel} in a VM that counts instructions; this takes minutes");
     let lines = Lines::default();
-    let outcome = guest(kernel, &lines);
+    let outcome = guest(kernel, arguments, &lines);
     let mut figures = Figures::default();
     if let Ok(lines) = lines.lock() {
         figures.add(&lines);
@@ -78,13 +101,14 @@ fn measure(kernel: &str) -> (Figures, Result<()>) {
     (figures, outcome)
 }
 
-fn guest(kernel: &str, lines: &Lines) -> Result<()> {
+fn guest(kernel: &str, arguments: &[&str], lines: &Lines) -> Result<()> {
     let show = Show::Prefixed(format!("{kernel} | "), Arc::clone(lines));
+    let command = [test::SCENARIOS, "bench"].iter().chain(arguments);
     let outcome = vm::boot(&Request {
         timeout: Some(TIMEOUT),
         accelerator: Accelerator::Count,
         release: true,
-        command: vec![test::SCENARIOS.to_owned(), "bench".to_owned()],
+        command: command.map(|&it| it.to_owned()).collect(),
         ..Request::new(kernel.to_owned(), Vec::new(), show)
     })?;
     if outcome.status != 0 {

@@ -86,6 +86,18 @@ fn sentence(state: &State) -> String {
             whole(*lost as f64),
             mebibytes(*agent_peak_kib)
         ),
+        State::FirstLoss { setup, rounds } => {
+            let Some(last) = rounds.last() else { return format!("{setup}: no flood was made") };
+            let before = rounds.iter().rev().find(|round| round.lost == 0);
+            let before = before.map_or(0, |round| round.writers);
+            format!(
+                "{setup}: {before} programs that open files as fast as they can, on the agent's CPU, \
+                 lose nothing; of {} opens by {} such programs {} are lost, and counted",
+                whole(last.opens as f64),
+                last.writers,
+                whole(last.lost as f64)
+            )
+        }
         State::Verifier { setup, verified } => {
             let most = verified.iter().take(3);
             let most = most.map(|(hook, number)| format!("{hook} {}", whole(*number as f64)));
