@@ -42,6 +42,12 @@ enum Command {
         /// Of other monitors, whose packages are unpacked there
         #[arg(long, value_name = "DIR")]
         peers: Option<std::path::PathBuf>,
+        /// Only those that see no program that was there before them
+        #[arg(long, hide = true)]
+        audited: bool,
+        /// Only operations with this in their name, and only with few rules
+        #[arg(long, value_name = "TEXT", conflicts_with = "peers")]
+        operation: Option<String>,
     },
 }
 
@@ -64,7 +70,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let args = match cli.command {
         Some(Command::Demo) => return demo::main(),
-        Some(Command::Bench { peers }) => return bench::main(peers.as_deref()),
+        Some(Command::Bench { peers, audited, operation }) => {
+            return bench::main(peers.as_deref(), audited, operation.as_deref());
+        }
         Some(Command::Run(args)) => args,
         None => cli.run,
     };

@@ -54,6 +54,8 @@ enum With {
     Shares,
     /// Removable media or shares.
     Media,
+    /// Removable media, where the kernel has btrfs by now.
+    Btrfs,
 }
 
 /// What is there.
@@ -63,6 +65,8 @@ pub(super) struct Present {
     pub(super) removable: bool,
     /// Shares are mounted, or other file systems that write in ways of their own.
     pub(super) shares: bool,
+    /// Removable media are plugged in, and may be formatted with btrfs.
+    pub(super) btrfs: bool,
 }
 
 impl With {
@@ -72,6 +76,7 @@ impl With {
             Self::Removable => present.removable,
             Self::Shares => present.shares,
             Self::Media => present.removable || present.shares,
+            Self::Btrfs => present.btrfs,
         }
     }
 
@@ -81,6 +86,7 @@ impl With {
             Self::Removable => ", while USB memory is plugged in",
             Self::Shares => ", while shares are mounted",
             Self::Media => ", while USB memory is plugged in or shares are mounted",
+            Self::Btrfs => ", while USB memory is plugged in and the kernel has btrfs",
         }
     }
 }
@@ -203,7 +209,7 @@ const PLAN: &[Plan] = plan! {
     "iomap_direct_write" Entry "iomap_dio_complete", "usb.write (bytes)",
         lost "bytes of direct writes to ext4", with Removable;
     "btrfs_write" Exit "generic_write_checks", "usb.write (bytes)",
-        lost "bytes of buffered writes to btrfs", with Removable;
+        lost "bytes of buffered writes to btrfs", with Btrfs;
     "blocks_shared" Exit "generic_remap_file_range_prep", "usb.write (bytes)",
         lost "bytes of blocks that files share", with Removable;
     "file_release" Lsm "file_release", "usb.write (close)",
@@ -319,7 +325,11 @@ impl Open {
                 .iter()
                 .any(|plan| plan.with == with && self.links.contains_key(plan.program))
         };
-        Present { removable: stands(With::Removable), shares: stands(With::Shares) }
+        Present {
+            removable: stands(With::Removable),
+            shares: stands(With::Shares),
+            btrfs: stands(With::Btrfs),
+        }
     }
 
     /// How often the kernel skipped a program, by kind of what was missed.

@@ -231,12 +231,14 @@ impl Sensor {
     /// Puts the programs for removable media and shares on their hooks, or takes them off: without
     /// such they cost and see nothing. They stay as long as a file that can be written there is
     /// open. `shares`: some are mounted; those that were mounted since the programs are there, the
-    /// programs know themselves. Answers what could not be put there.
-    pub fn watch(&mut self, removable: bool, shares: bool) -> Vec<String> {
+    /// programs know themselves. `btrfs`: the kernel has it. Answers what could not be put there.
+    pub fn watch(&mut self, removable: bool, shares: bool, btrfs: bool) -> Vec<String> {
         let watched = self.open.watched();
         let open = self.files.holds_any();
+        let removable = removable || (open && watched.removable);
         let present = Present {
-            removable: removable || (open && watched.removable),
+            removable,
+            btrfs: removable && btrfs,
             shares: shares || self.shares.holds_any() || (open && watched.shares),
         };
         // Sums begin only while somebody ends them.

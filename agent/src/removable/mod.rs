@@ -12,3 +12,27 @@ pub use self::{
     survey::{Survey, survey},
     watch::Watch,
 };
+
+/// Whether the kernel has btrfs, which comes as a module, by now. `proc` is where procfs is mounted.
+pub fn kernel_has_btrfs(proc: &std::path::Path) -> bool {
+    std::fs::read_to_string(proc.join("filesystems"))
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == "btrfs"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::kernel_has_btrfs;
+
+    #[test]
+    fn file_systems_are_known_by_their_whole_name() {
+        let proc = tempfile::tempdir().unwrap();
+        assert!(!kernel_has_btrfs(proc.path()));
+        let list = proc.path().join("filesystems");
+        std::fs::write(&list, "nodev\tsysfs\n\text4\n\tbtrfs2\n").unwrap();
+        assert!(!kernel_has_btrfs(proc.path()));
+        std::fs::write(&list, "nodev\tsysfs\n\tbtrfs\n").unwrap();
+        assert!(kernel_has_btrfs(proc.path()));
+    }
+}

@@ -42,7 +42,7 @@ use crate::limits::{
     SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
 };
 use crate::record::Lost;
-use crate::removable::{Plugged, Watch, survey};
+use crate::removable::{Plugged, Watch, kernel_has_btrfs, survey};
 use crate::ship::Shipper;
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
@@ -322,11 +322,12 @@ impl Agent {
     /// The programs for removable media and shares stand on their hooks only while there are any.
     fn watch(&mut self) {
         let shares = self.pipeline.enricher.mounts.has_shares();
-        self.watch_for(self.plugged, shares);
+        let btrfs = self.plugged && kernel_has_btrfs(Path::new("/proc"));
+        self.watch_for(self.plugged, shares, btrfs);
     }
 
-    fn watch_for(&mut self, removable: bool, shares: bool) {
-        let failed = self.sensor.watch(removable, shares);
+    fn watch_for(&mut self, removable: bool, shares: bool, btrfs: bool) {
+        let failed = self.sensor.watch(removable, shares, btrfs);
         if !failed.is_empty() && !std::mem::replace(&mut self.watch_failed, true) {
             self.pipeline.alert(format!(
                 "programs for removable media or shares are not on their hooks: {}",
@@ -463,7 +464,7 @@ impl Agent {
         self.pipeline.finish_receipts().await;
         self.poll();
         // Nobody will be there to see a stick or a share come.
-        self.watch_for(true, true);
+        self.watch_for(true, true, true);
         if let Err(error) = self.sensor.unguard() {
             tracing::error!(%error, "the guard could not be ended");
         }

@@ -31,8 +31,13 @@ const BEFORE: u64 = 32;
 /// Measures everything; prints one JSON object for each setup and operation, and for each state of
 /// the daemons. With the directory where Debian's packages of other monitors are unpacked, those are
 /// measured and nothing of ours.
-pub fn main(packages: Option<&Path>) -> ExitCode {
-    match packages.map_or_else(measure, measure_peers) {
+pub fn main(packages: Option<&Path>, audited: bool, operation: Option<&str>) -> ExitCode {
+    let outcome = match (packages, operation) {
+        (Some(packages), _) => measure_peers(packages, audited),
+        (None, Some(text)) => measure_some(text),
+        (None, None) => measure(),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -41,10 +46,41 @@ pub fn main(packages: Option<&Path>) -> ExitCode {
     }
 }
 
-fn measure_peers(packages: &Path) -> Result<()> {
+fn measure_peers(packages: &Path, audited: bool) -> Result<()> {
     let places = Places::prepare(STICK)?;
+    if audited {
+        return peers::measure_audited(packages, &places);
+    }
     run_all("nothing", &places, &peers::OPERATIONS, None)?;
     peers::measure(packages, &places)
+}
+
+/// For those who change one of them.
+fn measure_some(text: &str) -> Result<()> {
+    let chosen = |all: &[Operation]| -> Vec<Operation> {
+        all.iter().copied().filter(|it| it.name().contains(text)).collect()
+    };
+    let mut daemons = Daemons::prepare(Path::new(DIRECTORY))?;
+    let places = Places::prepare(STICK)?;
+    plug()?;
+    run_all("nothing", &places, &chosen(Operation::ALL), None)?;
+    unplug()?;
+    daemons.write_policy(&policy::with_rules(10))?;
+    daemons.start_collector()?;
+    let mut ordinary = daemons.ordinary();
+    ordinary.guard = "deny";
+    daemons.start_agent(&ordinary)?;
+    daemons.end_collector(Signal::SIGTERM)?;
+    let recorded = chosen(Operation::RECORDED);
+    let others = chosen(&Operation::without_stick());
+    let others: Vec<_> = others.into_iter().filter(|it| !recorded.contains(it)).collect();
+    run_all("10 rules, to the spool", &places, &recorded, Some(&daemons))?;
+    run_all("10 rules", &places, &others, Some(&daemons))?;
+    plug()?;
+    run_all("10 rules, stick", &places, &chosen(Operation::WITH_STICK), Some(&daemons))?;
+    unplug()?;
+    daemons.end_agent(Signal::SIGTERM)?;
+    Ok(())
 }
 
 fn measure() -> Result<()> {

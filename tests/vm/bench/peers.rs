@@ -30,7 +30,10 @@ enum Peer {
     Tools,
 }
 
-const ALL: [Peer; 3] = [Peer::AuditWatch, Peer::AuditCalls, Peer::Tools];
+/// Those who see every program.
+const TRACERS: [Peer; 1] = [Peer::Tools];
+/// Those who only see programs that were started after auditing began.
+const AUDITORS: [Peer; 2] = [Peer::AuditWatch, Peer::AuditCalls];
 pub const OPERATIONS: [Operation; 5] =
     [Operation::Open, Operation::Exec, Operation::Connect, Operation::UdpSend, Operation::TcpSend];
 const TOOLS: [&str; 3] = ["opensnoop", "execsnoop", "tcpconnect"];
@@ -45,11 +48,25 @@ plugin_dir = /run/sekimori-peers/plugins\n";
 /// Measures all of them; prints one JSON object for each of them and operation.
 pub fn measure(packages: &Path, places: &Places) -> Result<()> {
     std::fs::create_dir_all(Path::new(DIRECTORY).join("plugins"))?;
-    let config = Path::new(DIRECTORY).join("auditd.conf");
-    std::fs::write(config, AUDITD)?;
-    for peer in ALL {
+    std::fs::write(Path::new(DIRECTORY).join("auditd.conf"), AUDITD)?;
+    measure_some(&TRACERS, packages, places)?;
+    audit(packages, "-e 1")?;
+    let program = std::env::current_exe()?;
+    let mut auditee = Command::new(program);
+    auditee.args(["bench", "--audited", "--peers"]).arg(packages);
+    ensure!(auditee.status()?.success(), "what auditd costs could not be measured");
+    Ok(())
+}
+
+/// The part that must be in a program of its own.
+pub fn measure_audited(packages: &Path, places: &Places) -> Result<()> {
+    measure_some(&AUDITORS, packages, places)
+}
+
+fn measure_some(peers: &[Peer], packages: &Path, places: &Places) -> Result<()> {
+    for peer in peers {
         for operation in OPERATIONS {
-            let running = Running::start(peer, packages)?;
+            let running = Running::start(*peer, packages)?;
             let outcome = running.measure(operation, places);
             let log = running.end(packages)?;
             let (own, peers) = outcome?;
@@ -141,9 +158,7 @@ impl Running {
             ],
         };
         for rule in ["-D", "-b 65536", "-r 0", "-e 1"].iter().chain(calls) {
-            let mut command = program(packages, "sbin/auditctl");
-            let output = command.args(rule.split(' ')).output()?;
-            ensure!(output.status.success(), "auditctl {rule}: {output:?}");
+            audit(packages, rule)?;
         }
         self.pids.extend(kernel_thread("kauditd"));
         Ok(())
@@ -182,10 +197,18 @@ impl Running {
     }
 }
 
+fn audit(packages: &Path, arguments: &str) -> Result<()> {
+    let output = program(packages, "sbin/auditctl").args(arguments.split(' ')).output()?;
+    ensure!(output.status.success(), "auditctl {arguments}: {output:?}");
+    Ok(())
+}
+
 /// One of the unpacked programs, with the libraries that were unpacked beside it.
 fn program(packages: &Path, name: &str) -> Command {
     let mut command = Command::new(packages.join(name));
-    command.env("LD_LIBRARY_PATH", packages.join("usr/lib/x86_64-linux-gnu"));
+    let libraries = ["lib", "usr/lib"].map(|it| packages.join(it).join("x86_64-linux-gnu"));
+    let libraries = libraries.map(|it| it.to_string_lossy().into_owned());
+    command.env("LD_LIBRARY_PATH", libraries.join(":"));
     // The tools print times of day.
     command.env("TZ", "UTC0");
     command

@@ -35,6 +35,9 @@ pub struct Options {
     /// Only measure auditd and the tools of libbpf-tools, the same way
     #[arg(long, conflicts_with = "verifier")]
     pub peers: bool,
+    /// Only operations with this in their name, and only with few rules
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["verifier", "peers"])]
+    pub operation: Option<String>,
 }
 
 /// Boots a guest that counts its instructions, measures there, and prints the tables. The figures
@@ -60,6 +63,9 @@ pub fn run(options: &Options) -> Result<u8> {
     let kernel = &series.first().context("tests/vm/kernels.toml has no kernel")?.series;
     if options.peers {
         return peers(kernel);
+    }
+    if let Some(text) = &options.operation {
+        return measure(kernel, &["--operation", text]).1.map(|()| 0);
     }
     let (figures, outcome) = measure(kernel, &[]);
     let mut all = serde_json::to_value(&figures)?;
