@@ -99,9 +99,9 @@ impl Operation {
     /// How often, for figures that repeat.
     pub const fn count(self) -> u64 {
         match self {
-            Self::Exec => 300,
-            Self::Connect => 500,
-            Self::OpenLabelled => 2_000,
+            Self::Exec => 1_000,
+            Self::Connect => 2_000,
+            Self::OpenLabelled => 10_000,
             Self::TcpSend => 1_000,
             _ => 5_000,
         }
