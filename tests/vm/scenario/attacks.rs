@@ -13,6 +13,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("debuggers-refused", debuggers),
     ("maps-refused", maps),
     ("pins-refused", pins),
+    ("links-stay", links),
     ("hooks-off-refused", hooks_off),
     ("hooks-off-noticed", canary),
     ("guard-ends-with-the-agent", guard_ends),
@@ -149,6 +150,38 @@ fn pins(world: &mut World) -> Result<()> {
     for operation in ["unpin", "unmount"] {
         tampered(world, operation, "denied")?;
     }
+    check::refused(&guest::run("cat", &[PLAN])?)
+}
+
+/// Takes hold of every link there is by its id, and tries to take its program off the hook.
+const DETACH: &str = r#"
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+BPF, GET_FD_BY_ID, GET_NEXT_ID, DETACH = 321, 30, 31, 34
+def bpf(command, attributes):
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    return libc.syscall(BPF, command, buffer, 128), buffer.raw
+held = detached = at = 0
+while True:
+    result, answer = bpf(GET_NEXT_ID, struct.pack("II", at, 0))
+    if result != 0:
+        break
+    at = struct.unpack_from("I", answer, 4)[0]
+    link, _ = bpf(GET_FD_BY_ID, struct.pack("III", at, 0, 0))
+    if link >= 0:
+        held += 1
+        detached += bpf(DETACH, struct.pack("I", link))[0] == 0
+print(held, detached)
+"#;
+
+/// The kernel has no way to detach such links; this would show one that comes.
+fn links(_: &mut World) -> Result<()> {
+    let output = guest::python(DETACH, &[] as &[&str])?;
+    check::ok(&output)?;
+    let text = output.text();
+    let (held, detached) = text.split_once(' ').context("two numbers")?;
+    check::that(held.parse::<u64>()? > 20, format!("only {held} links were found"))?;
+    check::equal("detached", detached, "0")?;
     check::refused(&guest::run("cat", &[PLAN])?)
 }
 

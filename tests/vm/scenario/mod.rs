@@ -28,6 +28,7 @@ mod prepare;
 mod receipts;
 mod shares;
 mod shares_more;
+mod shares_ways;
 mod tell;
 mod usb;
 mod usb_attributes;
@@ -58,7 +59,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 36] = [
+    let themes: [(&str, &[(&str, Run)]); 37] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Scenario> {
         ("usb-fuse", usb_fuse::ALL),
         ("shares", shares::ALL),
         ("shares-more", shares_more::ALL),
+        ("shares-ways", shares_ways::ALL),
         ("usb-attributes", usb_attributes::ALL),
         ("usb-blocks", usb_blocks::ALL),
         ("containers", containers::ALL),

@@ -31,8 +31,8 @@ pub(super) struct Share {
     pub source: &'static str,
 }
 
-const PLAN_9: Share = Share { class: "network", file_system: "9p", source: "shelf" };
-const NFS: Share = Share { class: "network", file_system: "nfs4", source: "127.0.0.1:/" };
+pub(super) const PLAN_9: Share = Share { class: "network", file_system: "9p", source: "shelf" };
+pub(super) const NFS: Share = Share { class: "network", file_system: "nfs4", source: "127.0.0.1:/" };
 
 impl Share {
     /// Waits for a record of `path` below the share.
@@ -110,7 +110,7 @@ pub(super) fn with(
     check::ok(&unmounted)
 }
 
-const MOUNT_PLAN_9: &str =
+pub(super) const MOUNT_PLAN_9: &str =
     "mount -t 9p -o trans=virtio,version=9p2000.L,cache=none shelf \"$1\" && rm -rf \"$1\"/*";
 
 /// A server and a client on this machine; the server's files are in memory.
