@@ -9,9 +9,15 @@ use netlink_sys::{
 
 /// Multicast group of the kernel's own messages (udev's are group 2).
 const KERNEL_GROUP: u32 = 1;
-/// Subsystems with nodes that [`super::survey`] looks at.
-const SUBSYSTEMS: [&[u8]; 4] =
-    [b"SUBSYSTEM=block", b"SUBSYSTEM=scsi_generic", b"SUBSYSTEM=bsg", b"SUBSYSTEM=usb"];
+/// Subsystems with nodes that [`super::survey`] looks at, and modules, whose types the kernel
+/// programs are told of.
+const SUBSYSTEMS: [&[u8]; 5] = [
+    b"SUBSYSTEM=block",
+    b"SUBSYSTEM=scsi_generic",
+    b"SUBSYSTEM=bsg",
+    b"SUBSYSTEM=usb",
+    b"SUBSYSTEM=module",
+];
 
 /// Hears of devices that come and go.
 pub struct Watch(TokioSocket);
@@ -58,6 +64,7 @@ mod tests {
     fn messages_name_their_subsystem() {
         assert!(matters(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0SEQNUM=7\0"));
         assert!(matters(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=usb\0"));
+        assert!(matters(b"add@/module/loop\0ACTION=add\0SUBSYSTEM=module\0"));
         assert!(!matters(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=input\0"));
         assert!(!matters(b""));
     }
