@@ -51,7 +51,7 @@ pub const BTRFS_MAGIC: u64 = 0x9123_683e;
 /// `SCSI_CDROM_MAJOR` (include/uapi/linux/major.h).
 const OPTICAL_MAJOR: u32 = 11;
 
-/// Answers of [`look_at_number`].
+/// Answers of [`look_at_number`] and [`look_below`].
 const NOT_KNOWN: u32 = 0;
 const LOOKED: u32 = 1;
 const CROWDED: u32 = 2;
@@ -96,19 +96,8 @@ pub unsafe fn of_node<R: Read>(inode: *const u8) -> Option<*const Device> {
     let (mode, number) =
         unsafe { (R::field::<u16>(inode, &INODE_MODE), R::field::<u32>(inode, &INODE_RDEV)) };
     match mode & S_IFMT {
-        S_IFBLK => of_number(number),
+        S_IFBLK => looked(look_at_number(number), number),
         S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-        _ => None,
-    }
-}
-
-/// What a block device is. All answers of the same maps as [`below`]: the verifier goes another way
-/// for each map that a value may come from.
-#[inline(always)]
-fn of_number(number: u32) -> Option<*const Device> {
-    match look_at_number(number) {
-        LOOKED => DEVICES.get_ptr(number),
-        CROWDED => Some(&raw const UNKNOWN),
         _ => None,
     }
 }
@@ -207,12 +196,30 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
             return Some(known);
         }
     }
+    // A typed pointer cannot be given to a function; what a probe reads is a mere number.
+    looked(look_below(probed(pointer(sb, &SB_ROOT), &DENTRY_SB)), dev)
+}
+
+/// What was found by a look at the device of this number.
+#[inline(always)]
+fn looked(answer: u32, dev: u32) -> Option<*const Device> {
+    match answer {
+        LOOKED => DEVICES.get_ptr(dev),
+        CROWDED => Some(&raw const UNKNOWN),
+        _ => None,
+    }
+}
+
+/// Looks at the device below a superblock for the first time, or again where it was forgotten.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_below(sb: u64) -> u32 {
     let Some(buffer) = Buffer::acquire() else {
-        return Some(&raw const UNKNOWN);
+        return CROWDED;
     };
-    look_at_device(buffer.index(), buffer.number_of(sb), 0);
+    look_at_device(buffer.index(), sb, 0);
     buffer.release();
-    DEVICES.get_ptr(dev)
+    LOOKED
 }
 
 /// Looks at the device below a superblock afresh: its number may have belonged to another one

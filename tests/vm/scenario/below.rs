@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::Run;
@@ -13,10 +14,12 @@ use crate::{check, guest, records};
 pub const ALL: &[(&str, Run)] = &[
     ("raw-device-recorded", raw_recorded),
     ("raw-device-refused", raw_refused),
+    ("raw-device-without-agent", raw_without_agent),
     ("generic-and-usb-nodes-refused", other_nodes),
     ("luks", luks),
     ("volume-on-luks", volume),
     ("memory-card", card),
+    ("memory-card-by-serial", card_by_serial),
     ("memory-card-refused", card_refused),
 ];
 
@@ -116,6 +119,26 @@ fn card(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// A rule that knows the one card by its serial, which is that of all cards of QEMU.
+fn card_by_serial(world: &mut World) -> Result<()> {
+    check::ok(&guest::run("modprobe", &["-a", "sdhci_pci", "mmc_block"])?)?;
+    world.policy(&World::usual_policy_and("").replace("SEKI0003", "0xdeadbeef"))?;
+    let path = format!("{CARD_AT}/listed.txt");
+    with_card(|| check::ok(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    world.policy(&World::usual_policy_and("").replace("SEKI0003", "0xdeadbeee"))?;
+    with_card(|| check::refused(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    for verdict in ["allowed", "denied"] {
+        let fields = [
+            ("/file/path", json!(path)),
+            ("/file/device/class", json!("sd")),
+            ("/file/device/serial", json!("0xdeadbeef")),
+            ("/verdict", json!(verdict)),
+        ];
+        world.records.expect("usb.write", &fields)?;
+    }
+    Ok(())
+}
+
 fn card_refused(world: &mut World) -> Result<()> {
     let path = format!("{CARD_AT}/refused.txt");
     with_card(|| check::refused(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
@@ -157,6 +180,20 @@ fn raw_refused(world: &mut World) -> Result<()> {
         denied(world, UNLISTED, own)?;
         check::equal("what is on the stick", sum()?.text(), before)
     })
+}
+
+/// A stick that comes while nobody reads sysfs.
+fn raw_without_agent(world: &mut World) -> Result<()> {
+    check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
+    let mut node = String::new();
+    let refused = with_stick(UNLISTED, |device| {
+        device.clone_into(&mut node);
+        check::refused(&guest::bash("cat /srv/personal/a.txt >\"$1\"", &[device])?)
+    });
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    refused?;
+    denied(world, UNLISTED, &node)
 }
 
 /// The nodes by which commands go past the block layer: SCSI generic and the USB device itself.
