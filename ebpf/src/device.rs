@@ -51,10 +51,10 @@ pub const BTRFS_MAGIC: u64 = 0x9123_683e;
 /// `SCSI_CDROM_MAJOR` (include/uapi/linux/major.h).
 const OPTICAL_MAJOR: u32 = 11;
 
-/// Answers of [`look_at_number`] and [`look_below`].
-const NOT_KNOWN: u32 = 0;
-const LOOKED: u32 = 1;
-const CROWDED: u32 = 2;
+/// The place in `DEVICES` of what nobody could look at: beside all device numbers.
+const CROWDED: u64 = 1 << 33;
+/// A place where there is nothing.
+const NOT_KNOWN: u64 = 0;
 /// In [`Scratch::lower`]: the address of a block device, and not that of a link to one.
 const ITSELF: u64 = 1;
 
@@ -95,11 +95,13 @@ pub unsafe fn of_node<R: Read>(inode: *const u8) -> Option<*const Device> {
     // SAFETY: by contract.
     let (mode, number) =
         unsafe { (R::field::<u16>(inode, &INODE_MODE), R::field::<u32>(inode, &INODE_RDEV)) };
-    match mode & S_IFMT {
-        S_IFBLK => looked(look_at_number(number), number),
-        S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-        _ => None,
-    }
+    // One look-up for all: the verifier goes another way for each place that a value comes from.
+    let place = match mode & S_IFMT {
+        S_IFBLK => look_at_node(number as u64),
+        S_IFCHR => look_at_node(number as u64 | NODE_IS_CHARACTER),
+        _ => return None,
+    };
+    DEVICES.get_ptr(place)
 }
 
 /// As [`of_opened`], of a file at any address.
@@ -189,7 +191,7 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     if bdev == 0 && share == 0 && magic != BTRFS_MAGIC {
         return None;
     }
-    if let Some(known) = DEVICES.get_ptr(dev) {
+    if let Some(known) = DEVICES.get_ptr(dev as u64) {
         // Numbers of file systems without a block device are used again at once.
         // SAFETY: map values live as long as the program runs.
         if share == 0 || unsafe { (*known).class } == share {
@@ -197,29 +199,27 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
         }
     }
     // A typed pointer cannot be given to a function; what a probe reads is a mere number.
-    looked(look_below(probed(pointer(sb, &SB_ROOT), &DENTRY_SB)), dev)
-}
-
-/// What was found by a look at the device of this number.
-#[inline(always)]
-fn looked(answer: u32, dev: u32) -> Option<*const Device> {
-    match answer {
-        LOOKED => DEVICES.get_ptr(dev),
-        CROWDED => Some(&raw const UNKNOWN),
-        _ => None,
-    }
+    DEVICES.get_ptr(look_below(probed(pointer(sb, &SB_ROOT), &DENTRY_SB), dev))
 }
 
 /// Looks at the device below a superblock for the first time, or again where it was forgotten.
+/// Answers its place in `DEVICES`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_below(sb: u64) -> u32 {
+pub extern "C" fn look_below(sb: u64, dev: u32) -> u64 {
     let Some(buffer) = Buffer::acquire() else {
-        return CROWDED;
+        return crowded();
     };
     look_at_device(buffer.index(), sb, 0);
     buffer.release();
-    LOOKED
+    dev as u64
+}
+
+/// The place of a device that counts as removable and is on no list.
+#[inline(always)]
+fn crowded() -> u64 {
+    let _ = DEVICES.insert(CROWDED, &UNKNOWN, 0);
+    CROWDED
 }
 
 /// Looks at the device below a superblock afresh: its number may have belonged to another one
@@ -238,7 +238,8 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
     unsafe {
         begin(scratch, probed(sb, &SB_DEV));
         let device = &raw mut (*scratch).device;
-        let by_name = pointer(sb, &SB_BDEV).is_null() && probed::<u64>(sb, &SB_MAGIC) == BTRFS_MAGIC;
+        let by_name =
+            pointer(sb, &SB_BDEV).is_null() && probed::<u64>(sb, &SB_MAGIC) == BTRFS_MAGIC;
         let bdev = device_below(scratch, sb);
         if !bdev.is_null() {
             (*device).class = device_class::FIXED;
@@ -253,17 +254,22 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
     0
 }
 
-/// Finds out what a block device is, by its number: as user space says, or else afresh. User space
-/// does not know those that were plugged in while no agent ran, nor loop devices, whose file can be
-/// another one at each open; they are known by their number once they were opened.
+/// Finds out what a device is, by its number and `NODE_IS_CHARACTER`: as user space says or, a block
+/// device, afresh. User space does not know those that were plugged in while no agent ran, nor loop
+/// devices, whose file can be another one at each open; they are known by their number once they
+/// were opened. Answers its place in `DEVICES`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_at_number(number: u32) -> u32 {
-    if let Some(known) = NODES.get_ptr(number as u64) {
+pub extern "C" fn look_at_node(node: u64) -> u64 {
+    if let Some(known) = NODES.get_ptr(node) {
         // SAFETY: map values live as long as the program runs.
-        let _ = DEVICES.insert(number, unsafe { &*known }, 0);
-        return LOOKED;
+        let _ = DEVICES.insert(node, unsafe { &*known }, 0);
+        return node;
     }
+    if node & NODE_IS_CHARACTER != 0 {
+        return NOT_KNOWN;
+    }
+    let number = node as u32;
     let bdev = match NUMBERS.get_ptr(number) {
         // SAFETY: map values live as long as the program runs.
         Some(known) => (unsafe { *known }) as *const u8,
@@ -274,7 +280,7 @@ pub extern "C" fn look_at_number(number: u32) -> u32 {
         return NOT_KNOWN;
     }
     let Some(buffer) = Buffer::acquire() else {
-        return CROWDED;
+        return crowded();
     };
     let scratch = buffer.scratch();
     // SAFETY: the buffer is ours.
@@ -285,7 +291,7 @@ pub extern "C" fn look_at_number(number: u32) -> u32 {
         look_at_all_lower(buffer.index(), scratch);
     }
     buffer.release();
-    LOOKED
+    node
 }
 
 /// Nothing is known yet of the device in the buffer.
@@ -318,7 +324,7 @@ unsafe fn look_at_all_lower(buffer: u32, scratch: *mut Scratch) {
     unsafe {
         let device = &raw mut (*scratch).device;
         if (*device).class != device_class::VIRTUAL {
-            let _ = DEVICES.insert((*device).dev, &*device, 0);
+            let _ = DEVICES.insert((*device).dev as u64, &*device, 0);
         }
     }
 }
@@ -474,8 +480,7 @@ pub extern "C" fn look_at_disk(buffer: u32, bdev: u64) -> u32 {
     unsafe {
         find_bus(buffer, disk, &mut (*scratch).device);
         let class = &raw mut (*scratch).device.class;
-        if class.read() == device_class::FIXED
-            && probed::<u32>(disk, &DISK_MAJOR) == OPTICAL_MAJOR
+        if class.read() == device_class::FIXED && probed::<u32>(disk, &DISK_MAJOR) == OPTICAL_MAJOR
         {
             class.write(device_class::OPTICAL);
         }

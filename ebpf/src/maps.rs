@@ -99,11 +99,10 @@ pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a
-/// share.
-/// What is forgotten is found
-/// again, so nobody gains by filling the table.
+/// share. Also what a node is that is opened for write, by its number and `NODE_IS_CHARACTER`. What
+/// is forgotten is found again, so nobody gains by filling the table.
 #[map]
-pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
+pub static DEVICES: LruHashMap<u64, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// Name of a block device, zero-padded.
 pub type DiskName = [u64; DISK_NAME_BYTES_MAX / 8];

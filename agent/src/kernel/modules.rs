@@ -132,7 +132,8 @@ fn offset_of(types: &[u8], kernel_names: u32, structure: &str, member: &str) -> 
         let (kind, parts) = (info >> 24 & 0x1f, usize::try_from(info & 0xffff).ok()?);
         let behind = at.checked_add(TYPE_BYTES)?;
         if kind == STRUCT && is(word(types, at)?, structure) {
-            let members = (0..parts).map(|part| behind.checked_add(part.checked_mul(MEMBER_BYTES)?));
+            let members =
+                (0..parts).map(|part| behind.checked_add(part.checked_mul(MEMBER_BYTES)?));
             for place in members {
                 let place = place?;
                 if is(word(types, place)?, member) {

@@ -309,9 +309,8 @@ impl Agent {
         self.looked_at = Instant::now();
         let sys = Path::new("/sys");
         if let Err(error) = self.sensor.know_modules() {
-            self.pipeline.alert(format!(
-                "what loop devices and memory cards are may not be known: {error}"
-            ));
+            self.pipeline
+                .alert(format!("what loop devices and memory cards are may not be known: {error}"));
         }
         let survey = survey(sys, Path::new("/proc"));
         if let Err(error) = self.sensor.know_nodes(&survey.nodes) {

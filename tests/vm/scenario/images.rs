@@ -76,8 +76,7 @@ fn file_system(world: &mut World) -> Result<()> {
         "mkfs.ext4 -q -F \"$1\"; mount -o loop \"$1\" {INSIDE}; findmnt -no SOURCE {INSIDE}"
     );
     with_image(world, &make, |world, _| {
-        let fields =
-            [("/file/path", json!(INSIDE)), ("/file/device/serial", json!(LISTED))];
+        let fields = [("/file/path", json!(INSIDE)), ("/file/device/serial", json!(LISTED))];
         world.records.expect("usb.mount", &fields)?;
         copied_then_refused(world)
     })
