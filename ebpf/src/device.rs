@@ -1,6 +1,8 @@
 //! What a file system stands on, found in the kernel at first sight: no race with user space. That
 //! may be another machine or a program as well.
 
+mod module;
+
 use aya_ebpf::helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel_str};
 use core::ptr::null;
 use sekimori_abi::{
@@ -9,9 +11,10 @@ use sekimori_abi::{
     table::NODE_IS_CHARACTER,
 };
 
+use self::module::{look_at_card, look_at_image};
 use crate::{
     emit::{Buffer, Record},
-    maps::{DEVICES, DISKS, DiskName, NODES, SCRATCH, SHARES, Scratch},
+    maps::{DEVICES, DISKS, DiskName, NODES, NUMBERS, SCRATCH, SHARES, Scratch},
     offset::*,
     path::{S_IFBLK, S_IFCHR, S_IFMT, put, take},
     read::{Probed, Read, Typed, pointer, probed, probed_at, typed},
@@ -44,6 +47,16 @@ const FUSE_MAGIC: u64 = 0x6573_5546;
 const READ_ONLY: u64 = 1;
 /// `BTRFS_SUPER_MAGIC` (include/uapi/linux/magic.h).
 pub const BTRFS_MAGIC: u64 = 0x9123_683e;
+
+/// `SCSI_CDROM_MAJOR` (include/uapi/linux/major.h).
+const OPTICAL_MAJOR: u32 = 11;
+
+/// The place in `DEVICES` of what nobody could look at: beside all device numbers.
+const CROWDED: u64 = 1 << 33;
+/// A place where there is nothing.
+const NOT_KNOWN: u64 = 0;
+/// In [`Scratch::lower`]: the address of a block device, and not that of a link to one.
+const ITSELF: u64 = 1;
 
 /// For [`look_at_device`]: the file system is being mounted, so its device was opened a moment ago.
 pub const MOUNTING: u32 = 1;
@@ -82,11 +95,13 @@ pub unsafe fn of_node<R: Read>(inode: *const u8) -> Option<*const Device> {
     // SAFETY: by contract.
     let (mode, number) =
         unsafe { (R::field::<u16>(inode, &INODE_MODE), R::field::<u32>(inode, &INODE_RDEV)) };
-    match mode & S_IFMT {
-        S_IFBLK => NODES.get_ptr(number as u64),
-        S_IFCHR => NODES.get_ptr(number as u64 | NODE_IS_CHARACTER),
-        _ => None,
-    }
+    // One look-up for all: the verifier goes another way for each place that a value comes from.
+    let place = match mode & S_IFMT {
+        S_IFBLK => look_at_node(number as u64),
+        S_IFCHR => look_at_node(number as u64 | NODE_IS_CHARACTER),
+        _ => return None,
+    };
+    DEVICES.get_ptr(place)
 }
 
 /// As [`of_opened`], of a file at any address.
@@ -176,19 +191,35 @@ pub unsafe fn below<R: Read>(sb: *const u8) -> Option<*const Device> {
     if bdev == 0 && share == 0 && magic != BTRFS_MAGIC {
         return None;
     }
-    if let Some(known) = DEVICES.get_ptr(dev) {
+    if let Some(known) = DEVICES.get_ptr(dev as u64) {
         // Numbers of file systems without a block device are used again at once.
         // SAFETY: map values live as long as the program runs.
         if share == 0 || unsafe { (*known).class } == share {
             return Some(known);
         }
     }
+    // A typed pointer cannot be given to a function; what a probe reads is a mere number.
+    DEVICES.get_ptr(look_below(probed(pointer(sb, &SB_ROOT), &DENTRY_SB), dev))
+}
+
+/// Looks at the device below a superblock for the first time, or again where it was forgotten.
+/// Answers its place in `DEVICES`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_below(sb: u64, dev: u32) -> u64 {
     let Some(buffer) = Buffer::acquire() else {
-        return Some(&raw const UNKNOWN);
+        return crowded();
     };
-    look_at_device(buffer.index(), buffer.number_of(sb), 0);
+    look_at_device(buffer.index(), sb, 0);
     buffer.release();
-    DEVICES.get_ptr(dev)
+    dev as u64
+}
+
+/// The place of a device that counts as removable and is on no list.
+#[inline(always)]
+fn crowded() -> u64 {
+    let _ = DEVICES.insert(CROWDED, &UNKNOWN, 0);
+    CROWDED
 }
 
 /// Looks at the device below a superblock afresh: its number may have belonged to another one
@@ -203,19 +234,13 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
         return 0;
     };
     let sb = sb as *const u8;
-    // SAFETY: the buffer is the caller's; a device is a whole number of 8-byte words.
+    // SAFETY: the buffer is the caller's.
     unsafe {
+        begin(scratch, probed(sb, &SB_DEV));
         let device = &raw mut (*scratch).device;
-        for word in 0..size_of::<Device>() / 8 {
-            device.cast::<u64>().add(word).write_volatile(0);
-        }
-        (*device).dev = probed(sb, &SB_DEV);
-        let mut bdev = pointer(sb, &SB_BDEV);
-        let by_name = bdev.is_null() && probed::<u64>(sb, &SB_MAGIC) == BTRFS_MAGIC;
-        if by_name {
-            bdev = named_by(scratch, sb);
-        }
-        put(&raw mut (*scratch).lower_count, 0);
+        let by_name =
+            pointer(sb, &SB_BDEV).is_null() && probed::<u64>(sb, &SB_MAGIC) == BTRFS_MAGIC;
+        let bdev = device_below(scratch, sb);
         if !bdev.is_null() {
             (*device).class = device_class::FIXED;
             look_at_disk(buffer, bdev as u64);
@@ -224,14 +249,98 @@ pub extern "C" fn look_at_device(buffer: u32, sb: u64, mounting: u32) -> u32 {
         } else if mounting == MOUNTING {
             (*device).class = device_class::USB;
         }
-        for at in 0..LOWER_DEVICES_MAX {
-            look_at_lower(buffer, at);
-        }
-        if (*device).class != device_class::VIRTUAL {
-            let _ = DEVICES.insert((*device).dev, &*device, 0);
-        }
+        look_at_all_lower(buffer, scratch);
     }
     0
+}
+
+/// Finds out what a device is, by its number and `NODE_IS_CHARACTER`: as user space says or, a block
+/// device, afresh. User space does not know those that were plugged in while no agent ran, nor loop
+/// devices, whose file can be another one at each open; they are known by their number once they
+/// were opened. Answers its place in `DEVICES`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_at_node(node: u64) -> u64 {
+    if let Some(known) = NODES.get_ptr(node) {
+        // SAFETY: map values live as long as the program runs.
+        let _ = DEVICES.insert(node, unsafe { &*known }, 0);
+        return node;
+    }
+    if node & NODE_IS_CHARACTER != 0 {
+        return NOT_KNOWN;
+    }
+    let number = node as u32;
+    let bdev = match NUMBERS.get_ptr(number) {
+        // SAFETY: map values live as long as the program runs.
+        Some(known) => (unsafe { *known }) as *const u8,
+        None => return NOT_KNOWN,
+    };
+    // Its memory may belong to another one by now.
+    if probed::<u32>(bdev, &BDEV_NUMBER) != number {
+        return NOT_KNOWN;
+    }
+    let Some(buffer) = Buffer::acquire() else {
+        return crowded();
+    };
+    let scratch = buffer.scratch();
+    // SAFETY: the buffer is ours.
+    unsafe {
+        begin(scratch, number);
+        (&raw mut (*scratch).device.class).write(device_class::FIXED);
+        look_at_disk(buffer.index(), bdev as u64);
+        look_at_all_lower(buffer.index(), scratch);
+    }
+    buffer.release();
+    node
+}
+
+/// Nothing is known yet of the device in the buffer.
+///
+/// # Safety
+/// The buffer must be the caller's.
+#[inline(always)]
+unsafe fn begin(scratch: *mut Scratch, number: u32) {
+    // SAFETY: by contract; a device is a whole number of 8-byte words.
+    unsafe {
+        let device = &raw mut (*scratch).device;
+        for word in 0..size_of::<Device>() / 8 {
+            device.cast::<u64>().add(word).write_volatile(0);
+        }
+        (*device).dev = number;
+        put(&raw mut (*scratch).lower_count, 0);
+    }
+}
+
+/// Looks at what waits to be looked at, and remembers what came out.
+///
+/// # Safety
+/// The buffer must be the caller's.
+#[inline(always)]
+unsafe fn look_at_all_lower(buffer: u32, scratch: *mut Scratch) {
+    for at in 0..LOWER_DEVICES_MAX {
+        look_at_lower(buffer, at);
+    }
+    // SAFETY: by contract.
+    unsafe {
+        let device = &raw mut (*scratch).device;
+        if (*device).class != device_class::VIRTUAL {
+            let _ = DEVICES.insert((*device).dev as u64, &*device, 0);
+        }
+    }
+}
+
+/// The block device that a superblock names, by its address or, on btrfs, by its name.
+///
+/// # Safety
+/// The buffer must be the caller's.
+#[inline(always)]
+unsafe fn device_below(scratch: *mut Scratch, sb: *const u8) -> *const u8 {
+    let bdev = pointer(sb, &SB_BDEV);
+    if !bdev.is_null() || probed::<u64>(sb, &SB_MAGIC) != BTRFS_MAGIC {
+        return bdev;
+    }
+    // SAFETY: by contract.
+    unsafe { named_by(scratch, sb) }
 }
 
 /// The block device whose name stands in a superblock; null when that is not known, or no longer
@@ -282,7 +391,7 @@ unsafe fn words(name: *const DiskName) -> (u64, u64, u64, u64) {
     }
 }
 
-/// Notes a block device that is opened, by its name.
+/// Notes a block device that is opened, by its name and by its number.
 #[inline(always)]
 pub fn know_disk(bdev: *const u8) -> i32 {
     let Some(buffer) = Buffer::acquire() else {
@@ -293,6 +402,7 @@ pub fn know_disk(bdev: *const u8) -> i32 {
         // An error in place of a pointer has no name.
         if read_name(buffer.scratch(), name_of(bdev)) {
             let _ = DISKS.insert(&(*buffer.scratch()).disk_name, bdev as u64, 0);
+            let _ = NUMBERS.insert(probed::<u32>(bdev, &BDEV_NUMBER), bdev as u64, 0);
         }
     }
     buffer.release();
@@ -325,7 +435,8 @@ unsafe fn read_name(scratch: *mut Scratch, address: *const u8) -> bool {
     }
 }
 
-/// One of the devices that were found below, by its place in the tree of the links in `slaves/`.
+/// One of the devices that were found below, by its address or by its place in the tree of the
+/// links in `slaves/`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn look_at_lower(buffer: u32, at: usize) -> u32 {
@@ -341,9 +452,14 @@ pub extern "C" fn look_at_lower(buffer: u32, at: usize) -> u32 {
         {
             return 0;
         }
-        let link = take((&raw const (*scratch).lower).cast::<u64>().add(at)) as *const u8;
-        wait_for(scratch, pointer(link, &RB_LEFT));
-        wait_for(scratch, pointer(link, &RB_RIGHT));
+        let found = take((&raw const (*scratch).lower).cast::<u64>().add(at));
+        if found & ITSELF != 0 {
+            look_at_disk(buffer, found & !ITSELF);
+            return 0;
+        }
+        let link = found as *const u8;
+        wait_for(scratch, pointer(link, &RB_LEFT) as u64);
+        wait_for(scratch, pointer(link, &RB_RIGHT) as u64);
         let node = link.wrapping_sub(NODE_RB.get());
         let target = pointer(node.wrapping_add(NODE_LINK.get()), &LINK_TARGET);
         let device = pointer(target, &NODE_OBJECT).wrapping_sub(DEVICE_KOBJECT.get());
@@ -362,23 +478,30 @@ pub extern "C" fn look_at_disk(buffer: u32, bdev: u64) -> u32 {
     let disk = pointer(bdev as *const u8, &BDEV_DISK);
     // SAFETY: the buffer is the caller's.
     unsafe {
-        find_bus(disk, &mut (*scratch).device);
+        find_bus(buffer, disk, &mut (*scratch).device);
+        let class = &raw mut (*scratch).device.class;
+        if class.read() == device_class::FIXED && probed::<u32>(disk, &DISK_MAJOR) == OPTICAL_MAJOR
+        {
+            class.write(device_class::OPTICAL);
+        }
         if DISK_SLAVES.exists() {
             let slaves = pointer(pointer(disk, &DISK_SLAVES), &KOBJECT_NODE);
-            wait_for(scratch, pointer(slaves.wrapping_add(NODE_DIR.get()), &DIR_CHILDREN));
+            let links = pointer(slaves.wrapping_add(NODE_DIR.get()), &DIR_CHILDREN);
+            wait_for(scratch, links as u64);
         }
     }
+    look_at_image(buffer, disk as u64);
     0
 }
 
-/// Notes a place in a tree of links to be looked at.
+/// Notes a place in a tree of links, or a block device with [`ITSELF`], to be looked at.
 #[inline(always)]
-unsafe fn wait_for(scratch: *mut Scratch, link: *const u8) {
+unsafe fn wait_for(scratch: *mut Scratch, place: u64) {
     // SAFETY: the buffer is the caller's; the place is checked.
     unsafe {
         let count = take(&raw const (*scratch).lower_count);
-        if !link.is_null() && count < LOWER_DEVICES_MAX as u64 {
-            put((&raw mut (*scratch).lower).cast::<u64>().add(count as usize), link as u64);
+        if place & !ITSELF != 0 && count < LOWER_DEVICES_MAX as u64 {
+            put((&raw mut (*scratch).lower).cast::<u64>().add(count as usize), place);
             put(&raw mut (*scratch).lower_count, count + 1);
         }
     }
@@ -386,7 +509,7 @@ unsafe fn wait_for(scratch: *mut Scratch, link: *const u8) {
 
 /// From `gendisk.part0.bd_device` up the device tree until a bus that leads out of the machine.
 #[inline(always)]
-fn find_bus(disk: *const u8, device: &mut Device) {
+fn find_bus(buffer: u32, disk: *const u8, device: &mut Device) {
     let mut node = pointer(disk, &DISK_PART0).wrapping_add(BDEV_DEVICE.get());
     for _ in 0..DEVICE_DEPTH_MAX {
         if node.is_null() {
@@ -398,11 +521,7 @@ fn find_bus(disk: *const u8, device: &mut Device) {
         }
         let bus = pointer(node, &DEVICE_BUS);
         if names(bus, &BUS_NAME, b"mmc\0") {
-            let number: u32 = probed(pointer(disk, &DISK_PART0), &BDEV_NUMBER);
-            if is_soldered(node) && NODES.get_ptr(number as u64).is_none() {
-                return;
-            }
-            device.class = device_class::SD;
+            look_at_card(buffer, node as u64, disk as u64);
             return;
         }
         if DEVICE_REMOVABLE.exists()
@@ -443,17 +562,4 @@ fn names<const N: usize>(object: *const u8, field: &'static Constant, wanted: &[
     // SAFETY: the helper checks the address.
     let read = unsafe { bpf_probe_read_kernel_str_bytes(pointer(object, field), &mut name) };
     read.is_ok() && name[..N] == wanted[..]
-}
-
-/// Whether a device on the `mmc` bus may be eMMC, memory that is part of the machine. The host gives
-/// it address 1 (drivers/mmc/core/mmc.c, `mmc_init_card`), which ends its name: `mmc0:0001`. Some
-/// cards choose the same; user space can tell them by their type, and says so in `NODES`.
-#[inline(always)]
-fn is_soldered(card: *const u8) -> bool {
-    let mut name = [0u8; 16];
-    let address = pointer(card.wrapping_add(DEVICE_KOBJECT.get()), &KOBJECT_NAME);
-    // SAFETY: the helper checks the address.
-    unsafe {
-        bpf_probe_read_kernel_str_bytes(address, &mut name).is_ok_and(|it| it.ends_with(b":0001"))
-    }
 }

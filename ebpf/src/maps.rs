@@ -10,6 +10,7 @@ use core::ptr::null;
 use sekimori_abi::{
     event::{Device, Event, Process, counter, kind},
     limits::*,
+    offsets::module_field,
     table::{
         Accounts, Active, Bucket, BucketKey, DeviceKey, Edge, GUARDED_MAX, Guard, Head, NetworkKey,
         PlaceKey, PortKey, Rule, Set, State, UserKey,
@@ -98,11 +99,10 @@ pub static PLAIN_MOUNTS: LruHashMap<u64, PlainMount> =
     LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// What is known of what a file system stands on, by `s_dev`: its block device, or that it is a
-/// share.
-/// What is forgotten is found
-/// again, so nobody gains by filling the table.
+/// share. Also what a node is that is opened for write, by its number and `NODE_IS_CHARACTER`. What
+/// is forgotten is found again, so nobody gains by filling the table.
 #[map]
-pub static DEVICES: LruHashMap<u32, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
+pub static DEVICES: LruHashMap<u64, Device> = LruHashMap::with_max_entries(SUPERBLOCKS_MAX, 0);
 
 /// Name of a block device, zero-padded.
 pub type DiskName = [u64; DISK_NAME_BYTES_MAX / 8];
@@ -110,6 +110,15 @@ pub type DiskName = [u64; DISK_NAME_BYTES_MAX / 8];
 /// device is not found after its mount counts as having none.
 #[map]
 pub static DISKS: HashMap<DiskName, u64> = HashMap::with_max_entries(DISKS_MAX, BPF_F_NO_PREALLOC);
+
+/// The block device that was opened last under this kernel device number.
+#[map]
+pub static NUMBERS: HashMap<u32, u64> = HashMap::with_max_entries(DISKS_MAX, BPF_F_NO_PREALLOC);
+
+/// Where fields stand that modules have, by `offsets::module_field`: the offset plus one, 0 while it
+/// is not known. Filled by user space when a module is there.
+#[map]
+pub static MODULE_OFFSETS: Array<u32> = Array::with_max_entries(module_field::COUNT, 0);
 
 /// Device nodes of removable media, by kernel device number and `NODE_IS_CHARACTER`. Filled by user
 /// space, which hears of devices when the kernel announces them.

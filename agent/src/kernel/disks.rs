@@ -1,4 +1,4 @@
-//! Block devices below file systems that are older than the programs.
+//! Block devices that were opened before the programs were there.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -28,6 +28,22 @@ pub(super) fn show_mounted() {
     for source in sources {
         if let Err(error) = show(&source) {
             tracing::warn!(%error, device = %source.display(), "what btrfs stands on is not known");
+        }
+    }
+}
+
+/// Shows the programs the loop devices that have a file already.
+pub(super) fn show_loops() {
+    let devices = Path::new("/sys/class/block").read_dir();
+    for device in devices.into_iter().flatten().flatten() {
+        let name = device.file_name();
+        let size = std::fs::read_to_string(device.path().join("size")).unwrap_or_default();
+        if !name.as_encoded_bytes().starts_with(b"loop") || size.trim() == "0" {
+            continue;
+        }
+        let node = Path::new("/dev").join(name);
+        if let Err(error) = show(&node) {
+            tracing::warn!(%error, device = %node.display(), "what it stands on is not known");
         }
     }
 }

@@ -7,7 +7,7 @@ use aya::maps::Map;
 use super::{KernelError, pins::Set};
 
 /// Maps that user space touches; the rings have a module of their own.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "ACTIVE",
     "HEADS",
     "EDGES",
@@ -21,6 +21,7 @@ const NAMES: [&str; 19] = [
     "PORTS",
     "PLACES",
     "NODES",
+    "MODULE_OFFSETS",
     "SHARES_WATCHED",
     "COUNTERS",
     "ACCOUNTS",

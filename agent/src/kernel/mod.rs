@@ -9,6 +9,7 @@ mod guard;
 mod load;
 mod log;
 mod maps;
+mod modules;
 mod offsets;
 mod pinned;
 mod pins;

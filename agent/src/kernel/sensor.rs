@@ -12,6 +12,7 @@ use sekimori_policy::Tables;
 use super::{
     GuardMode, KernelError, disks, guard, load, log,
     maps::Maps,
+    modules::Modules,
     pinned,
     pins::{Root, Set},
     plan::{self, Feature, Open, Present},
@@ -39,6 +40,7 @@ pub struct Sensor {
     files: pinned::Table,
     /// Shares that are mounted.
     shares: pinned::Table,
+    modules: Modules,
     set: Set,
     _root: Root,
 }
@@ -136,13 +138,15 @@ impl Held {
         }
         let (open, features, gone) = plan::survey(&set);
         disks::show_mounted();
+        disks::show_loops();
         if let Found::Same { put_back } = &mut found {
             *put_back = gone;
         }
         let (maps, rings) = (Maps::open(&set)?, Rings::open(&set)?);
         let files = pinned::Table::open(&set.map_path("FILES"))?;
         let shares = pinned::Table::open(&set.map_path("SHARES"))?;
-        Ok(Sensor { maps, rings, features, found, open, files, shares, set, _root: root })
+        let modules = Modules::default();
+        Ok(Sensor { maps, rings, features, found, open, files, shares, modules, set, _root: root })
     }
 }
 
@@ -157,7 +161,10 @@ fn put_to_work(
     let put = || -> Result<(), KernelError> {
         let mut loaded = load::load(program_logs)?;
         load::pin_maps(&loaded, &set)?;
-        tables::install(&mut Maps::open(&set)?, tables)?;
+        let mut maps = Maps::open(&set)?;
+        tables::install(&mut maps, tables)?;
+        // Who looks again tells what could not be found.
+        let _ = Modules::default().tell(&mut maps);
         plan::install(&mut loaded, &set)
     };
     let done = put();
@@ -267,6 +274,14 @@ impl Sensor {
     /// When the table cannot be written.
     pub fn know_nodes(&mut self, nodes: &[(u64, Device)]) -> Result<(), KernelError> {
         tables::replace(&mut self.maps, "NODES", nodes)
+    }
+
+    /// Tells the programs where fields of modules stand, as far as they are there by now.
+    ///
+    /// # Errors
+    /// When a module is not as expected, or the table cannot be written; said once for each.
+    pub fn know_modules(&mut self) -> Result<(), KernelError> {
+        self.modules.tell(&mut self.maps)
     }
 
     /// Guards this process, the maps and the pins from here on.

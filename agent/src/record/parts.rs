@@ -134,6 +134,7 @@ pub(super) fn device(from: &abi::Device) -> Option<Device> {
         device_class::USB => "usb",
         device_class::SD => "sd",
         device_class::THUNDERBOLT => "thunderbolt",
+        device_class::OPTICAL => "optical",
         device_class::NETWORK => "network",
         device_class::FUSE => "fuse",
         device_class::FIXED => "fixed",

@@ -20,26 +20,28 @@ const LAYERS_MAX: usize = 8;
 const VENDOR: &str = "ff";
 const ANDROID: (&str, [&str; 2]) = ("42", ["01", "03"]);
 
+/// Types of SCSI devices that are drives for optical discs (SPC-4, table 139).
+const OPTICAL: [&str; 2] = ["4", "5"];
+
 /// What is plugged in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// There is any; true too when nothing can be read.
+    /// There is any, apart from optical drives that only read; true too when nothing can be read.
     pub plugged: bool,
     /// Nodes that lead to removable media, by kernel device number and `NODE_IS_CHARACTER`, each
     /// once.
     pub nodes: Vec<(u64, Device)>,
 }
 
-/// Looks at the sysfs that is mounted at `sys`.
+/// Looks at the sysfs that is mounted at `sys`, and the procfs at `proc`.
 #[must_use]
-pub fn survey(sys: &Path) -> Survey {
+pub fn survey(sys: &Path, proc: &Path) -> Survey {
     let mut found = Survey::default();
     match entries(&sys.join("class/block")) {
         Some(devices) => {
             for device in devices {
                 if let Some(known) = removable_block(&device, 0) {
-                    found.plugged = true;
-                    found.add(0, &device, known);
+                    found.add(0, &device, known, proc);
                 }
             }
         }
@@ -49,7 +51,7 @@ pub fn survey(sys: &Path) -> Survey {
     for class in ["class/scsi_generic", "class/bsg"] {
         for device in entries(&sys.join(class)).unwrap_or_default() {
             if let Some(known) = removable(&device) {
-                found.add(NODE_IS_CHARACTER, &device, known);
+                found.add(NODE_IS_CHARACTER, &device, known, proc);
             }
         }
     }
@@ -59,15 +61,15 @@ pub fn survey(sys: &Path) -> Survey {
             && holds_files(&device)
             && let Some(known) = removable(&device)
         {
-            found.add(NODE_IS_CHARACTER, &device, known);
+            found.add(NODE_IS_CHARACTER, &device, known, proc);
         }
     }
-    found.plugged |= !found.nodes.is_empty();
     found
 }
 
 impl Survey {
-    fn add(&mut self, what: u64, device: &Path, mut known: Device) {
+    fn add(&mut self, what: u64, device: &Path, mut known: Device, proc: &Path) {
+        self.plugged |= known.class != device_class::OPTICAL || burns(proc);
         let number = read(device, "dev").and_then(|text| {
             let (major, minor) = text.split_once(':')?;
             Some(major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?)
@@ -96,8 +98,33 @@ fn removable_block(device: &Path, layer: usize) -> Option<Device> {
     below.iter().find_map(|lower| removable_block(lower, layer + 1))
 }
 
-/// The nearest device above that leads out of the machine.
+/// The nearest device above that leads out of the machine, or the optical drive that it is.
 fn removable(device: &Path) -> Option<Device> {
+    outside(device).or_else(|| is_optical(device).then(|| of_class(device_class::OPTICAL)))
+}
+
+fn is_optical(device: &Path) -> bool {
+    device.ancestors().any(|above| {
+        let subsystem = above.join("subsystem").read_link().unwrap_or_default();
+        subsystem.file_name() == Some(OsStr::new("scsi"))
+            && read(above, "type").is_some_and(|kind| OPTICAL.contains(&kind.as_str()))
+    })
+}
+
+/// Whether an optical drive can write discs; yes where that cannot be found out. One line for each
+/// ability, one column for each drive (drivers/cdrom/cdrom.c, `cdrom_sysctl_info`).
+fn burns(proc: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(proc.join("sys/dev/cdrom/info")) else {
+        return true;
+    };
+    let mut abilities = text.lines().filter_map(|line| line.split_once(':'));
+    abilities.any(|(ability, drives)| {
+        let writes = ["Can write CD", "Can write DVD"];
+        writes.iter().any(|it| ability.starts_with(it)) && drives.contains('1')
+    })
+}
+
+fn outside(device: &Path) -> Option<Device> {
     device.ancestors().take_while(|above| above.file_name().is_some()).find_map(|above| {
         if let Some(vendor) = read(above, "idVendor") {
             return Some(Device {
@@ -228,7 +255,7 @@ mod tests {
         let generic =
             sys.device("pci0/usb1/1-1/1-1:1.0/host2/scsi_generic/sg1", &[("dev", "21:1")]);
         sys.link("class/scsi_generic/sg1", &generic);
-        let found = survey(sys.0.path());
+        let found = survey(sys.0.path(), sys.0.path());
         assert!(found.plugged);
         let character = |major: u64, minor: u64| NODE_IS_CHARACTER | major << 20 | minor;
         assert_eq!(numbers(&found), [8 << 20, 8 << 20 | 1, character(21, 1), character(189, 3)]);
@@ -245,7 +272,7 @@ mod tests {
         let keyboard = sys.device("pci0/usb1/1-2", &[("idVendor", "046d"), ("dev", "189:5")]);
         sys.device("pci0/usb1/1-2/1-2:1.0", &[("bInterfaceClass", "03")]);
         sys.link("bus/usb/devices/1-2", &keyboard);
-        assert_eq!(survey(sys.0.path()), Survey::default());
+        assert_eq!(survey(sys.0.path(), sys.0.path()), Survey::default());
     }
 
     #[rstest::rstest]
@@ -273,7 +300,7 @@ mod tests {
         sys.device("pci0/usb1/1-3/1-3:1.1", &attributes);
         sys.link("bus/usb/devices/1-3", &device);
         sys.link("class/block/none", Path::new("/nonexistent"));
-        assert_eq!(!survey(sys.0.path()).nodes.is_empty(), found);
+        assert_eq!(!survey(sys.0.path(), sys.0.path()).nodes.is_empty(), found);
     }
 
     #[test]
@@ -287,7 +314,7 @@ mod tests {
         symlink(&stick, crypt.join("slaves/sda")).unwrap();
         symlink(&crypt, volume.join("slaves/dm-0")).unwrap();
         sys.link("class/block/dm-1", &volume);
-        assert!(numbers(&survey(sys.0.path())).contains(&(253 << 20 | 1)));
+        assert!(numbers(&survey(sys.0.path(), sys.0.path())).contains(&(253 << 20 | 1)));
     }
 
     #[test]
@@ -301,7 +328,7 @@ mod tests {
             fs::create_dir_all(&disk).unwrap();
             fs::write(disk.join("dev"), "179:0\n").unwrap();
             sys.link("class/block/mmcblk0", &disk);
-            let found = survey(sys.0.path());
+            let found = survey(sys.0.path(), sys.0.path());
             assert_eq!(found.plugged, removable);
             let classes: Vec<u8> = found.nodes.iter().map(|(_, device)| device.class).collect();
             assert_eq!(classes, if removable { vec![device_class::SD] } else { vec![] });
@@ -315,13 +342,36 @@ mod tests {
         sys.link("devices/pci0/0000:04:00.0/subsystem", Path::new("/sys/bus/pci"));
         let disk = sys.device("pci0/0000:04:00.0/nvme/nvme0/nvme0n1", &[("dev", "259:0")]);
         sys.link("class/block/nvme0n1", &disk);
-        let found = survey(sys.0.path());
+        let found = survey(sys.0.path(), sys.0.path());
         let classes: Vec<u8> = found.nodes.iter().map(|(_, device)| device.class).collect();
         assert_eq!(classes, [device_class::THUNDERBOLT]);
     }
 
+    #[rstest::rstest]
+    #[case::burner("Can write CD-R:\t\t0\t1\n", true)]
+    #[case::reader("Can read DVD:\t\t1\nCan write CD-R:\t\t0\nCan write MRW:\t\t1\n", false)]
+    fn optical_drives_are_media_and_burners_are_watched(
+        #[case] abilities: &str,
+        #[case] watched: bool,
+    ) {
+        let sys = Sys::new();
+        let scsi = sys.device("pci0/ata1/host0/target0:0:0/0:0:0:0", &[("type", "5")]);
+        symlink("/sys/bus/scsi", scsi.join("subsystem")).unwrap();
+        let at = "pci0/ata1/host0/target0:0:0/0:0:0:0";
+        let disk = sys.device(&format!("{at}/block/sr0"), &[("dev", "11:0")]);
+        sys.link("class/block/sr0", &disk);
+        let generic = sys.device(&format!("{at}/scsi_generic/sg0"), &[("dev", "21:0")]);
+        sys.link("class/scsi_generic/sg0", &generic);
+        fs::create_dir_all(sys.0.path().join("sys/dev/cdrom")).unwrap();
+        fs::write(sys.0.path().join("sys/dev/cdrom/info"), abilities).unwrap();
+        let found = survey(sys.0.path(), sys.0.path());
+        assert_eq!(found.plugged, watched);
+        assert_eq!(numbers(&found), [11 << 20, NODE_IS_CHARACTER | 21 << 20]);
+        assert!(found.nodes.iter().all(|(_, it)| it.class == device_class::OPTICAL));
+    }
+
     #[test]
     fn what_cannot_be_read_counts_as_plugged() {
-        assert!(survey(Path::new("/nonexistent")).plugged);
+        assert!(survey(Path::new("/nonexistent"), Path::new("/nonexistent")).plugged);
     }
 }

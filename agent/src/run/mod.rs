@@ -308,7 +308,11 @@ impl Agent {
     fn look_at_devices(&mut self) {
         self.looked_at = Instant::now();
         let sys = Path::new("/sys");
-        let survey = survey(sys);
+        if let Err(error) = self.sensor.know_modules() {
+            self.pipeline
+                .alert(format!("what loop devices and memory cards are may not be known: {error}"));
+        }
+        let survey = survey(sys, Path::new("/proc"));
         if let Err(error) = self.sensor.know_nodes(&survey.nodes) {
             self.pipeline.alert(format!(
                 "the programs could not be told of the device nodes of removable media: {error}"

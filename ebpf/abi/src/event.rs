@@ -149,6 +149,8 @@ pub mod device_class {
     pub const SD: u8 = 3;
     /// A disk on PCI Express outside of the case: Thunderbolt, USB4, ExpressCard.
     pub const THUNDERBOLT: u8 = 4;
+    /// A drive for optical discs that is not on the USB bus.
+    pub const OPTICAL: u8 = 5;
     /// A file system of another machine (NFS, SMB, 9p, Ceph, AFS, …). This class and those above
     /// are shares.
     pub const NETWORK: u8 = 16;

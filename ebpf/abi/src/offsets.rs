@@ -31,6 +31,8 @@ pub const FIELDS: &[Field] = &[
     field("FILE_PATH", "file", "f_path"),
     field("FILE_MODE", "file", "f_mode"),
     field("FILE_FLAGS", "file", "f_flags"),
+    field("FILE_MAPPING", "file", "f_mapping"),
+    field("MAPPING_HOST", "address_space", "host"),
     field("PATH_DENTRY", "path", "dentry"),
     field("PATH_MNT", "path", "mnt"),
     field("VFSMOUNT_ROOT", "vfsmount", "mnt_root"),
@@ -67,6 +69,9 @@ pub const FIELDS: &[Field] = &[
     field("BDEV_DISK", "block_device", "bd_disk"),
     field("DISK_PART0", "gendisk", "part0"),
     field("BDEV_DEVICE", "block_device", "bd_device"),
+    field("BDEV_INODE", "bdev_inode", "vfs_inode"),
+    field("DISK_MAJOR", "gendisk", "major"),
+    field("DISK_PRIVATE", "gendisk", "private_data"),
     optional("DISK_SLAVES", "gendisk", "slave_dir"),
     field("KOBJECT_NODE", "kobject", "sd"),
     field("KOBJECT_NAME", "kobject", "name"),
@@ -165,6 +170,54 @@ pub const FIELDS: &[Field] = &[
     optional("NAMESPACE_EVENT", "mnt_namespace", "event"),
     field("COMMON_NUMBER", "ns_common", "inum"),
     field("MAP_ID", "bpf_map", "id"),
+];
+
+/// Places in the table of offsets that belong to modules.
+pub mod module_field {
+    /// The file that a loop device shows.
+    pub const LOOP_FILE: u32 = 0;
+    /// The device of a memory card.
+    pub const CARD_DEVICE: u32 = 1;
+    /// What sort of card it is.
+    pub const CARD_TYPE: u32 = 2;
+    /// What it says of itself.
+    pub const CARD_IDENTITY: u32 = 3;
+    /// The serial number among that.
+    pub const IDENTITY_SERIAL: u32 = 4;
+    /// Number of places.
+    pub const COUNT: u32 = 5;
+}
+
+/// One field of a structure that a module has types for, and its place in the table. The table holds
+/// its offset plus one, and 0 as long as the module is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleField {
+    /// One of [`module_field`].
+    pub place: u32,
+    /// The module.
+    pub module: &'static str,
+    /// Its struct.
+    pub structure: &'static str,
+    /// Member of that.
+    pub member: &'static str,
+}
+
+const fn of_module(
+    place: u32,
+    module: &'static str,
+    structure: &'static str,
+    member: &'static str,
+) -> ModuleField {
+    ModuleField { place, module, structure, member }
+}
+
+/// Every field of a module that some program reads.
+pub const MODULE_FIELDS: &[ModuleField] = &[
+    of_module(module_field::LOOP_FILE, "loop", "loop_device", "lo_backing_file"),
+    of_module(module_field::CARD_DEVICE, "mmc_core", "mmc_card", "dev"),
+    of_module(module_field::CARD_TYPE, "mmc_core", "mmc_card", "type"),
+    of_module(module_field::CARD_IDENTITY, "mmc_core", "mmc_card", "cid"),
+    of_module(module_field::IDENTITY_SERIAL, "mmc_core", "mmc_cid", "serial"),
 ];
 
 /// One enumerator of a kernel enum: the constant in the programs, and where to find it.

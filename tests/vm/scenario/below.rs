@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::Run;
@@ -13,10 +14,12 @@ use crate::{check, guest, records};
 pub const ALL: &[(&str, Run)] = &[
     ("raw-device-recorded", raw_recorded),
     ("raw-device-refused", raw_refused),
+    ("raw-device-without-agent", raw_without_agent),
     ("generic-and-usb-nodes-refused", other_nodes),
     ("luks", luks),
     ("volume-on-luks", volume),
     ("memory-card", card),
+    ("memory-card-by-serial", card_by_serial),
     ("memory-card-refused", card_refused),
 ];
 
@@ -33,7 +36,7 @@ pub(super) fn with_stick(serial: &str, work: impl FnOnce(&str) -> Result<()>) ->
     result
 }
 
-fn denied(world: &World, serial: &str, path: &str) -> Result<()> {
+pub(super) fn denied(world: &World, serial: &str, path: &str) -> Result<()> {
     denied_as(world, "open", serial, path)
 }
 
@@ -51,7 +54,7 @@ pub(super) fn denied_as(world: &World, operation: &str, serial: &str, path: &str
     Ok(())
 }
 
-fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
+pub(super) fn closed(world: &World, serial: &str, path: &str, bytes: u64) -> Result<()> {
     let fields = [
         ("/operation", json!("close")),
         ("/file/path", json!(path)),
@@ -81,6 +84,8 @@ pub(super) fn with_card(work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn card(world: &mut World) -> Result<()> {
+    // The agent looks at the modules while the policy changes.
+    check::ok(&guest::run("modprobe", &["-a", "sdhci_pci", "mmc_block"])?)?;
     let policy = World::usual_policy_and("");
     let listed = "usb: { serials: [\"SEKI0001\"] } }\n  - { name: company-card, class: [sd] }";
     let policy = policy
@@ -99,13 +104,37 @@ fn card(world: &mut World) -> Result<()> {
             ("/verdict", json!("allowed")),
         ]
     };
-    world.records.expect("usb.write", &fields("close"))?;
-    world.records.expect("usb.write", &fields("receipt"))?;
+    let mut serials = Vec::new();
+    for operation in ["close", "receipt"] {
+        let record = world.records.expect("usb.write", &fields(operation))?;
+        serials.push(records::text(&record, "/file/device/serial").to_owned());
+    }
     for operation in ["plug", "unplug"] {
         let fields = [("/operation", json!(operation)), ("/device/class", json!("sd"))];
         let record = world.records.expect("device", &fields)?;
         let serial = records::text(&record, "/device/serial");
         check::that(serial.starts_with("0x"), format!("the serial is {serial:?}"))?;
+        check::equal("the serial of what was written", &serials, &vec![serial.to_owned(); 2])?;
+    }
+    Ok(())
+}
+
+/// A rule that knows the one card by its serial, which is that of all cards of QEMU.
+fn card_by_serial(world: &mut World) -> Result<()> {
+    check::ok(&guest::run("modprobe", &["-a", "sdhci_pci", "mmc_block"])?)?;
+    world.policy(&World::usual_policy_and("").replace("SEKI0003", "0xdeadbeef"))?;
+    let path = format!("{CARD_AT}/listed.txt");
+    with_card(|| check::ok(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    world.policy(&World::usual_policy_and("").replace("SEKI0003", "0xdeadbeee"))?;
+    with_card(|| check::refused(&guest::run("cp", &["/srv/personal/a.txt", &path])?))?;
+    for verdict in ["allowed", "denied"] {
+        let fields = [
+            ("/file/path", json!(path)),
+            ("/file/device/class", json!("sd")),
+            ("/file/device/serial", json!("0xdeadbeef")),
+            ("/verdict", json!(verdict)),
+        ];
+        world.records.expect("usb.write", &fields)?;
     }
     Ok(())
 }
@@ -151,6 +180,20 @@ fn raw_refused(world: &mut World) -> Result<()> {
         denied(world, UNLISTED, own)?;
         check::equal("what is on the stick", sum()?.text(), before)
     })
+}
+
+/// A stick that comes while nobody reads sysfs.
+fn raw_without_agent(world: &mut World) -> Result<()> {
+    check::equal("its exit code", world.daemons.end_agent(Signal::SIGTERM)?, 0)?;
+    let mut node = String::new();
+    let refused = with_stick(UNLISTED, |device| {
+        device.clone_into(&mut node);
+        check::refused(&guest::bash("cat /srv/personal/a.txt >\"$1\"", &[device])?)
+    });
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    refused?;
+    denied(world, UNLISTED, &node)
 }
 
 /// The nodes by which commands go past the block layer: SCSI generic and the USB device itself.

@@ -27,7 +27,8 @@ def command(node, cdb, direction, data, bsg=False):
     else:
         header = struct.pack("iiBBHIPPPIIiPBBBBHHiII", ord("S"), direction, len(cdb), 64, 0,
             len(data), place(data), place(cdb), place(sense), 20000, 0, 0, 0, *[0] * 9)
-    fd = os.open(node, os.O_RDONLY)
+    # A drive may be empty.
+    fd = os.open(node, os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.ioctl(fd, 0x2285, bytearray(header))
         return 0

@@ -7,9 +7,11 @@ mod compat;
 mod conservation;
 mod containers;
 mod delivery;
+mod drives;
 mod exhaustion;
 mod faults;
 mod files;
+mod images;
 mod inodes;
 mod launches;
 mod launches_more;
@@ -38,6 +40,7 @@ mod usb_denied;
 mod usb_fuse;
 mod usb_mounts;
 mod usb_ways;
+mod volumes;
 
 use anyhow::Result;
 
@@ -59,7 +62,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 37] = [
+    let themes: [(&str, &[(&str, Run)]); 40] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -75,6 +78,9 @@ pub fn all() -> Vec<Scenario> {
         ("containers", containers::ALL),
         ("below", below::ALL),
         ("below-commands", below_commands::ALL),
+        ("images", images::ALL),
+        ("volumes", volumes::ALL),
+        ("drives", drives::ALL),
         ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("launches-more", launches_more::ALL),

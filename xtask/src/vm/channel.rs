@@ -130,6 +130,13 @@ fn answer(line: &str, qmp: &mut Qmp, images: &Path, booted: &Sender<()>) -> Resu
             qmp.insert(&card.serial, &image)
         }
         ["eject", serial] => qmp.eject(&serial_number(serial)?),
+        ["connect", serial] => {
+            let serial = serial_number(serial)?;
+            let files = images.join(format!("phone-{serial}"));
+            crate::cache::make(&files)?;
+            qmp.connect(&serial, &files)
+        }
+        ["disconnect", serial] => qmp.disconnect(&serial_number(serial)?),
         ["unplug", serial] => qmp.unplug(&serial_number(serial)?),
         _ => bail!("{line:?} is not understood"),
     }

@@ -186,6 +186,8 @@ impl Machine<'_> {
         self.add_file_systems(&mut command);
         self.add_sticks(&mut command);
         Self::add_card_slot(&mut command);
+        // An optical drive with nothing in it.
+        command.args(["-device", "ide-cd"]);
         command
     }
 

@@ -89,6 +89,27 @@ impl Qmp {
         self.execute("blockdev-del", json!({ "node-name": node_name(serial) })).map(drop)
     }
 
+    /// Connects a phone that shows a directory by MTP.
+    ///
+    /// # Errors
+    /// When QEMU refuses, for instance because it is connected already.
+    pub fn connect(&mut self, serial: &str, files: &Path) -> Result<()> {
+        let device = json!({
+            "driver": "usb-mtp", "bus": "usb.0", "id": device_id(serial), "serial": serial,
+            "rootdir": files.display().to_string(), "readonly": false,
+        });
+        self.execute("device_add", device).map(drop)
+    }
+
+    /// Takes a phone away, and returns when the guest no longer has it.
+    ///
+    /// # Errors
+    /// When no such phone is connected or the guest does not let go in time.
+    pub fn disconnect(&mut self, serial: &str) -> Result<()> {
+        self.execute("device_del", json!({ "id": device_id(serial) }))?;
+        self.wait_until_deleted(&device_id(serial))
+    }
+
     fn wait_until_deleted(&mut self, device: &str) -> Result<()> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {

@@ -21,10 +21,11 @@ const PROGRAM: Known =
 const DEVICE: Known = Known { what: "a device", fields: &["name", "usb", "class"], later: &[] };
 const USB: Known = Known { what: "`usb`", fields: &["vendor", "product", "serials"], later: &[] };
 /// Removable media by the bus that they are plugged into, and shares by who keeps their files.
-pub const DEVICE_CLASSES: [(&str, u8); 5] = [
+pub const DEVICE_CLASSES: [(&str, u8); 6] = [
     ("usb", device_class::USB),
     ("sd", device_class::SD),
     ("thunderbolt", device_class::THUNDERBOLT),
+    ("optical", device_class::OPTICAL),
     ("network", device_class::NETWORK),
     ("fuse", device_class::FUSE),
 ];
@@ -102,7 +103,7 @@ fn class(word: Located<String>, findings: &mut Findings) -> Option<u8> {
     let known = DEVICE_CLASSES.iter().find(|(name, _)| *name == word.value);
     if known.is_none() {
         let message = format!("`{}` is no class of devices", shown(&word.value));
-        let hint = "expected `usb`, `sd`, `thunderbolt`, `network` or `fuse`";
+        let hint = "expected `usb`, `sd`, `thunderbolt`, `optical`, `network` or `fuse`";
         findings.error_hint(word.at, message, hint);
     }
     known.map(|(_, class)| *class)

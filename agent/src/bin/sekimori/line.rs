@@ -188,7 +188,7 @@ fn details(event: &Event) -> Vec<String> {
                 let (vendor, product) = (printable(vendor), printable(product));
                 details.push(format!("usb {vendor}:{product} {serial}"));
             }
-            "sd" | "thunderbolt" => details.push(format!("{} {serial}", device.class)),
+            "sd" | "thunderbolt" | "optical" => details.push(format!("{} {serial}", device.class)),
             "network" | "fuse" => details.push(share(device)),
             _ => {}
         }

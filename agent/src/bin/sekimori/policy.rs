@@ -60,7 +60,7 @@ pub struct ExplainArgs {
     #[arg(long)]
     user: Option<String>,
     /// The USB device: vendor and product in hexadecimal, and the serial; or `sd`, `thunderbolt`,
-    /// `network`, `fuse`.
+    /// `optical`, `network`, `fuse`.
     #[arg(long, value_name = "VENDOR:PRODUCT:SERIAL", value_parser = device)]
     device: Option<PluggedDevice>,
     /// Where to.
@@ -97,6 +97,7 @@ fn device(text: &str) -> Result<PluggedDevice, String> {
     let class = match text {
         "sd" => device_class::SD,
         "thunderbolt" => device_class::THUNDERBOLT,
+        "optical" => device_class::OPTICAL,
         "network" => device_class::NETWORK,
         "fuse" => device_class::FUSE,
         _ => device_class::USB,
@@ -106,8 +107,8 @@ fn device(text: &str) -> Result<PluggedDevice, String> {
     }
     let expected = || {
         format!(
-            "expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, `sd`, `thunderbolt`, `network` \
-             or `fuse`, got {text:?}"
+            "expected VENDOR:PRODUCT:SERIAL as in 0951:1666:E0D55, `sd`, `thunderbolt`, `optical`, \
+             `network` or `fuse`, got {text:?}"
         )
     };
     let mut parts = text.splitn(3, ':');
