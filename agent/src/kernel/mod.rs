@@ -10,6 +10,7 @@ mod load;
 mod log;
 mod maps;
 mod offsets;
+mod own;
 mod pinned;
 mod pins;
 mod plan;
@@ -22,6 +23,7 @@ pub use self::{
     doctor::{Check, DoctorReport, doctor},
     error::KernelError,
     guard::GuardMode,
+    own::Own,
     pins::release,
     plan::Feature,
     ring::{Drained, Enough},

@@ -54,6 +54,8 @@ enum With {
     Shares,
     /// Removable media or shares.
     Media,
+    /// A policy that names what is loaded.
+    Loads,
 }
 
 /// What is there.
@@ -63,6 +65,8 @@ pub(super) struct Present {
     pub(super) removable: bool,
     /// Shares are mounted, or other file systems that write in ways of their own.
     pub(super) shares: bool,
+    /// Rules on `exec` name files by their place.
+    pub(super) loads: bool,
 }
 
 impl With {
@@ -72,6 +76,7 @@ impl With {
             Self::Removable => present.removable,
             Self::Shares => present.shares,
             Self::Media => present.removable || present.shares,
+            Self::Loads => present.loads,
         }
     }
 
@@ -81,6 +86,7 @@ impl With {
             Self::Removable => ", while USB memory is plugged in",
             Self::Shares => ", while shares are mounted",
             Self::Media => ", while USB memory is plugged in or shares are mounted",
+            Self::Loads => ", while rules on exec name programs or labels",
         }
     }
 }
@@ -158,6 +164,10 @@ macro_rules! plan {
 
 const PLAN: &[Plan] = plan! {
     "bprm_check" Lsm "bprm_check_security", "exec";
+    "file_mapped" Lsm "mmap_file", "exec (load)",
+        lost "loads of files that rules on exec name", with Loads;
+    "mapping_made_executable" Lsm "file_mprotect", "exec (load)",
+        lost "files that rules on exec name and that are made executable in memory", with Loads;
     "process_exec" Tracepoint "sched_process_exec", "exec";
     "process_fork" Tracepoint "sched_process_fork", "process ancestry";
     "process_exit" Tracepoint "sched_process_exit", "exit";
@@ -229,9 +239,12 @@ const PLAN: &[Plan] = plan! {
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
     "guard_map" Lsm "bpf_map", "tamper (map-open)", lost "the guard of the programs' maps";
-    "guard_unlink" Lsm "inode_unlink", "tamper (unpin)", lost "the guard of the pins";
-    "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin)", lost "the guard of the pins";
-    "guard_rename" Lsm "inode_rename", "tamper (unpin)", lost "the guard of the pins";
+    "guard_unlink" Lsm "inode_unlink", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
+    "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
+    "guard_rename" Lsm "inode_rename", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
     "guard_unmount" Lsm "sb_umount", "tamper (unmount)", lost "the guard of the pins' mount";
     "socket_connect" Lsm "socket_connect", "net.connect";
     "socket_create" Lsm "socket_create", "net.socket";
@@ -319,7 +332,11 @@ impl Open {
                 .iter()
                 .any(|plan| plan.with == with && self.links.contains_key(plan.program))
         };
-        Present { removable: stands(With::Removable), shares: stands(With::Shares) }
+        Present {
+            removable: stands(With::Removable),
+            shares: stands(With::Shares),
+            loads: stands(With::Loads),
+        }
     }
 
     /// How often the kernel skipped a program, by kind of what was missed.

@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod inodes;
 mod launches;
+mod launches_loaded;
 mod launches_more;
 mod losses;
 mod names;
@@ -22,6 +23,7 @@ mod net_ways;
 mod opens;
 mod operator;
 mod outlives;
+mod own_files;
 mod places;
 mod policy;
 mod prepare;
@@ -58,7 +60,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 36] = [
+    let themes: [(&str, &[(&str, Run)]); 38] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -76,6 +78,7 @@ pub fn all() -> Vec<Scenario> {
         ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("launches-more", launches_more::ALL),
+        ("launches-loaded", launches_loaded::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
@@ -90,6 +93,7 @@ pub fn all() -> Vec<Scenario> {
         ("policy", policy::ALL),
         ("outlives", outlives::ALL),
         ("attacks", attacks::ALL),
+        ("own-files", own_files::ALL),
         ("exhaustion", exhaustion::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
