@@ -21,7 +21,7 @@ use super::{KernelError, pinned};
 pub enum Own {
     /// Its own.
     File,
-    /// A directory; what is in it is the agent's, too.
+    /// A directory; the names in it are the agent's, too.
     Directory,
 }
 

@@ -249,7 +249,7 @@ pub struct Guard {
 pub mod own {
     /// It is the agent's.
     pub const FILE: u64 = 1;
-    /// It is a directory of which everything in it is the agent's, too.
+    /// It is a directory, and all names in it are the agent's, too.
     pub const DIRECTORY: u64 = 2;
 }
 

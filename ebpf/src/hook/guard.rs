@@ -169,20 +169,20 @@ pub fn guard_map(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "inode_unlink")]
 pub fn guard_unlink(ctx: LsmContext) -> i32 {
-    replaced(ctx.arg(1), None);
+    replaced((ctx.arg(0), ctx.arg(1)), None);
     unpin(ctx.arg(1))
 }
 
 #[lsm(hook = "inode_rmdir")]
 pub fn guard_rmdir(ctx: LsmContext) -> i32 {
-    replaced(ctx.arg(1), None);
+    replaced((ctx.arg(0), ctx.arg(1)), None);
     unpin(ctx.arg(1))
 }
 
 #[lsm(hook = "inode_rename")]
 pub fn guard_rename(ctx: LsmContext) -> i32 {
     // What is moved, and what it is moved onto.
-    replaced(ctx.arg(1), Some(ctx.arg(3)));
+    replaced((ctx.arg(0), ctx.arg(1)), Some((ctx.arg(2), ctx.arg(3))));
     if unpin(ctx.arg(1)) == REFUSED { REFUSED } else { unpin(ctx.arg(3)) }
 }
 
@@ -233,11 +233,8 @@ pub unsafe fn written(file: *const u8) -> i32 {
         let inode: *const u8 = typed(file, &FILE_INODE);
         let place = Place::of_opened(file, inode);
         let mut attack = switched(place.dentry as u64);
-        if attack == 0 {
-            let dentry: *const u8 = typed(file.add(FILE_PATH.get()), &PATH_DENTRY);
-            if is_own(guard, dentry) {
-                attack = attack_of(action::ALERT, operation::REPLACE);
-            }
+        if attack == 0 && to_agent(guard, inode) != 0 {
+            attack = attack_of(action::ALERT, operation::REPLACE);
         }
         if attack == 0 { ALLOWED } else { tampered_at(attack, place.mount as u64, place.dentry as u64) }
     }
@@ -334,12 +331,15 @@ pub extern "C" fn holds_agent(task: u64, number: u64) -> u32 {
     1
 }
 
+/// The inode of a directory and a dentry in it, as hooks are given them.
+type Name = (*const u8, *const u8);
+
 /// A name of one of the agent's own files goes, or leads to another file. Whoever upgrades the agent
 /// must be able to.
 #[inline(always)]
-fn replaced(old: *const u8, new: Option<*const u8>) {
+fn replaced(old: Name, new: Option<Name>) {
     let Some(guard) = guard() else { return };
-    // SAFETY: both are arguments of the hook, and typed.
+    // SAFETY: all are arguments of the hook, and typed.
     let own = unsafe {
         match new {
             Some(new) => is_own(guard, old) || is_own(guard, new),
@@ -352,9 +352,9 @@ fn replaced(old: *const u8, new: Option<*const u8>) {
     count(kind::TAMPER, counter::SEEN);
     let Some(policy) = Policy::in_force() else { return };
     if let Some(mut record) = Record::begin(kind::TAMPER, operation::REPLACE) {
-        record.path(Place::of_dentry(old));
+        record.path(Place::of_dentry(old.1));
         if let Some(new) = new {
-            record.second_path(Place::of_dentry(new));
+            record.second_path(Place::of_dentry(new.1));
         }
         record.send(&policy, Outcome { action: action::ALERT, rule: 0 });
     }
@@ -363,18 +363,14 @@ fn replaced(old: *const u8, new: Option<*const u8>) {
 /// Whether a name is one of the agent's own, or stands in a directory that is all the agent's.
 ///
 /// # Safety
-/// `dentry` must be a typed pointer.
+/// Both must be typed pointers.
 #[inline(always)]
-unsafe fn is_own(guard: &Guard, dentry: *const u8) -> bool {
+unsafe fn is_own(guard: &Guard, (directory, dentry): Name) -> bool {
     // SAFETY: typed loads.
     unsafe {
         let inode: *const u8 = typed(dentry, &DENTRY_INODE);
-        if !inode.is_null() && to_agent(guard, inode) != 0 {
-            return true;
-        }
-        let parent: *const u8 = typed(dentry, &DENTRY_PARENT);
-        let directory: *const u8 = typed(parent, &DENTRY_INODE);
-        !directory.is_null() && to_agent(guard, directory) == own::DIRECTORY
+        (!inode.is_null() && to_agent(guard, inode) != 0)
+            || to_agent(guard, directory) == own::DIRECTORY
     }
 }
 

@@ -14,14 +14,14 @@ use crate::{
     emit::Record,
     judge::Policy,
     offset::*,
-    path::Place,
+    path::{Place, SB_KERNMOUNT},
     read::{Typed, pointer, probed, typed},
 };
 
 /// `PROT_EXEC` (include/uapi/asm-generic/mman-common.h).
 const PROT_EXEC: u64 = 4;
-/// `FMODE_BACKING` (include/linux/fs.h).
-const FMODE_BACKING: u32 = 1 << 25;
+/// `MNT_NS_INTERNAL` (fs/mount.h), which is no namespace: `-EINVAL`.
+const INTERNAL: u64 = -22i64 as u64;
 
 /// `mmap_file(file, requested protection, protection, flags)`
 #[lsm(hook = "mmap_file")]
@@ -112,11 +112,18 @@ fn is_launching() -> bool {
 #[inline(always)]
 unsafe fn place_above(file: *const u8) -> Option<Place> {
     // SAFETY: by contract.
-    let (mode, inode) =
-        unsafe { (typed::<u32>(file, &FILE_MODE), typed::<*const u8>(file, &FILE_INODE)) };
-    if BACKING_USER_PATH.exists() && mode & FMODE_BACKING != 0 {
-        return Some(Place::of_path(file.wrapping_add(BACKING_USER_PATH.get())));
-    }
+    let inode: *const u8 = unsafe { typed(file, &FILE_INODE) };
     let place = Place::of_file(file);
-    (pointer(place.dentry, &DENTRY_INODE) != inode).then_some(place)
+    if pointer(place.dentry, &DENTRY_INODE) != inode {
+        return Some(place);
+    }
+    // An overlay opens it through a mount of its own, of a file system that is everybody's. (The bit
+    // that says it, FMODE_BACKING, is another one on each kernel.)
+    if !BACKING_USER_PATH.exists()
+        || probed::<u64>(place.mount, &MOUNT_NAMESPACE) != INTERNAL
+        || probed::<u64>(pointer(place.dentry, &DENTRY_SB), &SB_FLAGS) & SB_KERNMOUNT != 0
+    {
+        return None;
+    }
+    Some(Place::of_path(file.wrapping_add(BACKING_USER_PATH.get())))
 }

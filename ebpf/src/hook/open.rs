@@ -32,16 +32,14 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     count(kind::FILE_OPEN, counter::SEEN);
     // SAFETY: the hook's own argument.
     unsafe {
-        let mode: u32 = typed(file, &FILE_MODE);
-        // First, as long as little is known: whatever comes before it multiplies its paths.
-        if mode & FMODE_WRITE != 0 && guard::written(file) == REFUSED {
-            return refuse();
-        }
         let set = policy.set_of_file(file);
         if policy.judges(kind::FILE_OPEN, set) && open_labelled(&policy, file, set) == REFUSED {
             return refuse();
         }
-        if mode & FMODE_WRITE != 0 && open_for_write(&policy, file, set) == REFUSED {
+        let mode: u32 = typed(file, &FILE_MODE);
+        if mode & FMODE_WRITE != 0
+            && (open_for_write(&policy, file, set) == REFUSED || guard::written(file) == REFUSED)
+        {
             return refuse();
         }
     }

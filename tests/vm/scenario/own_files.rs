@@ -16,7 +16,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("program-replaced", program),
     ("certificate-removed", certificate),
     ("directory-moved", directory),
-    ("spool-touched", spool),
+    ("spool-moved-or-removed", spool),
     ("agent-itself-raises-nothing", agent_itself),
     ("nothing-without-a-guard", unguarded),
 ];
@@ -112,8 +112,11 @@ fn directory(world: &mut World) -> Result<()> {
 fn spool(world: &mut World) -> Result<()> {
     guarded(world, "deny")?;
     let file = world.daemons.path("spool").join("put-there");
-    guest::write(&file, "x")?;
-    alerted(world, &text(&file))?;
+    let outside = world.daemons.path("put-elsewhere");
+    guest::write(&outside, "x")?;
+    check::ok(&guest::run("mv", &[&outside, &file])?)?;
+    let record = alerted(world, &text(&outside))?;
+    check::equal("its new name", records::text(&record, "/file/new_path"), &text(&file))?;
     world.records.forget()?;
     check::ok(&guest::run("rm", &[&file])?)?;
     alerted(world, &text(&file))?;
