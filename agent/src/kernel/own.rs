@@ -35,8 +35,8 @@ impl Files {
     /// Opens the storage of the marks.
     pub(super) fn open(storage: &Path) -> Result<Self, KernelError> {
         let open = pinned::open(storage);
-        let storage = open
-            .map_err(|error| KernelError::from_aya(&storage.display().to_string(), &error))?;
+        let storage =
+            open.map_err(|error| KernelError::from_aya(&storage.display().to_string(), &error))?;
         Ok(Self { storage, held: BTreeMap::new() })
     }
 

@@ -236,7 +236,11 @@ pub unsafe fn written(file: *const u8) -> i32 {
         if attack == 0 && to_agent(guard, inode) != 0 {
             attack = attack_of(action::ALERT, operation::REPLACE);
         }
-        if attack == 0 { ALLOWED } else { tampered_at(attack, place.mount as u64, place.dentry as u64) }
+        if attack == 0 {
+            ALLOWED
+        } else {
+            tampered_at(attack, place.mount as u64, place.dentry as u64)
+        }
     }
 }
 

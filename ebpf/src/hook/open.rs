@@ -5,8 +5,7 @@ use sekimori_abi::event::{Device, counter, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
 use super::{
-    ALLOWED, REFUSED,
-    guard,
+    ALLOWED, REFUSED, guard,
     write::{begin_sum, watches},
 };
 use crate::{

@@ -237,9 +237,13 @@ fn long_environment(world: &mut World) -> Result<()> {
     with_environment("marker-hidden", hidden)?;
     let record = launched(world, "marker-hidden")?;
     check::equal("environment", environment_of(&record), Value::Null)?;
-    let flagged = |record: &Value| record.pointer("/process/environment_truncated") == Some(&json!(true));
+    let flagged =
+        |record: &Value| record.pointer("/process/environment_truncated") == Some(&json!(true));
     check::that(flagged(&record), format!("not flagged: {record}"))?;
-    with_environment("marker-long", "{'LD_LIBRARY_PATH': '/x' * 1500, 'LD_PRELOAD': '/nowhere/a.so'}")?;
+    with_environment(
+        "marker-long",
+        "{'LD_LIBRARY_PATH': '/x' * 1500, 'LD_PRELOAD': '/nowhere/a.so'}",
+    )?;
     let record = launched(world, "marker-long")?;
     check::that(flagged(&record), format!("not flagged: {record}"))?;
     let kept = records::text(&record, "/process/environment/0");
