@@ -201,6 +201,7 @@ fn refused(event: &Event) -> String {
     let device = file.device.unwrap_or_default();
     let on_device = on_device(&device);
     match (event.kind(), event.operation()) {
+        (Kind::Exec, Operation::Load) => format!("load of {}", path(&file.path)),
         (Kind::Exec, _) => format!("launch of {}", path(&file.path)),
         (Kind::FileOpen, _) => format!("open of {}", path(&file.path)),
         (Kind::UsbMount, _) => format!("mount{on_device}"),

@@ -41,6 +41,7 @@ fn the_message_has_the_text_the_rule_and_what_was_refused() {
 
 #[rstest]
 #[case(Kind::Exec, Operation::Exec, "launch of /a\\u{1b}[2Jb")]
+#[case(Kind::Exec, Operation::Load, "load of /a\\u{1b}[2Jb")]
 #[case(Kind::FileOpen, Operation::Open, "open of /a\\u{1b}[2Jb")]
 #[case(Kind::UsbWrite, Operation::Mkdir, "creation of /a\\u{1b}[2Jb on USB 0951:1666 E0D55")]
 #[case(Kind::UsbWrite, Operation::Unlink, "removal of /a\\u{1b}[2Jb on USB 0951:1666 E0D55")]

@@ -22,6 +22,7 @@ use sekimori_decide::Outcome;
 use crate::{
     atomic,
     count::count,
+    environment,
     host_mount::root_of_plain_mounts,
     judge::Policy,
     log::log_outcome,
@@ -353,6 +354,18 @@ impl Record {
         self.append_bytes(bytes, |to, bytes| unsafe {
             bpf_probe_read_kernel(to, bytes, address.cast())
         });
+    }
+
+    /// Appends the fourth text: what the current task's environment, which lies in its own memory,
+    /// tells the loader to load. Only when everything else was appended before.
+    #[inline(always)]
+    pub fn environment(&mut self, start: u64, end: u64) {
+        let (bytes, cut) = environment::search(self.buffer, start, end);
+        let event = self.event();
+        event.text_bytes[3] = bytes as u16;
+        if cut {
+            event.flags |= flag::ENVIRONMENT_TRUNCATED;
+        }
     }
 
     #[inline(always)]

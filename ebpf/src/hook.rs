@@ -7,6 +7,7 @@ mod disk;
 mod exec;
 mod failed_open;
 mod guard;
+mod load;
 mod mount;
 mod name;
 mod open;

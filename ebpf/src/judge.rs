@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_task_btf, maps::lpm_trie::Key};
 use sekimori_abi::{
-    event::{Device, counter},
+    event::{Device, counter, kind},
     limits::{CANDIDATES_MAX, RULES_MAX, SERIAL_BYTES_MAX, SETS_MAX},
     table::{
         BucketKey, CANDIDATE_UNLESS_VOID, DEVICE_ANY, DEVICE_CLASS, Head, NETWORK_SLOT_BITS,
@@ -30,6 +30,8 @@ pub struct Policy {
     pub recorded_kinds: u32,
     pub failed_opens: bool,
     pub any_port: u64,
+    pub load_programs: u64,
+    pub judges_loads: bool,
 }
 
 /// The serial of a pattern that does not ask for one.
@@ -54,6 +56,8 @@ impl Policy {
             recorded_kinds: head.recorded_kinds,
             failed_opens: head.failed_opens != 0,
             any_port: head.any_port,
+            load_programs: head.load_programs,
+            judges_loads: head.judges_loads != 0,
         })
     }
 
@@ -67,6 +71,12 @@ impl Policy {
     #[inline(always)]
     pub fn judges(&self, kind: u8, set: u32) -> bool {
         (self.judged_kinds >> kind & 1 != 0) || (set != SET_NONE && self.owns(kind, set))
+    }
+
+    /// Whether a rule on `exec` names what carries this set: only then a load of it is judged.
+    #[inline(always)]
+    pub fn judges_load(&self, set: u32) -> bool {
+        self.programs_of(set) & self.load_programs != 0 || self.owns(kind::EXEC, set)
     }
 
     #[inline(always)]
@@ -175,6 +185,20 @@ impl Policy {
                 path::remember(stamp, inode, set);
             }
             set
+        }
+    }
+
+    /// Set of what lies at a place, found by a walk and not remembered.
+    #[inline(always)]
+    pub fn set_of_place(&self, place: Place) -> u32 {
+        let Some(buffer) = Buffer::acquire() else {
+            return SET_UNKNOWN;
+        };
+        let state = buffer.state_of(self, place);
+        buffer.release();
+        match state {
+            Some(state) => path::sets_of(self, state).0,
+            None => SET_UNKNOWN,
         }
     }
 

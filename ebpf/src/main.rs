@@ -11,6 +11,7 @@ mod atomic;
 mod count;
 mod device;
 mod emit;
+mod environment;
 mod hook;
 mod host_mount;
 mod judge;

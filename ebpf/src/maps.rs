@@ -57,6 +57,10 @@ pub static PLACES: LpmTrie<PlaceKey, u32> =
 #[btf_map]
 pub static LABELS: InodeStorage<u64> = InodeStorage::new();
 
+/// What an inode is to the agent (`table::own`), which writes it.
+#[btf_map]
+pub static OWN: InodeStorage<u64> = InodeStorage::new();
+
 /// Counts moves of directories that labels depend on.
 #[map]
 pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
@@ -289,6 +293,13 @@ pub struct Scratch {
     pub used: u64,
     /// 1 when a walk found no room for a name.
     pub cut: u64,
+    /// Of a search through an environment: where it is and where it ends, whether that is within a
+    /// variable, bytes of what was kept, and 1 when not all of it was.
+    pub variable: u64,
+    pub variables_end: u64,
+    pub within: u64,
+    pub variables_kept: u64,
+    pub variables_cut: u64,
     /// What is being judged, and the best score so far.
     pub facts: Facts,
     pub best: u64,

@@ -85,7 +85,7 @@ pub const FOREIGN: u64 = 3;
 const WALKING: u64 = 4;
 
 /// `SB_KERNMOUNT` (include/linux/fs.h): mounted by the kernel for itself, out of everybody's reach.
-const SB_KERNMOUNT: u64 = 1 << 22;
+pub const SB_KERNMOUNT: u64 = 1 << 22;
 
 /// What a walk leaves in the buffer, as its `wanted` says: the hash of each component in `hashes`
 /// (leaf first, 0 where a step found none), or the names behind its `text` (leaf first, each

@@ -93,6 +93,9 @@ impl Word for Operation {
         (Operation::Setxattr, "setxattr"),
         (Operation::Removexattr, "removexattr"),
         (Operation::Command, "command"),
+        (Operation::Load, "load"),
+        (Operation::Replace, "replace"),
+        (Operation::Freeze, "freeze"),
     ];
 }
 

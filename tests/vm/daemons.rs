@@ -26,6 +26,8 @@ const ADDRESS: &str = "127.0.0.1:7443";
 /// What differs between agents.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
+    /// Its program.
+    pub program: &'static str,
     /// Bounds and place of the spool, lines of YAML below `spool:`.
     pub spool: String,
     /// Directory with ca.pem, cert.pem and key.pem; without one, the collector's unix socket.
@@ -72,6 +74,7 @@ impl Daemons {
     #[must_use]
     pub fn ordinary(&self) -> AgentOptions {
         AgentOptions {
+            program: "sekimori-agent",
             spool: String::new(),
             certificates: Some(self.path("tls")),
             // Most scenarios are about other things, and some end the agent by force.
@@ -116,7 +119,7 @@ impl Daemons {
         let config = self.write_config(options)?;
         // With what the unit gives it, and no more.
         let mut command = Command::new("setpriv");
-        command.arg(format!("--bounding-set={CAPABILITIES}")).arg("sekimori-agent");
+        command.arg(format!("--bounding-set={CAPABILITIES}")).arg(options.program);
         command.args(["run", "--config"]).arg(config).args(options.arguments);
         self.agent = Some(self.spawn(command, "agent.log")?);
         guest::until("the agent answers", START_TIMEOUT, || {

@@ -242,3 +242,24 @@ rules:
     };
     assert_eq!((judge(nas), judge(cards)), (0, action::DENY));
 }
+
+/// Only what a rule on `exec` names by itself is judged when it is loaded: an allow list names what
+/// may be launched, and libraries are not on it.
+#[rstest]
+#[case("{ id: r, on: exec, when: { program: b }, action: deny }", 0b1, 1)]
+#[case("{ id: r, on: exec, unless: { program: b }, action: deny }", 0, 0)]
+#[case("{ id: r, on: exec, when: { user: root }, action: alert }", 0, 0)]
+#[case("{ id: r, on: exec, when: { label: l }, action: alert }", 0, 1)]
+#[case("{ id: r, on: file.open, when: { label: l, program: b }, action: deny }", 0, 0)]
+fn loads_are_judged_by_rules_that_name_them(
+    #[case] rule: &str,
+    #[case] programs: u64,
+    #[case] judged: u32,
+) {
+    let compiled = compiled(&format!(
+        "labels: [{{ name: l, paths: [\"/srv/**\"] }}]\n\
+         programs: [{{ name: b, exe: [\"/opt/b/**\"] }}]\nrules:\n  - {rule}\n"
+    ));
+    let head = &compiled.tables.head;
+    assert_eq!((head.load_programs, head.judges_loads), (programs, judged));
+}

@@ -121,7 +121,8 @@ fn run_agent(args: RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
-    let options = Options { policy: args.files.policy, program_logs: args.program_logs };
+    let FileArgs { config: path, policy } = args.files;
+    let options = Options { config: path, policy, program_logs: args.program_logs };
     match runtime.block_on(run::run(config, options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error.to_string()),

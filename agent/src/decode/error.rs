@@ -33,10 +33,16 @@ pub enum DecodeError {
     /// The texts do not fill the record exactly.
     #[error("record says its texts have {said} bytes, {bytes} came")]
     Texts {
-        /// Sum of the three lengths.
+        /// Sum of the four lengths.
         said: usize,
         /// What came behind the fixed part.
         bytes: usize,
+    },
+    /// More of an environment than a record holds.
+    #[error("record with {said} bytes of an environment")]
+    Environment {
+        /// What the record says.
+        said: usize,
     },
     /// Unknown kind.
     #[error("record of unknown kind {found}")]

@@ -14,7 +14,7 @@ pub(crate) use self::text::CUT;
 pub use self::{error::DecodeError, text::printable};
 
 use sekimori_abi::event::{ABI_VERSION, EVENT_BYTES, Event, flag, kind, operation, verdict};
-use sekimori_abi::limits::TEXT_BYTES_MAX;
+use sekimori_abi::limits::{ENVIRONMENT_BYTES_MAX, TEXT_BYTES_MAX, VARIABLE_BYTES_MAX};
 use zerocopy::FromBytes;
 
 /// One checked record. Its texts stay where they are.
@@ -27,6 +27,7 @@ pub struct Raw<'a> {
     /// Third text as it came: arguments, socket path, link target, name of an attribute, or the
     /// name given to open.
     pub third: &'a [u8],
+    environment: &'a [u8],
 }
 
 impl Raw<'_> {
@@ -52,6 +53,12 @@ impl Raw<'_> {
     pub fn arguments(&self) -> Vec<Vec<u8>> {
         let counted = usize::try_from(self.event.size).unwrap_or(usize::MAX);
         text::arguments(self.third, if counted == 0 { usize::MAX } else { counted })
+    }
+
+    /// Variables of the new program's environment that tell the loader what else to load.
+    #[must_use]
+    pub fn environment(&self) -> Vec<Vec<u8>> {
+        text::arguments(self.environment, usize::MAX)
     }
 
     /// Whether this bit of [`flag`] is set.
@@ -81,10 +88,14 @@ pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, DecodeError> {
     if said != texts.len() || said > TEXT_BYTES_MAX {
         return Err(DecodeError::Texts { said, bytes: texts.len() });
     }
-    let [first, second, _] = event.text_bytes.map(usize::from);
+    let [first, second, third, fourth] = event.text_bytes.map(usize::from);
+    if fourth > ENVIRONMENT_BYTES_MAX + VARIABLE_BYTES_MAX {
+        return Err(DecodeError::Environment { said: fourth });
+    }
     let (path, rest) = texts.split_at_checked(first).unwrap_or((texts, &[]));
-    let (second_path, third) = rest.split_at_checked(second).unwrap_or((rest, &[]));
-    Ok(Raw { event, path, second_path, third })
+    let (second_path, rest) = rest.split_at_checked(second).unwrap_or((rest, &[]));
+    let (third, environment) = rest.split_at_checked(third).unwrap_or((rest, &[]));
+    Ok(Raw { event, path, second_path, third, environment })
 }
 
 fn check_words(event: &Event) -> Result<(), DecodeError> {
@@ -93,7 +104,7 @@ fn check_words(event: &Event) -> Result<(), DecodeError> {
     }
     if !matches!(
         event.operation,
-        operation::OPEN..=operation::SOURCE | operation::PAYLOAD..=operation::COMMAND
+        operation::OPEN..=operation::SOURCE | operation::PAYLOAD..=operation::FREEZE
     ) {
         return Err(DecodeError::Operation { found: event.operation, kind: event.kind });
     }

@@ -30,7 +30,12 @@ pub(crate) fn components(path: &str) -> Vec<u8> {
 }
 
 /// The record's bytes.
-pub(crate) fn record(mut event: Event, texts: [&[u8]; 3]) -> Vec<u8> {
+pub(crate) fn record(event: Event, [first, second, third]: [&[u8]; 3]) -> Vec<u8> {
+    launch(event, [first, second, third, b""])
+}
+
+/// The same with variables of an environment.
+pub(crate) fn launch(mut event: Event, texts: [&[u8]; 4]) -> Vec<u8> {
     event.text_bytes = texts.map(|text| u16::try_from(text.len()).unwrap());
     let bytes = EVENT_BYTES + texts.iter().map(|text| text.len()).sum::<usize>();
     event.record_bytes = u32::try_from(bytes).unwrap();

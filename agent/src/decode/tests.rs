@@ -4,10 +4,11 @@
 use proptest::prelude::*;
 use rstest::rstest;
 use sekimori_abi::event::{EVENT_BYTES, Event, flag, kind, operation};
+use sekimori_abi::limits::{ENVIRONMENT_BYTES_MAX, VARIABLE_BYTES_MAX};
 
 use super::{
     DecodeError, decode, printable,
-    sample::{components, event, record},
+    sample::{components, event, launch, record},
 };
 
 fn open_record() -> Vec<u8> {
@@ -39,6 +40,24 @@ fn arguments_are_split(#[case] text: &[u8], #[case] count: u64, #[case] parts: &
     let raw = decode(&bytes).unwrap();
     let expected: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
     assert_eq!(raw.arguments(), expected);
+}
+
+#[rstest]
+#[case::two(b"LD_PRELOAD=/x.so\0LD_AUDIT=\0", &["LD_PRELOAD=/x.so", "LD_AUDIT="])]
+#[case::none(b"", &[])]
+fn the_environment_is_split(#[case] text: &[u8], #[case] parts: &[&str]) {
+    let bytes = launch(event(kind::EXEC, operation::EXEC), [b"", b"", b"ls\0", text]);
+    let raw = decode(&bytes).unwrap();
+    let expected: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
+    assert_eq!(raw.environment(), expected);
+    assert_eq!(raw.arguments(), [b"ls".to_vec()]);
+}
+
+#[test]
+fn an_environment_is_not_longer_than_it_can_be() {
+    let text = vec![b'x'; ENVIRONMENT_BYTES_MAX + VARIABLE_BYTES_MAX + 1];
+    let bytes = launch(event(kind::EXEC, operation::EXEC), [b"", b"", b"", &text]);
+    assert_eq!(decode(&bytes), Err(DecodeError::Environment { said: text.len() }));
 }
 
 #[rstest]

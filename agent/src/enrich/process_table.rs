@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
-use sekimori_abi::event::{Process, kind, verdict};
+use sekimori_abi::event::{Process, flag, kind, operation, verdict};
 
 use super::clock::Clock;
 use super::scan::{Found, Processes};
@@ -54,6 +54,10 @@ pub struct Image {
     pub argv: Vec<Vec<u8>>,
     /// There were more arguments than are kept.
     pub arguments_truncated: bool,
+    /// Variables of the environment at exec that tell the loader what else to load.
+    pub environment: Vec<Vec<u8>>,
+    /// There may have been more of them.
+    pub environment_truncated: bool,
     /// Working directory as it was at exec.
     pub cwd: Vec<u8>,
     /// Short name.
@@ -171,11 +175,13 @@ impl ProcessTable {
         let key = ProcessKey::of(process);
         match raw.event.kind {
             kind::FORK => self.forked(process, clock),
-            kind::EXEC if raw.event.verdict != verdict::DENIED => {
+            kind::EXEC if launched(raw) => {
                 let image = Image {
                     exe: exe.to_vec(),
                     argv: raw.arguments(),
-                    arguments_truncated: raw.has(sekimori_abi::event::flag::ARGUMENTS_TRUNCATED),
+                    arguments_truncated: raw.has(flag::ARGUMENTS_TRUNCATED),
+                    environment: raw.environment(),
+                    environment_truncated: raw.has(flag::ENVIRONMENT_TRUNCATED),
                     cwd: cwd.to_vec(),
                     comm: zero_ended(&process.comm).to_vec(),
                 };
@@ -364,6 +370,11 @@ impl ProcessTable {
             self.described_bytes -= entry.forget_description();
         }
     }
+}
+
+/// Whether it is a new program that a record tells of.
+const fn launched(raw: &Raw) -> bool {
+    raw.event.operation == operation::EXEC && raw.event.verdict != verdict::DENIED
 }
 
 const fn rounded_key(found: &Found) -> ProcessKey {

@@ -72,6 +72,8 @@ fn read(process: &Process) -> Option<Found> {
             exe: deleted.unwrap_or(exe),
             argv,
             arguments_truncated,
+            environment: Vec::new(),
+            environment_truncated: false,
             cwd: process.cwd().map(|path| path.into_os_string().into_vec()).unwrap_or_default(),
             comm: stat.comm.into_bytes(),
         },

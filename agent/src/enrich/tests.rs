@@ -71,6 +71,16 @@ fn a_refused_launch_changes_nothing() {
     assert_eq!(table.find(key((10, 1)), &CLOCK).unwrap().image.exe, b"/bin/bash");
 }
 
+#[test]
+fn what_is_loaded_is_not_what_runs() {
+    let mut table = ProcessTable::new(Box::<Fixed>::default());
+    table.learn(&raw(kind::EXEC, (10, 1), (1, 0)), b"/bin/bash", b"/", &CLOCK);
+    let mut loaded = raw(kind::EXEC, (10, 1), (1, 0));
+    loaded.event.operation = operation::LOAD;
+    table.learn(&loaded, b"/opt/x.so", b"/", &CLOCK);
+    assert_eq!(table.find(key((10, 1)), &CLOCK).unwrap().image.exe, b"/bin/bash");
+}
+
 #[rstest]
 #[case::same_tick(20, 1_234_567_890, true)]
 #[case::last_of_tick(20, 1_239_999_999, true)]

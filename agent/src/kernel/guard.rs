@@ -50,7 +50,17 @@ pub(super) fn begin(maps: &mut Maps, set: &Set, mode: GuardMode) -> Result<(), K
     tables::replace(maps, "GUARDED_MOUNTS", &guarded_mounts(at, &mounts))?;
     let agent_tgid = std::process::id();
     let pins_inode = pins.ino();
-    write(maps, Guard { action, agent_tgid, pins_dev, reserved: 0, pins_inode })
+    write(maps, Guard { action, agent_tgid, pins_dev, reserved: 0, pins_inode, agent_task: 0 })?;
+    // The programs find this task when it opens a map.
+    set.map("GUARD")?;
+    let task = Array::<_, Plain<Guard>>::try_from(maps.read("GUARD")?)
+        .and_then(|cell| cell.get(&0, 0))
+        .map(|Plain(guard)| guard.agent_task)
+        .map_err(|error| KernelError::from_aya("reading GUARD", &error))?;
+    if task == 0 {
+        tracing::error!("the agent's control group is not guarded: its task was not seen");
+    }
+    Ok(())
 }
 
 /// Ends the guard: the agent is about to stop in order, and that is on record.

@@ -11,6 +11,7 @@ mod log;
 mod maps;
 mod modules;
 mod offsets;
+mod own;
 mod pinned;
 mod pins;
 mod plan;
@@ -23,6 +24,7 @@ pub use self::{
     doctor::{Check, DoctorReport, doctor},
     error::KernelError,
     guard::GuardMode,
+    own::Own,
     pins::release,
     plan::Feature,
     ring::{Drained, Enough},

@@ -115,6 +115,43 @@ impl Table {
     }
 }
 
+/// `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Keeps a word with the inode of an open file, in a storage of that kind.
+pub(super) fn keep(storage: BorrowedFd<'_>, file: BorrowedFd<'_>, word: u64) -> io::Result<()> {
+    let key = file.as_raw_fd();
+    let attributes = Element {
+        map_fd: storage.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(&key) as u64,
+        value: std::ptr::from_ref(&word) as u64,
+        ..Element::default()
+    };
+    // SAFETY: the attributes are of the command; key and value outlive the call and are as long as
+    // those of such a storage: a descriptor, and the word.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &attributes) }.map(drop)
+}
+
+/// Takes it away again.
+pub(super) fn forget(storage: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    let key = file.as_raw_fd();
+    let attributes = Element {
+        map_fd: storage.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(&key) as u64,
+        ..Element::default()
+    };
+    // SAFETY: as in `keep`.
+    unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &attributes) }.map(drop)
+}
+
 /// # Safety
 /// As [`bpf`], for a command that answers a descriptor.
 unsafe fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {

@@ -56,6 +56,8 @@ enum With {
     Media,
     /// Removable media, where the kernel has btrfs by now.
     Btrfs,
+    /// A policy that names what is loaded.
+    Loads,
 }
 
 /// What is there.
@@ -67,6 +69,8 @@ pub(super) struct Present {
     pub(super) shares: bool,
     /// Removable media are plugged in, and may be formatted with btrfs.
     pub(super) btrfs: bool,
+    /// Rules on `exec` name files by their place.
+    pub(super) loads: bool,
 }
 
 impl With {
@@ -77,6 +81,7 @@ impl With {
             Self::Shares => present.shares,
             Self::Media => present.removable || present.shares,
             Self::Btrfs => present.btrfs,
+            Self::Loads => present.loads,
         }
     }
 
@@ -87,6 +92,7 @@ impl With {
             Self::Shares => ", while shares are mounted",
             Self::Media => ", while USB memory is plugged in or shares are mounted",
             Self::Btrfs => ", while USB memory is plugged in and the kernel has btrfs",
+            Self::Loads => ", while rules on exec name programs or labels",
         }
     }
 }
@@ -164,6 +170,10 @@ macro_rules! plan {
 
 const PLAN: &[Plan] = plan! {
     "bprm_check" Lsm "bprm_check_security", "exec";
+    "file_mapped" Lsm "mmap_file", "exec (load)",
+        lost "loads of files that rules on exec name", with Loads;
+    "mapping_made_executable" Lsm "file_mprotect", "exec (load)",
+        lost "files that rules on exec name and that are made executable in memory", with Loads;
     "process_exec" Tracepoint "sched_process_exec", "exec";
     "process_fork" Tracepoint "sched_process_fork", "process ancestry";
     "process_exit" Tracepoint "sched_process_exit", "exit";
@@ -235,9 +245,12 @@ const PLAN: &[Plan] = plan! {
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
     "guard_map" Lsm "bpf_map", "tamper (map-open)", lost "the guard of the programs' maps";
-    "guard_unlink" Lsm "inode_unlink", "tamper (unpin)", lost "the guard of the pins";
-    "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin)", lost "the guard of the pins";
-    "guard_rename" Lsm "inode_rename", "tamper (unpin)", lost "the guard of the pins";
+    "guard_unlink" Lsm "inode_unlink", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
+    "guard_rmdir" Lsm "inode_rmdir", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
+    "guard_rename" Lsm "inode_rename", "tamper (unpin, replace)",
+        lost "the guard of the pins and of the agent's files";
     "guard_unmount" Lsm "sb_umount", "tamper (unmount)", lost "the guard of the pins' mount";
     "socket_connect" Lsm "socket_connect", "net.connect";
     "socket_create" Lsm "socket_create", "net.socket";
@@ -329,6 +342,7 @@ impl Open {
             removable: stands(With::Removable),
             shares: stands(With::Shares),
             btrfs: stands(With::Btrfs),
+            loads: stands(With::Loads),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The programs at work, as the rest of the agent sees them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::maps::Array;
@@ -13,6 +14,7 @@ use super::{
     GuardMode, KernelError, disks, guard, load, log,
     maps::Maps,
     modules::Modules,
+    own::{self, Own},
     pinned,
     pins::{Root, Set},
     plan::{self, Feature, Open, Present},
@@ -36,6 +38,12 @@ pub struct Sensor {
     features: Vec<Feature>,
     found: Found,
     open: Open,
+    /// The policy in force judges loads.
+    loads: bool,
+    /// The agent's own files, as the programs know them.
+    own: own::Files,
+    /// Somebody looks at them.
+    guarded: bool,
     /// Files on removable media and shares that are open for write.
     files: pinned::Table,
     /// Shares that are mounted.
@@ -136,7 +144,10 @@ impl Held {
         if program_logs {
             log::follow(&set);
         }
-        let (open, features, gone) = plan::survey(&set);
+        let (mut open, features, gone) = plan::survey(&set);
+        let loads = tables.head.judges_loads != 0;
+        let missing = follow_loads(&set, &mut open, loads);
+        missing.iter().for_each(|what| tracing::error!(what, "loads are not judged"));
         disks::show_mounted();
         disks::show_loops();
         if let Found::Same { put_back } = &mut found {
@@ -146,8 +157,29 @@ impl Held {
         let files = pinned::Table::open(&set.map_path("FILES"))?;
         let shares = pinned::Table::open(&set.map_path("SHARES"))?;
         let modules = Modules::default();
-        Ok(Sensor { maps, rings, features, found, open, files, shares, modules, set, _root: root })
+        let own = own::Files::open(&set.map_path("OWN"))?;
+        Ok(Sensor {
+            maps,
+            rings,
+            features,
+            found,
+            open,
+            loads,
+            own,
+            guarded: false,
+            files,
+            shares,
+            modules,
+            set,
+            _root: root,
+        })
     }
+}
+
+/// Puts the programs for loads on their hooks or takes them off, and leaves the others as they are.
+fn follow_loads(set: &Set, open: &mut Open, loads: bool) -> Vec<String> {
+    let present = Present { loads, ..open.watched() };
+    plan::follow(set, open, present)
 }
 
 /// Loads, fills, attaches and pins a new set.
@@ -220,9 +252,23 @@ impl Sensor {
     /// Replaces the policy: each event is judged by the old one or by the new one, whole.
     ///
     /// # Errors
-    /// When a table cannot be written; the old policy stays in force.
+    /// When a table cannot be written, or a program is missing on its hook; the old policy stays in
+    /// force.
     pub fn install(&mut self, tables: &Tables) -> Result<(), KernelError> {
-        tables::install(&mut self.maps, tables)
+        let loads = tables.head.judges_loads != 0;
+        // The programs stand there before the policy that needs them, and leave after it.
+        if loads && !self.loads {
+            let failed = follow_loads(&self.set, &mut self.open, true);
+            if !failed.is_empty() {
+                return Err(KernelError::Other(failed.join("; ")));
+            }
+        }
+        tables::install(&mut self.maps, tables)?;
+        self.loads = loads;
+        if !loads {
+            follow_loads(&self.set, &mut self.open, false);
+        }
+        Ok(())
     }
 
     /// What the start found at work.
@@ -247,6 +293,7 @@ impl Sensor {
             removable,
             btrfs: removable && btrfs,
             shares: shares || self.shares.holds_any() || (open && watched.shares),
+            loads: self.loads,
         };
         // Sums begin only while somebody ends them.
         let mut failed = Vec::new();
@@ -289,7 +336,17 @@ impl Sensor {
     /// # Errors
     /// When what belongs to them cannot be found out.
     pub fn guard(&mut self, mode: GuardMode) -> Result<(), KernelError> {
+        self.guarded = mode != GuardMode::Off;
         guard::begin(&mut self.maps, &self.set, mode)
+    }
+
+    /// Tells the programs which files are the agent's own by now: others may have come to their
+    /// places.
+    ///
+    /// # Errors
+    /// When the programs cannot be told.
+    pub fn know_own(&mut self, files: &[(PathBuf, Own)]) -> Result<(), KernelError> {
+        if self.guarded { self.own.look(files) } else { Ok(()) }
     }
 
     /// Ends the guard, for an orderly stop.

@@ -153,7 +153,7 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
     }
     let new_path = match from.operation {
         operation::SYMLINK => zero_ended(raw.third).to_vec(),
-        operation::RENAME | operation::LINK => paths.second,
+        operation::RENAME | operation::LINK | operation::REPLACE => paths.second,
         _ => Vec::new(),
     };
     let attribute = match from.operation {
@@ -166,7 +166,7 @@ fn file(raw: &Raw, paths: Paths) -> Option<File> {
         attribute,
         inode: from.inode,
         device: device(&from.device),
-        size: if from.kind == kind::EXEC { 0 } else { from.size },
+        size: if from.operation == operation::EXEC { 0 } else { from.size },
         mode: from.mode,
         open_flags: from.open_flags,
         unlinked: raw.has(flag::UNLINKED),

@@ -77,6 +77,8 @@ fn of_image(known: Option<&Known>, start_ns: i64, out: &mut Vec<u8>) {
     wire::text(wire::EXE, &known.image.exe, out);
     known.image.argv.iter().for_each(|argument| wire::message(wire::ARGV, argument, out));
     wire::text(wire::CWD, &known.image.cwd, out);
+    known.image.environment.iter().for_each(|it| wire::message(wire::ENVIRONMENT, it, out));
+    wire::number(wire::ENVIRONMENT_TRUNCATED, known.image.environment_truncated.into(), out);
 }
 
 /// The line of parents; answers whether the nearest is known. One who is not known any more is

@@ -135,12 +135,16 @@ fn opened(enricher: &mut Enricher, change: impl Fn(&mut abi::Event)) -> Process 
     shell.process.parent_tgid = 0;
     shell.process.comm = sample::fixed("bash");
     let mut copy = made(kind::EXEC, operation::EXEC);
-    copy.size = 3;
-    for (exec, exe, argv) in
-        [(shell, "/bin/bash", b"bash\0-i\0"), (copy, "/bin/cp", b"cp\0\0xyz\0")]
-    {
+    (copy.size, copy.flags) = (3, flag::ENVIRONMENT_TRUNCATED);
+    let launches: [(_, _, &[u8], &[u8]); 2] = [
+        (shell, "/bin/bash", b"bash\0-i\0", b""),
+        (copy, "/bin/cp", b"cp\0\0xyz\0", b"LD_PRELOAD=/x.so\0LD_AUDIT=\0"),
+    ];
+    for (exec, exe, argv, environment) in launches {
         if enricher.processes.get(ProcessKey::of(&exec.process)).is_none() {
-            record(exec, [&sample::components(exe), &sample::components("/srv"), argv], enricher);
+            let (exe, home) = (sample::components(exe), sample::components("/srv"));
+            let bytes = sample::launch(exec, [&exe, &home, argv, environment]);
+            super::event(&decode(&bytes).unwrap(), enricher, &rules()).unwrap();
         }
     }
     let mut open = made(kind::FILE_OPEN, operation::OPEN);
@@ -181,6 +185,8 @@ fn a_process_comes_back_with_all_its_fields() {
         parent: Some(Box::new(parent)),
         tid: 78,
         exe_inode: 77,
+        environment: vec![b"LD_PRELOAD=/x.so".to_vec(), b"LD_AUDIT=".to_vec()],
+        environment_truncated: true,
     };
     let mut enricher = enricher();
     for _ in 0..2 {
@@ -408,6 +414,9 @@ fn numbers_of_ring_and_wire_agree() {
         (operation::EXIT, Operation::Exit),
         (operation::SETXATTR, Operation::Setxattr),
         (operation::REMOVEXATTR, Operation::Removexattr),
+        (operation::LOAD, Operation::Load),
+        (operation::REPLACE, Operation::Replace),
+        (operation::FREEZE, Operation::Freeze),
         (operation::COMMAND, Operation::Command),
     ] {
         assert_eq!(operation_of(number), wire);

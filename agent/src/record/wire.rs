@@ -22,6 +22,8 @@ pub(super) const CGROUP_ID: u32 = 14;
 pub(super) const PARENT: u32 = 15;
 pub(super) const TID: u32 = 16;
 pub(super) const EXE_INODE: u32 = 17;
+pub(super) const ENVIRONMENT: u32 = 18;
+pub(super) const ENVIRONMENT_TRUNCATED: u32 = 19;
 
 /// A number that is there although it is 0.
 pub(super) fn present(tag: u32, number: u64, out: &mut Vec<u8>) {

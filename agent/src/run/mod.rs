@@ -6,6 +6,7 @@
 mod canary;
 mod error;
 mod left;
+mod own;
 mod pipeline;
 mod policy;
 mod release;
@@ -36,7 +37,7 @@ use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
 use crate::enrich::Enricher;
-use crate::kernel::{self, Enough, Found, Held, LeftBehind, Sensor};
+use crate::kernel::{self, Enough, Found, Held, LeftBehind, Own, Sensor};
 use crate::limits::{
     CONTROL_CLIENTS_MAX, DEVICES_INTERVAL, DRAIN_PATIENCE, GIVE_BACK_BYTES, POLL_INTERVAL,
     SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
@@ -50,6 +51,8 @@ use crate::tell::Tell;
 /// What the command line says on top of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Where the configuration was read.
+    pub config: PathBuf,
     /// Another policy file than the configuration's.
     pub policy: Option<PathBuf>,
     /// Debug logs of the kernel programs.
@@ -83,6 +86,7 @@ async fn run_with(
     report: &RecoveryReport,
 ) -> Result<(), RunError> {
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
+    let own = own::files(&config, &[&options.config, &policy_path]);
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
     let mut loaded = keeper.load()?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -126,11 +130,14 @@ async fn run_with(
         started_ns,
         canary,
         watch_failed: false,
+        own,
+        own_failed: false,
         // Of the start, at the first poll.
         worked: GIVE_BACK_BYTES,
     };
     let signals = Signals::listen()?;
     agent.sensor.guard(agent.config.guard)?;
+    agent.know_own();
     agent.look_at_devices();
     agent.leave_word();
     agent.say_started(report, removed);
@@ -167,6 +174,10 @@ struct Agent {
     canary: Canary,
     /// That programs for removable media or shares are missing was said.
     watch_failed: bool,
+    /// Its own files.
+    own: Vec<(PathBuf, Own)>,
+    /// That the programs do not know them was said.
+    own_failed: bool,
     /// Bytes of records since memory was given back.
     worked: usize,
 }
@@ -342,6 +353,17 @@ impl Agent {
         }
     }
 
+    /// An upgrade, or an editor, puts other files in the place of the agent's own.
+    fn know_own(&mut self) {
+        match self.sensor.know_own(&self.own) {
+            Ok(()) => self.own_failed = false,
+            Err(error) if !std::mem::replace(&mut self.own_failed, true) => {
+                self.pipeline.alert(format!("the agent's own files are not watched: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Tells whoever comes after this agent what is on disk.
     fn keep_accounts(&mut self) {
         if let Err(error) = self.sensor.keep_accounts(&self.pipeline.accounts()) {
@@ -364,6 +386,7 @@ impl Agent {
         }
         // Files that kept the programs there may be closed by now, and shares unmounted.
         self.watch();
+        self.know_own();
         if self.worked >= GIVE_BACK_BYTES {
             self.worked = 0;
             kernel::give_memory_back();

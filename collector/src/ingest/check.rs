@@ -122,6 +122,9 @@ fn check_process(process: &Process) -> Result<(), Fault> {
     at_most("process.cwd", process.cwd.len(), PATH_BYTES_MAX)?;
     limited("process.argv", process.argv.len(), "parts", ARGV_PARTS_MAX)?;
     at_most("process.argv", process.argv.iter().map(Vec::len).sum(), ARGV_BYTES_MAX)?;
+    let environment = &process.environment;
+    limited("process.environment", environment.len(), "parts", ARGV_PARTS_MAX)?;
+    at_most("process.environment", environment.iter().map(Vec::len).sum(), ARGV_BYTES_MAX)?;
     at_most("process.user", process.user.len(), NAME_BYTES_MAX)?;
     at_most("process.login_user", process.login_user.len(), NAME_BYTES_MAX)?;
     at_most("process.tty", process.tty.len(), NAME_BYTES_MAX)?;
@@ -234,6 +237,10 @@ mod tests {
     #[case(
         with_process(Process { argv: vec![vec![1; 40000]; 2], ..Process::default() }),
         "process.argv has 80000 bytes, at most 65536"
+    )]
+    #[case(
+        with_process(Process { environment: vec![vec![1; 40000]; 2], ..Process::default() }),
+        "process.environment has 80000 bytes, at most 65536"
     )]
     #[case(chain(33), "process.parent has 33 ancestors, at most 32")]
     fn refused(#[case] event: Event, #[case] fault: &str) {

@@ -1,9 +1,9 @@
-//! One record of a ring: a fixed [`Event`] followed by up to three texts.
+//! One record of a ring: a fixed [`Event`] followed by up to four texts.
 
 use crate::limits::{COMM_BYTES_MAX, SERIAL_BYTES_MAX, TTY_BYTES_MAX};
 
 /// Version of this layout; the agent refuses a record with another one.
-pub const ABI_VERSION: u16 = 3;
+pub const ABI_VERSION: u16 = 4;
 
 /// What a record is about. The numbers are also the classes of rules and counters.
 pub mod kind {
@@ -99,6 +99,13 @@ pub mod operation {
     /// A command that carries data was sent to a device past its file system and its block layer,
     /// through a node that was opened for reading.
     pub const COMMAND: u8 = 32;
+    /// A file that is no launched program was mapped to be executed, or a mapping of it was made so.
+    pub const LOAD: u8 = 33;
+    /// One of the agent's own files was opened for write, renamed, replaced or removed.
+    pub const REPLACE: u8 = 34;
+    /// A switch that freezes or kills the agent's control group, or one above it, was opened for
+    /// write.
+    pub const FREEZE: u8 = 35;
 }
 
 /// What was decided.
@@ -134,6 +141,8 @@ pub mod flag {
     pub const LATE: u16 = 128;
     /// The first path is one text from the root on, ended by NUL, as the kernel itself writes it.
     pub const PATH_WHOLE: u16 = 256;
+    /// Not all variables of the environment were looked at, or not all of one was copied.
+    pub const ENVIRONMENT_TRUNCATED: u16 = 512;
 }
 
 /// What a file system or device stands on, found by walking the device tree.
@@ -326,15 +335,14 @@ pub struct Event {
     pub protocol: u16,
     /// Exit code of an `exit` record, as `wait` gives it.
     pub exit_code: u16,
-    /// Bytes of the three texts, in order, behind this struct.
+    /// Bytes of the four texts, in order, behind this struct.
     ///
     /// 0: path of the file, 1: second path (new name; exec: working directory), both as
     /// NUL-terminated components from the leaf to the root (0: unless [`flag::PATH_WHOLE`]); 2: raw
     /// bytes (exec: the argument area, NUL-separated; unix socket: its path; symlink: its target;
-    /// failed open: the name given; extended attribute: its name).
-    pub text_bytes: [u16; 3],
-    /// Zero.
-    pub reserved: u16,
+    /// failed open: the name given; extended attribute: its name); 3: exec: the variables of the
+    /// environment that tell the loader what else to load, `NAME=value`, each NUL-terminated.
+    pub text_bytes: [u16; 4],
 }
 
 /// Bytes of [`Event`].

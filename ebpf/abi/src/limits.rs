@@ -12,6 +12,13 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of a process's argument area copied at exec; longer ones are flagged.
 pub const ARGUMENT_BYTES_MAX: usize = 4096;
+/// Pieces of a new program's environment that are looked at: a variable, or so much of a long one as
+/// fits [`NAME_BYTES_MAX`].
+pub const ENVIRONMENT_PIECES_MAX: usize = 256;
+/// Bytes of one variable copied, terminator included; longer ones are cut and flagged.
+pub const VARIABLE_BYTES_MAX: usize = 1024;
+/// Bytes of all variables copied, behind which no further one is appended.
+pub const ENVIRONMENT_BYTES_MAX: usize = 2048;
 /// Bytes of text behind the fixed part of a record.
 pub const TEXT_BYTES_MAX: usize = 4 * 4096;
 /// Bytes of a USB serial number (a USB string descriptor holds at most 126 characters).

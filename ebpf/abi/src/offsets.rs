@@ -121,6 +121,11 @@ pub const FIELDS: &[Field] = &[
     field("MM_EXE_FILE", "mm_struct", "exe_file"),
     field("MM_ARG_START", "mm_struct", "arg_start"),
     field("MM_ARG_END", "mm_struct", "arg_end"),
+    field("MM_ENV_START", "mm_struct", "env_start"),
+    field("MM_ENV_END", "mm_struct", "env_end"),
+    field("MM_START_CODE", "mm_struct", "start_code"),
+    field("VMA_FILE", "vm_area_struct", "vm_file"),
+    optional("BACKING_USER_PATH", "backing_file", "user_path"),
     field("BPRM_FILE", "linux_binprm", "file"),
     field("BPRM_ARGC", "linux_binprm", "argc"),
     field("BPRM_FILENAME", "linux_binprm", "filename"),
@@ -170,6 +175,12 @@ pub const FIELDS: &[Field] = &[
     optional("NAMESPACE_EVENT", "mnt_namespace", "event"),
     field("COMMON_NUMBER", "ns_common", "inum"),
     field("MAP_ID", "bpf_map", "id"),
+    field("TASK_CONTROL_GROUPS", "task_struct", "cgroups"),
+    field("GROUPS_DEFAULT", "css_set", "dfl_cgrp"),
+    field("GROUP_SELF", "cgroup", "self"),
+    field("GROUP_NODE", "cgroup", "kn"),
+    field("GROUP_STATE_PARENT", "cgroup_subsys_state", "parent"),
+    field("NODE_ID", "kernfs_node", "id"),
 ];
 
 /// Places in the table of offsets that belong to modules.

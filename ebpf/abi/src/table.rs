@@ -139,6 +139,13 @@ pub struct Head {
     pub failed_opens: u32,
     /// Destination groups that do not ask for a port.
     pub any_port: u64,
+    /// Program groups that an `exec` rule names in its `when`: a file in one of them is judged
+    /// wherever it is loaded.
+    pub load_programs: u64,
+    /// 1 when any file could be judged when it is loaded.
+    pub judges_loads: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Key of the uid table; the value is a mask of user groups.
@@ -233,6 +240,17 @@ pub struct Guard {
     pub reserved: u32,
     /// Inode of the directory that all pins lie below.
     pub pins_inode: u64,
+    /// Address of the agent's task. The programs put it there, when the agent opens a map.
+    pub agent_task: u64,
+}
+
+/// What a file is to the agent, in the lower half of a word that is kept with its inode; in the upper
+/// half is the process id of the agent that says so.
+pub mod own {
+    /// It is the agent's.
+    pub const FILE: u64 = 1;
+    /// It is a directory, and all names in it are the agent's, too.
+    pub const DIRECTORY: u64 = 2;
 }
 
 /// Maps and mounts that a [`Guard`] speaks of.

@@ -130,6 +130,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         record.event().flags |= flag::ARGUMENTS_TRUNCATED;
     }
     record.user_bytes(start as *const u8, bytes);
+    record.environment(probed(mm, &MM_ENV_START), probed(mm, &MM_ENV_END));
     record.send(&policy, kept(bprm, &policy));
     0
 }

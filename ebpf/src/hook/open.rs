@@ -5,8 +5,7 @@ use sekimori_abi::event::{Device, counter, flag, kind, operation};
 use sekimori_decide::{Facts, Outcome};
 
 use super::{
-    ALLOWED, REFUSED,
-    guard::switches_hooks,
+    ALLOWED, REFUSED, guard,
     write::{begin_sum, watches},
 };
 use crate::{
@@ -38,7 +37,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
         }
         let mode: u32 = typed(file, &FILE_MODE);
         if mode & FMODE_WRITE != 0
-            && (open_for_write(&policy, file, set) == REFUSED || switches_hooks(file) == REFUSED)
+            && (open_for_write(&policy, file, set) == REFUSED || guard::written(file) == REFUSED)
         {
             return refuse();
         }

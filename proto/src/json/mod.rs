@@ -84,6 +84,11 @@ fn process(process: &v1::Process) -> Value {
     extra(&mut object, "tid", (process.tid != 0).then_some(process.tid));
     extra(&mut object, "comm", some_bytes(&process.comm));
     extra(&mut object, "cwd", some_bytes(&process.cwd));
+    let environment = &process.environment;
+    let environment: Vec<String> = environment.iter().map(|it| escape(it)).collect();
+    extra(&mut object, "environment", (!environment.is_empty()).then_some(environment));
+    let truncated = process.environment_truncated;
+    extra(&mut object, "environment_truncated", truncated.then_some(true));
     extra(&mut object, "exe_inode", (process.exe_inode != 0).then_some(process.exe_inode));
     extra(&mut object, "cgroup_id", (process.cgroup_id != 0).then_some(process.cgroup_id));
     Value::Object(object)

@@ -15,6 +15,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("pins-refused", pins),
     ("links-stay", links),
     ("hooks-off-refused", hooks_off),
+    ("freezing-refused", freezing),
     ("hooks-off-noticed", canary),
     ("guard-ends-with-the-agent", guard_ends),
     ("doctor-tries-them", doctor),
@@ -26,7 +27,7 @@ const PLAN: &str = "/srv/secret/plan.txt";
 const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
 
 /// Starts the agent once more, with a guard.
-fn guarded(world: &mut World, guard: &'static str) -> Result<()> {
+pub(super) fn guarded(world: &mut World, guard: &'static str) -> Result<()> {
     world.special_agent();
     world.daemons.end_agent(Signal::SIGTERM)?;
     let mut options = world.daemons.ordinary();
@@ -200,6 +201,38 @@ fn hooks_off(world: &mut World) -> Result<()> {
     check::refused(&guest::run("cat", &[PLAN])?)
 }
 
+/// Its own control group and the one above, which it is moved to while it runs; not the one beside.
+fn freezing(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let groups = "/sys/fs/cgroup";
+    for group in ["above/own", "above/beside"] {
+        std::fs::create_dir_all(format!("{groups}/{group}"))?;
+    }
+    let pid = world.daemons.agent_pid().to_string();
+    guest::write(format!("{groups}/above/own/cgroup.procs"), &pid)?;
+    for file in ["own/cgroup.freeze", "own/cgroup.kill", "cgroup.freeze", "cgroup.kill"] {
+        let path = format!("{groups}/above/{file}");
+        check::refused(&guest::bash("echo 1 >\"$1\"", &[&path])?)?;
+        let denied = tampered(world, "freeze", "denied")?;
+        check::equal("file", records::text(&denied, "/file/path"), path.as_str())?;
+        world.records.forget()?;
+    }
+    for file in ["beside/cgroup.freeze", "beside/cgroup.kill"] {
+        check::ok(&guest::bash("echo 1 >\"$1\"", &[&format!("{groups}/above/{file}")])?)?;
+    }
+    check::ok(&guest::bash("cat \"$1\"", &[&format!("{groups}/above/cgroup.freeze")])?)?;
+    guest::write(format!("{groups}/cgroup.procs"), &pid)?;
+    check::that(world.daemons.agent_lives(), "the agent ended")?;
+    // Nobody of it is there any more.
+    check::ok(&guest::bash("echo 1 >\"$1\"", &[&format!("{groups}/above/cgroup.freeze")])?)?;
+    for group in ["above/own", "above/beside", "above"] {
+        std::fs::remove_dir(format!("{groups}/{group}"))?;
+    }
+    world.daemons.settle(&world.records)?;
+    let others = world.records.all("tamper", &[])?;
+    check::that(others.is_empty(), format!("recorded: {others:?}"))
+}
+
 fn canary(world: &mut World) -> Result<()> {
     guarded(world, "alert")?;
     let output = guest::bash("echo 0 > \"$1\"", &[SWITCH])?;
@@ -221,10 +254,9 @@ fn canary(world: &mut World) -> Result<()> {
 /// Killed in a way that nothing refuses, it can be started again, and enforcement can be ended.
 fn guard_ends(world: &mut World) -> Result<()> {
     guarded(world, "deny")?;
-    let group = "/sys/fs/cgroup/guarded";
-    std::fs::create_dir_all(group)?;
-    guest::write(format!("{group}/cgroup.procs"), world.daemons.agent_pid().to_string())?;
-    guest::write(format!("{group}/cgroup.kill"), "1")?;
+    // Of its time on a processor, it has had more than a second.
+    let pid = world.daemons.agent_pid().to_string();
+    check::ok(&guest::run("prlimit", &["--pid", &pid, "--cpu=1:1"])?)?;
     guest::until("the agent ends", limits::STOP_TIMEOUT, || Ok(!world.daemons.agent_lives()))?;
     let _ = world.daemons.end_agent(Signal::SIGTERM);
     check::refused(&guest::run("cat", &[PLAN])?)?;

@@ -14,6 +14,7 @@ mod files;
 mod images;
 mod inodes;
 mod launches;
+mod launches_loaded;
 mod launches_more;
 mod losses;
 mod names;
@@ -24,6 +25,7 @@ mod net_ways;
 mod opens;
 mod operator;
 mod outlives;
+mod own_files;
 mod places;
 mod policy;
 mod prepare;
@@ -62,7 +64,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 40] = [
+    let themes: [(&str, &[(&str, Run)]); 42] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -84,6 +86,7 @@ pub fn all() -> Vec<Scenario> {
         ("compat", compat::ALL),
         ("launches", launches::ALL),
         ("launches-more", launches_more::ALL),
+        ("launches-loaded", launches_loaded::ALL),
         ("opens", opens::ALL),
         ("files", files::ALL),
         ("places", places::ALL),
@@ -98,6 +101,7 @@ pub fn all() -> Vec<Scenario> {
         ("policy", policy::ALL),
         ("outlives", outlives::ALL),
         ("attacks", attacks::ALL),
+        ("own-files", own_files::ALL),
         ("exhaustion", exhaustion::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),

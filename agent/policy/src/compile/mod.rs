@@ -125,6 +125,9 @@ pub(crate) fn compile(
     groups::devices(policy, &numbers, &mut tables, findings);
     groups::users(policy, &numbers, directory, &mut tables, findings);
     places::fill(policy, &numbers, &resolved, &mut tables, findings);
+    let named = resolved.iter().filter(|rule| rule.kinds.contains(&kind::EXEC));
+    let load_programs = named.fold(0, |all, rule| all | rule.rule.when.programs);
+    let owns_exec = built.own_buckets.iter().any(|own| own & 1 << kind::EXEC != 0);
     tables.head = Head {
         generation,
         judged_kinds: built.judged_kinds,
@@ -134,6 +137,9 @@ pub(crate) fn compile(
                 && !(rule.when_labels.is_empty() && rule.unless_labels.is_empty())
         })),
         any_port,
+        load_programs,
+        judges_loads: u32::from(load_programs != 0 || owns_exec),
+        reserved: 0,
     };
     let set_labels = sets.keys.into_iter().map(|key| key.accepted.labels).collect();
     Compiled { name: policy.name.clone(), tables, rules, names: numbers.names, set_labels }

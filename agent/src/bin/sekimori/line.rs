@@ -128,9 +128,9 @@ fn object(event: &Event, process: &Process) -> String {
         };
     }
     let Some(file) = &event.file else { return String::new() };
-    if event.kind() == Kind::Exec && event.verdict() != Verdict::Denied && !process.argv.is_empty()
-    {
-        return command_line(&process.argv);
+    let launched = event.operation() == Operation::Exec && event.verdict() != Verdict::Denied;
+    if launched && !process.argv.is_empty() {
+        return command_line(&process.environment, &process.argv);
     }
     let mut text =
         if file.path.is_empty() { "(no name)".to_owned() } else { printable(&file.path) };
@@ -155,10 +155,10 @@ fn plugged(device: &Device) -> String {
 }
 
 /// As it would be typed, cut to one glance.
-fn command_line(argv: &[Vec<u8>]) -> String {
+fn command_line(environment: &[Vec<u8>], argv: &[Vec<u8>]) -> String {
     let plain =
         |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_./=:,+@%".contains(byte);
-    let quoted = argv.iter().map(|part| {
+    let quoted = environment.iter().chain(argv).map(|part| {
         let text = printable(part);
         if !part.is_empty() && part.iter().all(plain) { text } else { format!("'{text}'") }
     });

@@ -87,7 +87,14 @@ fn a_launch_shows_the_command_line_and_a_refused_one_the_program() {
     let mut exec = event(Kind::Exec, Operation::Exec, Verdict::Allowed);
     exec.file = Some(File { path: b"/usr/bin/cp".to_vec(), ..File::default() });
     assert!(plain(&exec).ends_with("cp           cp 'a b' /mnt"), "{}", plain(&exec));
+    if let Some(process) = &mut exec.process {
+        process.environment = vec![b"LD_PRELOAD=/x.so".to_vec()];
+    }
+    let line = plain(&exec);
+    assert!(line.ends_with("cp           LD_PRELOAD=/x.so cp 'a b' /mnt"), "{line}");
     exec.verdict = Verdict::Denied.into();
+    assert!(plain(&exec).ends_with("cp           /usr/bin/cp"), "{}", plain(&exec));
+    (exec.verdict, exec.operation) = (Verdict::Alerted.into(), Operation::Load.into());
     assert!(plain(&exec).ends_with("cp           /usr/bin/cp"), "{}", plain(&exec));
 }
 
