@@ -120,7 +120,7 @@ mod tests {
     fn every_value_has_one_word() {
         complete::<Kind>(13);
         complete::<Verdict>(4);
-        complete::<Operation>(28);
+        complete::<Operation>(31);
         complete::<NameSource>(6);
     }
 
