@@ -29,8 +29,7 @@ pub struct Clocks {
 impl Clocks {
     /// Of these processes, or of none.
     pub fn of(pids: &[u32]) -> Result<Self> {
-        let clock =
-            |pid: &u32| Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(*pid)?))?);
+        let clock = |pid: &u32| Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(*pid)?))?);
         let clocks: Vec<ClockId> = pids.iter().map(clock).collect::<Result<_>>()?;
         let mut idle = Vec::new();
         if !clocks.is_empty() {

@@ -32,7 +32,8 @@ pub(super) struct Share {
 }
 
 pub(super) const PLAN_9: Share = Share { class: "network", file_system: "9p", source: "shelf" };
-pub(super) const NFS: Share = Share { class: "network", file_system: "nfs4", source: "127.0.0.1:/" };
+pub(super) const NFS: Share =
+    Share { class: "network", file_system: "nfs4", source: "127.0.0.1:/" };
 
 impl Share {
     /// Waits for a record of `path` below the share.

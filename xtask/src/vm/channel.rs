@@ -35,7 +35,9 @@ impl Show {
     pub fn lines(&self) -> usize {
         match self {
             Self::AsIs => 0,
-            Self::Prefixed(_, lines) | Self::Kept(lines) => lines.lock().map_or(0, |lines| lines.len()),
+            Self::Prefixed(_, lines) | Self::Kept(lines) => {
+                lines.lock().map_or(0, |lines| lines.len())
+            }
         }
     }
 }
