@@ -56,6 +56,18 @@ pub const PAGE_BYTES_MAX: usize = 3 << 20;
 pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.
 pub const FILTER_BYTES_MAX: usize = 4 << 10;
+/// Fields that events are put into groups by.
+pub const GROUP_FIELDS_MAX: usize = 4;
+/// Groups that one question may make, of which the answer has some.
+pub const GROUPS_MAX: usize = 100_000;
+/// Groups of one answer.
+pub const GROUPS_SHOWN_MAX: u32 = 1000;
+/// Groups of an answer when the request does not say.
+pub const GROUPS_SHOWN_DEFAULT: u32 = 20;
+/// Different values that one question may count, over all groups.
+pub const DISTINCT_VALUES_MAX: usize = 500_000;
+/// Seconds that a time zone may be from UTC.
+pub const ZONE_OFFSET_MAX: i32 = 18 * 3600;
 /// Bytes of a page token.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
 

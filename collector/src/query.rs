@@ -5,14 +5,18 @@ use std::str::FromStr;
 
 use sekimori_proto::v1::query_service_server::QueryService;
 use sekimori_proto::v1::{
-    HostStatus, SearchRequest, SearchResponse, StatusRequest, StatusResponse,
+    AggregateRequest, AggregateResponse, HostStatus, Order, SearchRequest, SearchResponse,
+    StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::bus::{Committed, Connected};
 use crate::identity::Operator;
-use crate::limits::{PAGE_TOKEN_BYTES_MAX, SEARCH_EVENTS_DEFAULT, SEARCH_EVENTS_MAX};
-use crate::store::{Condition, Position, ReadError, Readers, Search};
+use crate::limits::{
+    GROUPS_SHOWN_DEFAULT, GROUPS_SHOWN_MAX, PAGE_TOKEN_BYTES_MAX, SEARCH_EVENTS_DEFAULT,
+    SEARCH_EVENTS_MAX,
+};
+use crate::store::{Condition, Groups, Position, ReadError, Readers, Search};
 
 /// Answers questions about stored events.
 #[derive(Debug)]
@@ -70,6 +74,30 @@ impl QueryService for Query {
         }))
     }
 
+    async fn aggregate(
+        &self,
+        request: Request<AggregateRequest>,
+    ) -> Result<Response<AggregateResponse>, Status> {
+        let operator = Operator::of(&request)?;
+        let request = request.into_inner();
+        let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+        let condition = Condition::new(request.filter.as_ref()).map_err(|error| bad(&error))?;
+        let order = Order::try_from(request.order)
+            .map_err(|_| bad(&format!("order: {} is not a known value", request.order)))?;
+        let limit = match request.limit {
+            0 => GROUPS_SHOWN_DEFAULT,
+            limit if limit <= GROUPS_SHOWN_MAX => limit,
+            limit => return Err(bad(&format!("limit {limit}: at most {GROUPS_SHOWN_MAX} groups"))),
+        };
+        let groups = Groups::new(&request.by, request.distinct, request.zone_offset_s)
+            .map_err(|error| bad(&error))?;
+        let upper = self.committed.get();
+        let groups = self.readers.aggregate(&operator, condition, upper, groups).await;
+        let groups = groups.map_err(|error| read_status(&error))?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(Response::new(groups.answer(order, limit)))
+    }
+
     async fn status(
         &self,
         request: Request<StatusRequest>,
@@ -99,6 +127,7 @@ pub fn read_status(error: &ReadError) -> Status {
     match error {
         ReadError::TooLong => Status::deadline_exceeded(message),
         ReadError::Damaged(..) => Status::data_loss(message),
+        ReadError::Groups(_) => Status::resource_exhausted(message),
         ReadError::Sqlite(_) | ReadError::Task(_) => {
             tracing::error!(error = message, "reading failed");
             Status::unavailable(message)

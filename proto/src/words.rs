@@ -1,7 +1,7 @@
 //! The words for kinds, verdicts and operations: one table each, used by policies, the command line
 //! and the JSON form.
 
-use crate::v1::{Kind, NameSource, Operation, Verdict};
+use crate::v1::{Field, Kind, NameSource, Operation, Order, Verdict};
 
 /// A number of the wire that people know by a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -40,6 +40,31 @@ impl Word for Kind {
         (Kind::Loss, "loss"),
         (Kind::Agent, "agent"),
         (Kind::Device, "device"),
+    ];
+}
+
+impl Word for Field {
+    const WORDS: &'static [(Field, &'static str)] = &[
+        (Field::Host, "host"),
+        (Field::User, "user"),
+        (Field::Device, "device"),
+        (Field::Destination, "destination"),
+        (Field::Program, "program"),
+        (Field::Rule, "rule"),
+        (Field::Kind, "kind"),
+        (Field::Verdict, "verdict"),
+        (Field::Hour, "hour"),
+        (Field::Day, "day"),
+        (Field::File, "file"),
+    ];
+}
+
+impl Word for Order {
+    const WORDS: &'static [(Order, &'static str)] = &[
+        (Order::Count, "count"),
+        (Order::Bytes, "bytes"),
+        (Order::Distinct, "distinct"),
+        (Order::Values, "values"),
     ];
 }
 
@@ -96,6 +121,7 @@ impl Word for Operation {
         (Operation::Load, "load"),
         (Operation::Replace, "replace"),
         (Operation::Freeze, "freeze"),
+        (Operation::Limit, "limit"),
     ];
 }
 
@@ -120,8 +146,10 @@ mod tests {
     fn every_value_has_one_word() {
         complete::<Kind>(13);
         complete::<Verdict>(4);
-        complete::<Operation>(31);
+        complete::<Operation>(32);
         complete::<NameSource>(6);
+        complete::<Field>(11);
+        complete::<Order>(4);
     }
 
     #[test]

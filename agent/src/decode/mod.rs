@@ -104,7 +104,7 @@ fn check_words(event: &Event) -> Result<(), DecodeError> {
     }
     if !matches!(
         event.operation,
-        operation::OPEN..=operation::SOURCE | operation::PAYLOAD..=operation::FREEZE
+        operation::OPEN..=operation::SOURCE | operation::PAYLOAD..=operation::LIMIT
     ) {
         return Err(DecodeError::Operation { found: event.operation, kind: event.kind });
     }

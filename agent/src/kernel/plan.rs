@@ -243,6 +243,7 @@ const PLAN: &[Plan] = plan! {
     "share_ring_later" Entry "io_complete_rw", "share.write (bytes)",
         lost "bytes of io_uring to shares that were not waited for", with Shares;
     "guard_signal" Lsm "task_kill", "tamper (signal)", lost "the guard against signals";
+    "guard_limit" Lsm "task_setrlimit", "tamper (limit)", lost "the guard against limits";
     "guard_trace" Lsm "ptrace_access_check", "tamper (trace)", lost "the guard against debuggers";
     "guard_map" Lsm "bpf_map", "tamper (map-open)", lost "the guard of the programs' maps";
     "guard_unlink" Lsm "inode_unlink", "tamper (unpin, replace)",

@@ -417,6 +417,7 @@ fn numbers_of_ring_and_wire_agree() {
         (operation::LOAD, Operation::Load),
         (operation::REPLACE, Operation::Replace),
         (operation::FREEZE, Operation::Freeze),
+        (operation::LIMIT, Operation::Limit),
         (operation::COMMAND, Operation::Command),
     ] {
         assert_eq!(operation_of(number), wire);

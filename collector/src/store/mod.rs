@@ -6,6 +6,7 @@
 //! * A batch is answered after its commit reached the disk (`synchronous=FULL`), never before.
 
 mod filter;
+mod groups;
 mod read;
 mod row;
 mod schema;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 use crate::bus::Committed;
 pub use filter::{Condition, FilterError};
+pub use groups::{GroupError, Groups};
 pub use read::{Page, Position, ReadError, Readers, Search, Step};
 pub use row::Row;
 pub use write::{WriteError, Writer, Written};

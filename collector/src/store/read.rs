@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::filter::Condition;
+use super::groups::{GroupError, Groups};
 use super::row::{COLUMNS, Stored};
 use super::schema;
 use crate::identity::Operator;
@@ -34,6 +35,9 @@ pub enum ReadError {
     /// A row that is no event.
     #[error("event {0} of the store is damaged: {1}")]
     Damaged(i64, prost::DecodeError),
+    /// Too many groups.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
     /// The reading task died.
     #[error("reading the store failed: {0}")]
     Task(String),
@@ -148,6 +152,33 @@ impl Readers {
             _ => end,
         };
         Ok(Step { events: decode(&found.rows)?, position })
+    }
+
+    /// Puts the matching events up to `upper` into groups.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn aggregate(
+        &self,
+        _reader: &Operator,
+        mut condition: Condition,
+        upper: u64,
+        mut groups: Groups,
+    ) -> Result<Groups, ReadError> {
+        // The plus: the time range is what an index should be used for.
+        condition.and("+cursor <= ?", [sql_cursor(upper)]);
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE {}", condition.sql());
+        self.run(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params_from_iter(condition.values()))?;
+            while let Some(row) = rows.next()? {
+                let stored = Stored::read(row)?;
+                let event = stored.event();
+                groups.add(&event.map_err(|error| ReadError::Damaged(stored.cursor, error))?)?;
+            }
+            Ok(groups)
+        })
+        .await
     }
 
     /// Every host in the store, by name.

@@ -1,6 +1,7 @@
 use rstest::rstest;
 use sekimori_proto::v1::{
-    Destination, Event, File, Filter, Kind, Loss, Process, SearchRequest, StatusRequest, Verdict,
+    AggregateRequest, Destination, Event, Field, File, Filter, Kind, Loss, Order, Process,
+    SearchRequest, StatusRequest, Verdict,
 };
 use tonic::Code;
 
@@ -198,4 +199,52 @@ async fn status_tells_hosts_counts_losses_and_who_is_there() {
         })
         .collect();
     assert_eq!(hosts, [("pc-1", 4, 4, 0, false), ("pc-2", 6, 8, 80, true)]);
+}
+
+#[tokio::test]
+async fn groups_of_what_matches() {
+    let server = filled().await;
+    let mut client = server.query().await;
+    let ask = |by: &[Field], filter: Filter, order: Order| AggregateRequest {
+        filter: Some(filter),
+        by: by.iter().map(|field| (*field).into()).collect(),
+        order: order.into(),
+        ..AggregateRequest::default()
+    };
+    let request = ask(&[Field::Host, Field::Verdict], Filter::default(), Order::Count);
+    let answer = client.aggregate(request).await.unwrap().into_inner();
+    let groups: Vec<_> = answer
+        .groups
+        .iter()
+        .map(|it| (it.values.join("/"), it.count, it.first_ns, it.last_ns))
+        .collect();
+    let expected = [
+        ("pc-1/allowed", 3, 1, 4),
+        ("pc-2/allowed", 3, 5, 8),
+        ("pc-1/denied", 1, 2, 2),
+        ("pc-2/denied", 1, 7, 7),
+    ];
+    let expected =
+        expected.map(|(values, count, first, last)| (values.to_owned(), count, first, last));
+    assert_eq!(groups, expected);
+    assert_eq!((answer.events, answer.all_groups), (8, 4));
+
+    let hanako = Filter { users: vec!["花子".into()], ..Filter::default() };
+    let request = ask(&[Field::User, Field::Kind], hanako, Order::Values);
+    let answer = client.aggregate(request).await.unwrap().into_inner();
+    let values: Vec<_> = answer.groups.iter().map(|it| it.values.join("/")).collect();
+    assert_eq!(values, ["花子/exec", "花子/file.open"]);
+}
+
+#[rstest]
+#[case(AggregateRequest::default(), "by: 0 fields, expected 1 to 4")]
+#[case(AggregateRequest { by: vec![1], limit: 1001, ..AggregateRequest::default() }, "at most 1000 groups")]
+#[case(AggregateRequest { by: vec![1], order: 77, ..AggregateRequest::default() }, "order: 77")]
+#[case(AggregateRequest { by: vec![77], ..AggregateRequest::default() }, "by: 77")]
+#[tokio::test]
+async fn groups_that_cannot_be(#[case] request: AggregateRequest, #[case] text: &str) {
+    let server = Server::start().await;
+    let status = server.query().await.aggregate(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains(text), "{}", status.message());
 }

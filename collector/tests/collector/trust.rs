@@ -4,7 +4,7 @@ use sekimori_collector::identity::Role;
 use sekimori_collector::pki;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
-use sekimori_proto::v1::{SearchRequest, StatusRequest, SubscribeRequest};
+use sekimori_proto::v1::{AggregateRequest, SearchRequest, StatusRequest, SubscribeRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::Code;
@@ -56,8 +56,9 @@ async fn an_agent_cannot_read_and_an_operator_cannot_write() {
     let mut query = QueryServiceClient::new(channel.clone());
     let search = query.search(SearchRequest::default()).await.unwrap_err();
     let status = query.status(StatusRequest {}).await.unwrap_err();
+    let aggregate = query.aggregate(AggregateRequest::default()).await.unwrap_err();
     let subscribe = WatchServiceClient::new(channel).subscribe(SubscribeRequest::default()).await;
-    for refused in [search, status, subscribe.unwrap_err()] {
+    for refused in [search, status, aggregate, subscribe.unwrap_err()] {
         assert_eq!(refused.code(), Code::PermissionDenied);
         assert!(refused.message().starts_with("agent pc-1 may not read"), "{refused}");
     }

@@ -106,6 +106,8 @@ pub mod operation {
     /// A switch that freezes or kills the agent's control group, or one above it, was opened for
     /// write.
     pub const FREEZE: u8 = 35;
+    /// A limit on the agent's resources was to be set by somebody else.
+    pub const LIMIT: u8 = 36;
 }
 
 /// What was decided.

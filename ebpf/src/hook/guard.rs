@@ -139,6 +139,23 @@ pub fn guard_signal(ctx: LsmContext) -> i32 {
     tampered(action, operation::SIGNAL, signal as u64, None)
 }
 
+/// A limit that ends the agent when it comes to it (processor time), or makes it fail.
+#[lsm(hook = "task_setrlimit")]
+pub fn guard_limit(ctx: LsmContext) -> i32 {
+    let Some(guard) = guard() else { return ALLOWED };
+    let task: *const u8 = ctx.arg(0);
+    // SAFETY: the hook's own argument, and the current task.
+    let (target, sender) = unsafe {
+        let current = bpf_get_current_task_btf() as *const u8;
+        (typed::<u32>(task, &TASK_TGID), typed::<u32>(current, &TASK_TGID))
+    };
+    if target != guard.agent_tgid {
+        return ALLOWED;
+    }
+    let action = if sender == 1 { action::ALERT } else { guard.action };
+    tampered(action, operation::LIMIT, 0, None)
+}
+
 #[lsm(hook = "ptrace_access_check")]
 pub fn guard_trace(ctx: LsmContext) -> i32 {
     let Some(guard) = guard() else { return ALLOWED };

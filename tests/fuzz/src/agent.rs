@@ -118,7 +118,7 @@ pub fn valid(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (mut event, mut rest) = Event::read_from_prefix(bytes).ok()?;
     event.abi = ABI_VERSION;
     event.kind = into_range(event.kind, kind::FILE_OPEN, kind::SHARE_WRITE);
-    event.operation = into_range(event.operation, operation::OPEN, operation::FREEZE);
+    event.operation = into_range(event.operation, operation::OPEN, operation::LIMIT);
     if (operation::SOURCE + 1..operation::PAYLOAD).contains(&event.operation) {
         event.operation = operation::PAYLOAD;
     }

@@ -10,6 +10,7 @@ use crate::{check, guest, limits, records};
 
 pub const ALL: &[(&str, Run)] = &[
     ("signals-refused", signals),
+    ("limits-refused", limits_on_it),
     ("debuggers-refused", debuggers),
     ("maps-refused", maps),
     ("pins-refused", pins),
@@ -58,6 +59,21 @@ fn signals(world: &mut World) -> Result<()> {
     // What it answers in order goes through.
     check::ok(&guest::run("/bin/kill", &["-s", "HUP", &pid])?)?;
     check::ok(&guest::run("/bin/kill", &["-0", &pid])?)
+}
+
+fn limits_on_it(world: &mut World) -> Result<()> {
+    guarded(world, "deny")?;
+    let pid = world.daemons.agent_pid().to_string();
+    for limit in ["--cpu=1:1", "--nofile=8:8", "--as=1000000:1000000"] {
+        let output = guest::run("prlimit", &["--pid", &pid, limit])?;
+        check::that(output.status != 0, format!("{limit} was set"))?;
+        check::that(output.errors().contains("not permitted"), output.errors())?;
+        tampered(world, "limit", "denied")?;
+        world.records.forget()?;
+    }
+    // Others' are nobody's business.
+    check::ok(&guest::run("prlimit", &["--cpu=100:100", "true"])?)?;
+    check::that(world.daemons.agent_lives(), "the agent ended")
 }
 
 fn debuggers(world: &mut World) -> Result<()> {
@@ -254,13 +270,20 @@ fn canary(world: &mut World) -> Result<()> {
 /// Killed in a way that nothing refuses, it can be started again, and enforcement can be ended.
 fn guard_ends(world: &mut World) -> Result<()> {
     guarded(world, "deny")?;
-    // Whoever asks it again and again makes it use up its second.
+    // The switch was opened before the group was the agent's.
+    let group = "/sys/fs/cgroup/prepared";
+    std::fs::create_dir_all(group)?;
+    let script = r#"
+import os, sys
+group, agent = sys.argv[1:]
+switch = os.open(f"{group}/cgroup.kill", os.O_WRONLY)
+with open(f"{group}/cgroup.procs", "w") as members:
+    members.write(agent)
+os.write(switch, b"1")
+"#;
     let pid = world.daemons.agent_pid().to_string();
-    check::ok(&guest::run("prlimit", &["--pid", &pid, "--cpu=1:1"])?)?;
-    guest::until("the agent ends", limits::STOP_TIMEOUT, || {
-        let _ = world.daemons.ask();
-        Ok(!world.daemons.agent_lives())
-    })?;
+    check::ok(&guest::python(script, &[group, pid.as_str()])?)?;
+    guest::until("the agent ends", limits::STOP_TIMEOUT, || Ok(!world.daemons.agent_lives()))?;
     let _ = world.daemons.end_agent(Signal::SIGTERM);
     check::refused(&guest::run("cat", &[PLAN])?)?;
     let mut options = world.daemons.ordinary();

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::Run;
+use crate::guest::{USB, USB_SERIAL};
 use crate::run::World;
 use crate::{check, guest, limits, records};
 
@@ -15,6 +16,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("status", status),
     ("watch-and-resume", watch),
     ("search-filters", search),
+    ("counts-in-groups", top),
 ];
 
 /// The most instructions that the verifier may look at in one program: a fifth of what it takes, so
@@ -41,6 +43,47 @@ fn doctor(world: &mut World) -> Result<()> {
     // The agent beside it still refuses.
     check::refused(&guest::run("cat", &["/srv/secret/plan.txt"])?)?;
     check::that(world.daemons.agent_lives(), "the agent ended")
+}
+
+/// Two programs write to a stick, and the collector counts.
+fn top(world: &mut World) -> Result<()> {
+    let (first, second) = (format!("{USB}/counted-1.bin"), format!("{USB}/counted-2.bin"));
+    let script = "head -c 30000 /dev/zero >/srv/outside/counted; cp /srv/outside/counted \"$1\"; \
+                  dd if=/srv/outside/counted of=\"$2\" bs=10000 count=2 status=none";
+    check::ok(&guest::bash(script, &[&first, &second])?)?;
+    for (path, bytes) in [(&first, 30_000), (&second, 20_000)] {
+        let close =
+            [("/operation", json!("close")), ("/file/path", json!(path)), ("/bytes", json!(bytes))];
+        world.records.expect("usb.write", &close)?;
+    }
+    let collector = world.daemons.collector_address();
+    let arguments = [
+        "top",
+        "--by",
+        "program,device",
+        "--kind",
+        "usb.write",
+        "--text",
+        "counted-",
+        "--order",
+        "bytes",
+        "--json",
+        "--collector",
+        &collector,
+    ];
+    let output = guest::run("sekimori", &arguments)?;
+    check::ok(&output)?;
+    let text = output.text();
+    let groups: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let shown: Vec<_> = groups
+        .iter()
+        .map(|it| (records::text(it, "/program"), records::number(it, "/bytes")))
+        .collect();
+    check::equal("groups", shown, vec![("/usr/bin/cp", 30_000), ("/usr/bin/dd", 20_000)])?;
+    let device = groups.first().map(|it| records::text(it, "/device").to_owned());
+    let known =
+        device.as_ref().is_some_and(|it| it.starts_with("usb ") && it.ends_with(USB_SERIAL));
+    check::that(known, format!("the device is {device:?}"))
 }
 
 fn status(world: &mut World) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The filter flags of `watch` and `search`.
+//! The filter flags of `watch`, `search` and `top`.
 
 use sekimori_proto::v1::{Filter, Kind, Verdict};
 use sekimori_proto::words::Word;
@@ -28,7 +28,7 @@ pub struct FilterArgs {
     /// Rule that decided.
     #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
     rules: Vec<String>,
-    /// Not before this time: RFC 3339, a local date or time, -10m, '2 hours ago'.
+    /// Not before this time: RFC 3339, a local date or time, today, -10m, '2 hours ago'.
     #[arg(long, value_name = "TIME", value_parser = crate::time::parse, allow_hyphen_values = true)]
     since: Option<i64>,
     /// Before this time.
@@ -51,7 +51,8 @@ impl FilterArgs {
     }
 }
 
-fn word<T: Word>(text: &str) -> Result<T, String> {
+/// A value by its word, for clap.
+pub fn word<T: Word>(text: &str) -> Result<T, String> {
     T::from_word(text).ok_or_else(|| format!("expected one of {}", T::all_words()))
 }
 

@@ -11,6 +11,7 @@ mod policy;
 mod search;
 mod status;
 mod time;
+mod top;
 mod watch;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Watch(watch::Args),
     /// Find stored events.
     Search(search::Args),
+    /// Count stored events in groups: by user, device, destination, hour and more.
+    Top(top::Args),
     /// Say how the agent and the collector stand.
     Status(status::Args),
     /// Try out whether this kernel can do the job.
@@ -47,6 +50,7 @@ Examples:
   sekimori watch --verdict denied
   sekimori search --kind usb.write --user alice --since '2 hours ago'
   sekimori search --text 顧客 --newest --limit 20 --json
+  sekimori top --by user,device --kind usb.write --order bytes --since '30 days ago'
   sekimori policy lint policy.yaml
   sekimori doctor
 
@@ -73,6 +77,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Watch(args) => in_runtime(watch::run(args)),
         Command::Search(args) => in_runtime(search::run(args)),
+        Command::Top(args) => in_runtime(top::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),

@@ -13,6 +13,10 @@ fn parse_at(text: &str, now: &Zoned) -> Result<i64, String> {
     let zone = now.time_zone();
     let time = if text == "now" {
         Some(now.timestamp())
+    } else if text == "today" {
+        local(now.date().at(0, 0, 0, 0), zone)
+    } else if text == "yesterday" {
+        now.date().yesterday().ok().and_then(|date| local(date.at(0, 0, 0, 0), zone))
     } else if let Ok(time) = text.parse::<Timestamp>() {
         Some(time)
     } else if let Ok(time) = text.parse::<DateTime>() {
@@ -26,7 +30,7 @@ fn parse_at(text: &str, now: &Zoned) -> Result<i64, String> {
     ns.ok_or_else(|| {
         format!(
             "{text:?} is no time; give RFC 3339 (2026-01-31T12:00:00Z), a local date or time \
-             (2026-01-31, 2026-01-31T12:00), or a distance (-10m, '2 hours ago')"
+             (2026-01-31, 2026-01-31T12:00), today, yesterday, or a distance (-10m, '2 hours ago')"
         )
     })
 }
@@ -73,6 +77,8 @@ mod tests {
     #[case("1h 30m ago", "2026-03-01T15:00:00Z")]
     #[case("2 days ago", "2026-02-27T16:30:00Z")]
     #[case("now", "2026-03-01T16:30:00Z")]
+    #[case("today", "2026-03-01T15:00:00Z")]
+    #[case("yesterday", "2026-02-28T15:00:00Z")]
     fn times_are_read(#[case] text: &str, #[case] time: Timestamp) {
         let ns = i64::try_from(time.as_nanosecond()).unwrap();
         assert_eq!(parse_at(text, &now()), Ok(ns));
