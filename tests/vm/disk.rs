@@ -25,7 +25,7 @@ impl Disk {
     /// When that fails.
     pub fn make() -> Result<Self> {
         let script = "modprobe loop || insmod \"$(find /lib/modules -name 'loop.ko*')\"\n\
-            truncate -s 128M \"$1\" && mkfs.ext4 -q -F \"$1\" && mkdir -p \"$2\"";
+            truncate -s 256M \"$1\" && mkfs.ext4 -q -F \"$1\" && mkdir -p \"$2\"";
         check::ok(&guest::bash(script, &[IMAGE, PLACE])?)?;
         let disk = Self(());
         disk.mount()?;

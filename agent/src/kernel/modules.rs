@@ -1,12 +1,12 @@
 //! Offsets of fields that belong to modules, for the programs' table.
 //!
 //! A module's types continue those of the kernel: its numbers go on behind the kernel's, and so do
-//! the places of its names. Only the module's own part is looked through; of the kernel's, the
-//! length of its names is enough, since a struct of a module has names of its own.
+//! the places of its names. A name that the kernel has too, as many members' are, stands among the
+//! kernel's. Only the module's own types are looked through.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use aya::maps::Array;
@@ -14,7 +14,7 @@ use sekimori_abi::offsets::MODULE_FIELDS;
 
 use super::{KernelError, maps::Maps, offsets::BTF_PATH, tables::Plain};
 
-/// The types of the largest modules of today are 1 MB.
+/// The types of the largest modules of today are 1 MB; so are the names of a kernel.
 const BTF_BYTES_MAX: u64 = 16 << 20;
 /// `struct btf_header` (include/uapi/linux/btf.h); its first two bytes.
 const HEADER_BYTES: usize = 24;
@@ -73,15 +73,16 @@ impl Modules {
 }
 
 fn tell_of(module: &str, at: &Path, maps: &mut Maps) -> Result<(), KernelError> {
-    let types = read(at, BTF_BYTES_MAX)?;
-    let names = kernel_names(&read(Path::new(BTF_PATH), HEADER_BYTES as u64)?);
+    let types = read(at, 0, BTF_BYTES_MAX)?;
+    let kernel = Path::new(BTF_PATH);
+    let (from, bytes) = place_of_names(&read(kernel, 0, HEADER_BYTES as u64)?)
+        .ok_or_else(|| KernelError::Other(format!("{} has no header", kernel.display())))?;
+    let names = read(kernel, from, bytes.min(BTF_BYTES_MAX))?;
     for field in MODULE_FIELDS.iter().filter(|field| field.module == module) {
-        let offset = names
-            .and_then(|names| offset_of(&types, names, field.structure, field.member))
-            .ok_or_else(|| {
-                let missing = format!("{}.{}", field.structure, field.member);
-                KernelError::Other(format!("{} lacks {missing}", at.display()))
-            })?;
+        let offset = offset_of(&types, &names, field.structure, field.member).ok_or_else(|| {
+            let missing = format!("{}.{}", field.structure, field.member);
+            KernelError::Other(format!("{} lacks {missing}", at.display()))
+        })?;
         Array::<_, Plain<u32>>::try_from(maps.get("MODULE_OFFSETS")?)
             .and_then(|mut table| table.set(field.place, Plain(offset.saturating_add(1)), 0))
             .map_err(|error| KernelError::from_aya("writing MODULE_OFFSETS", &error))?;
@@ -89,10 +90,13 @@ fn tell_of(module: &str, at: &Path, maps: &mut Maps) -> Result<(), KernelError> 
     Ok(())
 }
 
-fn read(at: &Path, most: u64) -> Result<Vec<u8>, KernelError> {
+fn read(at: &Path, from: u64, most: u64) -> Result<Vec<u8>, KernelError> {
     let mut bytes = Vec::new();
     File::open(at)
-        .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        .and_then(|mut file| {
+            file.seek(SeekFrom::Start(from))?;
+            file.take(most).read_to_end(&mut bytes)
+        })
         .map_err(|error| KernelError::from_aya(&at.display().to_string(), &error))?;
     Ok(bytes)
 }
@@ -110,22 +114,25 @@ fn section(bytes: &[u8], offset_at: usize, length_at: usize) -> Option<&[u8]> {
     bytes.get(start..start.checked_add(usize::try_from(word(bytes, length_at)?).ok()?)?)
 }
 
-/// Length of the kernel's names, from the header of its types.
-fn kernel_names(header: &[u8]) -> Option<u32> {
+/// Where the kernel's names begin and how many bytes they are, from the header of its types.
+fn place_of_names(header: &[u8]) -> Option<(u64, u64)> {
     (word(header, 0)? & 0xffff == MAGIC).then_some(())?;
-    word(header, 20)
+    let from = u64::from(word(header, 4)?).checked_add(word(header, 16)?.into())?;
+    Some((from, word(header, 20)?.into()))
 }
 
-/// The offset in bytes of a member of a struct that the module has. `kernel_names`: length of the
-/// kernel's names.
-fn offset_of(types: &[u8], kernel_names: u32, structure: &str, member: &str) -> Option<u32> {
+/// The offset in bytes of a member of a struct that the module has.
+fn offset_of(types: &[u8], kernel_names: &[u8], structure: &str, member: &str) -> Option<u32> {
     (word(types, 0)? & 0xffff == MAGIC).then_some(())?;
     let names = section(types, 16, 20)?;
     let types = section(types, 8, 12)?;
     let is = |name: u32, wanted: &str| {
-        let own = name.checked_sub(kernel_names).and_then(|at| usize::try_from(at).ok());
-        let text = own.and_then(|at| names.get(at..)?.split(|byte| *byte == 0).next());
-        text == Some(wanted.as_bytes())
+        let Ok(at) = usize::try_from(name) else { return false };
+        let text = match at.checked_sub(kernel_names.len()) {
+            Some(own) => names.get(own..),
+            None => kernel_names.get(at..),
+        };
+        text.and_then(|text| text.split(|byte| *byte == 0).next()) == Some(wanted.as_bytes())
     };
     let mut at = 0_usize;
     while let Some(info) = word(types, at.checked_add(4)?) {
@@ -157,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::offsets::sample::{HEADER_BYTES, STRUCT, Types, UNION};
-    use super::{kernel_names, offset_of};
+    use super::{offset_of, place_of_names};
 
     /// What a module publishes, where the kernel's names take no room.
     fn module() -> Vec<u8> {
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_field_of_a_module_is_found() {
-        let found = |structure, member| offset_of(&module(), 0, structure, member);
+        let found = |structure, member| offset_of(&module(), &[], structure, member);
         assert_eq!(found("loop_device", "lo_backing_file"), Some(96));
         assert_eq!(found("loop_device", "lo_device"), None);
         assert_eq!(found("mmc_card", "lo_number"), None);
@@ -182,29 +189,32 @@ mod tests {
     #[test]
     fn names_go_on_behind_those_of_the_kernel() {
         let mut bytes = module();
-        let names = kernel_names(&bytes).unwrap();
-        assert_eq!(offset_of(&bytes, names, "loop_device", "lo_backing_file"), None);
-        // The last struct and its second member, as if the kernel had 1,000 bytes of names.
+        let (from, length) = place_of_names(&bytes).unwrap();
+        assert_eq!(from + length, bytes.len() as u64);
+        // The last struct has its name behind 1,000 bytes of the kernel's; its second member is
+        // called as something in the kernel is.
+        let mut kernel = vec![0; 1000];
+        kernel[500..504].copy_from_slice(b"dev\0");
+        assert_eq!(offset_of(&bytes, &kernel, "loop_device", "lo_backing_file"), None);
         let types = u32::from_le_bytes(*bytes[12..].first_chunk().unwrap()) as usize;
         let end = HEADER_BYTES + types;
-        for at in [end - 36, end - 12] {
-            let name = u32::from_le_bytes(*bytes[at..].first_chunk().unwrap()) + 1000;
-            bytes[at..at + 4].copy_from_slice(&name.to_le_bytes());
-        }
-        assert_eq!(offset_of(&bytes, 1000, "loop_device", "lo_backing_file"), Some(96));
+        let name = u32::from_le_bytes(*bytes[end - 36..].first_chunk().unwrap()) + 1000;
+        bytes[end - 36..end - 32].copy_from_slice(&name.to_le_bytes());
+        bytes[end - 12..end - 8].copy_from_slice(&500_u32.to_le_bytes());
+        assert_eq!(offset_of(&bytes, &kernel, "loop_device", "dev"), Some(96));
     }
 
     proptest! {
         #[test]
         fn any_bytes_do_no_harm(
             mut bytes in prop::collection::vec(any::<u8>(), 0..300),
-            names in any::<u32>(),
+            names in prop::collection::vec(any::<u8>(), 0..100),
         ) {
-            let _ = (offset_of(&bytes, names, "s", "m"), kernel_names(&bytes));
+            let _ = (offset_of(&bytes, &names, "s", "m"), place_of_names(&bytes));
             for (to, from) in bytes.iter_mut().zip([0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0]) {
                 *to = from;
             }
-            let _ = offset_of(&bytes, 0, "", "");
+            let _ = offset_of(&bytes, &[], "", "");
         }
 
         #[test]
@@ -213,7 +223,7 @@ mod tests {
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
             }
-            let _ = offset_of(&bytes, 0, "loop_device", "lo_backing_file");
+            let _ = offset_of(&bytes, &[], "loop_device", "lo_backing_file");
         }
     }
 }

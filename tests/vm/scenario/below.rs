@@ -136,7 +136,19 @@ fn card_by_serial(world: &mut World) -> Result<()> {
         ];
         world.records.expect("usb.write", &fields)?;
     }
-    Ok(())
+    nothing_is_unknown(world)
+}
+
+/// An agent that starts while the modules are there knows what their devices are.
+fn nothing_is_unknown(world: &mut World) -> Result<()> {
+    world.daemons.end_agent(Signal::SIGTERM)?;
+    let ordinary = world.daemons.ordinary();
+    world.daemons.start_agent(&ordinary)?;
+    world.daemons.settle(&world.records)?;
+    let alerts = world.records.search(&["--kind", "agent", "--verdict", "alerted"])?;
+    let unknown =
+        alerts.iter().find(|it| records::text(it, "/message").contains("may not be known"));
+    check::that(unknown.is_none(), format!("the agent says {unknown:?}"))
 }
 
 fn card_refused(world: &mut World) -> Result<()> {
