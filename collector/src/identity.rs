@@ -121,6 +121,16 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     Err(NameError { name: name.chars().take(2 * PEER_NAME_MAX).collect() })
 }
 
+/// The serial number of a DER certificate.
+///
+/// # Errors
+/// [`IdentityError::Unreadable`].
+pub fn serial_of(der: &[u8]) -> Result<String, IdentityError> {
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+    Ok(certificate.raw_serial_as_string())
+}
+
 impl Peer {
     /// Reads the peer from its DER certificate. The chain was verified by TLS before.
     ///
@@ -152,6 +162,15 @@ impl Peer {
             return Ok(Peer::Operator(Operator { name: name.to_owned() }));
         }
         Err(IdentityError::Count(0))
+    }
+
+    /// What a revocation calls the peer's certificate; none on the unix socket.
+    pub fn identity(&self) -> Option<String> {
+        match self {
+            Peer::Agent(agent) => Some(Role::Agent.uri(&agent.name)),
+            Peer::Operator(operator) => Some(Role::Operator.uri(&operator.name)),
+            Peer::Local(..) => None,
+        }
     }
 
     /// Someone on the unix socket: an operator if it is root or runs as `own_uid`, else nobody.

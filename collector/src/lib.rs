@@ -12,6 +12,7 @@ pub mod limits;
 pub mod listen;
 pub mod pki;
 pub mod query;
+pub mod revocation;
 pub mod server;
 pub mod socket;
 pub mod store;

@@ -80,6 +80,11 @@ pub const WATCH_PAGE_EVENTS: u32 = 256;
 /// Cursors a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 
+/// Bytes of the list of revoked certificates.
+pub const REVOKED_BYTES_MAX: u64 = 16 << 20;
+/// Time between two looks at it.
+pub const REVOKED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 2048;
 /// Connections that may shake hands at one time.

@@ -18,14 +18,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::identity::{IdentityError, Peer, own_host};
+use crate::identity::{IdentityError, Peer, own_host, serial_of};
 use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
+use crate::revocation::{Certificate, Revocations};
 
 /// A connection whose peer is known.
 #[derive(Debug)]
 pub struct Connection {
     channel: Channel,
     peer: Peer,
+    /// Ready when the peer's certificate is revoked.
+    revoked: Revoked,
     _place: OwnedSemaphorePermit,
 }
 
@@ -33,6 +36,15 @@ pub struct Connection {
 enum Channel {
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+/// Waits until a certificate is revoked.
+struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl std::fmt::Debug for Revoked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Revoked")
+    }
 }
 
 /// Where connections come out.
@@ -53,7 +65,12 @@ pub fn acceptor() -> (Acceptor, Connections) {
 
 impl Acceptor {
     /// Accepts on a TCP port until the stream of connections is dropped.
-    pub async fn tcp(self, listener: TcpListener, config: Arc<ServerConfig>) {
+    pub async fn tcp(
+        self,
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+        revocations: Revocations,
+    ) {
         let tls = TlsAcceptor::from(config);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         while let Some(place) = self.place().await {
@@ -71,13 +88,19 @@ impl Acceptor {
                 () = self.connections.closed() => return,
             };
             let (tls, connections) = (tls.clone(), self.connections.clone());
+            let revocations = revocations.clone();
             tokio::spawn(async move {
                 let _handshake = handshake;
                 let shaken = time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, tls)).await;
                 match shaken {
-                    Ok(Ok((stream, peer))) => {
+                    Ok(Ok((_, peer, certificate))) if revocations.refuse(&certificate) => {
+                        let serial = certificate.serial;
+                        tracing::warn!(%address, %peer, serial, "connection refused: revoked");
+                    }
+                    Ok(Ok((stream, peer, certificate))) => {
                         let channel = Channel::Tls(Box::new(stream));
-                        let connection = Connection { channel, peer, _place: place };
+                        let revoked = Revoked(Box::pin(revocations.refused(certificate)));
+                        let connection = Connection { channel, peer, revoked, _place: place };
                         let _ = connections.send(Ok(connection)).await;
                     }
                     Ok(Err(reason)) => tracing::warn!(%address, reason, "connection refused"),
@@ -112,7 +135,9 @@ impl Acceptor {
                 tracing::warn!(uid, "unix socket: only root and the collector's user may enter");
                 continue;
             };
-            let connection = Connection { channel: Channel::Unix(stream), peer, _place: place };
+            let channel = Channel::Unix(stream);
+            let revoked = Revoked(Box::pin(std::future::pending()));
+            let connection = Connection { channel, peer, revoked, _place: place };
             if self.connections.send(Ok(connection)).await.is_err() {
                 return;
             }
@@ -130,14 +155,16 @@ impl Acceptor {
 async fn shake_hands(
     stream: TcpStream,
     tls: TlsAcceptor,
-) -> Result<(TlsStream<TcpStream>, Peer), String> {
+) -> Result<(TlsStream<TcpStream>, Peer, Certificate), String> {
     // Acknowledgements are small and awaited.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first());
     let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate.to_string())?;
     let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?;
-    Ok((stream, peer))
+    let serial = serial_of(certificate).map_err(|error| error.to_string())?;
+    let certificate = Certificate { identity: peer.identity().unwrap_or_default(), serial };
+    Ok((stream, peer, certificate))
 }
 
 /// `accept` fails when the process is out of descriptors: others must close first.
@@ -160,7 +187,12 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().channel {
+        let this = self.get_mut();
+        if this.revoked.0.as_mut().poll(context).is_ready() {
+            tracing::warn!(peer = %this.peer, "connection ended: its certificate is revoked");
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        match &mut this.channel {
             Channel::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Channel::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }

@@ -61,6 +61,21 @@ enum Command {
         #[arg(long)]
         operator: bool,
     },
+    /// Refuse every certificate that an agent or operator was given up to now. A collector that runs
+    /// ends their connections within seconds; `enroll` makes a new one.
+    Revoke {
+        /// Name of the host, or of the operator.
+        name: String,
+        /// Directory that `init` made.
+        #[arg(long)]
+        dir: PathBuf,
+        /// For someone who reads events.
+        #[arg(long)]
+        operator: bool,
+        /// Why, for those who ask later.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
     /// Receive, store and serve until SIGTERM or SIGINT.
     Run {
         /// Directory that `init` made.
@@ -110,6 +125,12 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let role = if operator { Role::Operator } else { Role::Agent };
             let out = pki::enroll(&dir, &name, role, out.as_deref())?;
             println!("made the certificate of {role} {name} in {}", out.display());
+        }
+        Command::Revoke { name, dir, operator, reason } => {
+            let role = if operator { Role::Operator } else { Role::Agent };
+            pki::revoke(&dir, &name, role, &reason)?;
+            println!("the certificates of {role} {name} are refused from now on");
+            println!("a new one: move the old files away, then sekimori-collector enroll {name}");
         }
         Command::Run { dir, listen, socket, store } => {
             run(&Config::new(dir, listen, socket, store))?;

@@ -19,7 +19,9 @@ use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
+use crate::pki::PkiError;
 use crate::query::Query;
+use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
 use crate::store::{Store, StoreError};
 use crate::tls::{self, TlsError};
@@ -31,6 +33,9 @@ pub enum ServerError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The list of revoked certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
     /// Store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,6 +71,8 @@ pub struct Collector {
     tcp: TcpListener,
     address: SocketAddr,
     unix: Option<(UnixListener, SocketFile)>,
+    revocations: Revocations,
+    follower: Follower,
     stop: Stop,
 }
 
@@ -76,6 +83,7 @@ impl Collector {
     /// [`ServerError`] names what failed and where.
     pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
         let tls = tls::server_config(&config.dir)?;
+        let (revocations, follower) = revocation::begin(&config.dir)?;
         let store = Store::open(&config.store)?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -87,7 +95,8 @@ impl Collector {
                     .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
             ),
         };
-        Ok(Collector { store, tls, tcp, address, unix, stop: Stop::default() })
+        let stop = Stop::default();
+        Ok(Collector { store, tls, tcp, address, unix, revocations, follower, stop })
     }
 
     /// The address it is bound to, with the port that was taken.
@@ -108,7 +117,8 @@ impl Collector {
     pub async fn serve(self) -> Result<(), ServerError> {
         let routes = routes(&self.store, &self.stop)?;
         let (acceptor, connections) = listen::acceptor();
-        let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls));
+        let follower = tokio::spawn(self.follower.follow());
+        let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls, self.revocations));
         let (unix, file) = match self.unix {
             None => (None, None),
             Some((listener, file)) => {
@@ -134,6 +144,7 @@ impl Collector {
             }
         };
         tcp.abort();
+        follower.abort();
         if let Some(unix) = unix {
             unix.abort();
         }

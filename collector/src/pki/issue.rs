@@ -7,6 +7,8 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use super::PkiError;
 use crate::identity::Role;
 
@@ -19,6 +21,8 @@ const LEAF_DAYS: i64 = 825;
 pub struct Issued {
     pub certificate_pem: String,
     pub key_pem: String,
+    /// As [`crate::revocation::Certificate`] has it.
+    pub serial: String,
 }
 
 /// The authority with its key.
@@ -91,7 +95,16 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(error(what))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(error(what))?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        let unreadable = |_| PkiError::Certificate {
+            what: what.to_owned(),
+            source: rcgen::Error::CouldNotParseCertificate,
+        };
+        let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(unreadable)?;
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            serial: parsed.raw_serial_as_string(),
+        })
     }
 }
 

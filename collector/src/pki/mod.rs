@@ -2,19 +2,23 @@
 //!
 //! Layout of the directory (mode 0700; keys 0600):
 //! `ca.pem ca.key` the authority, `server.pem server.key` the collector, and by default
-//! `agents/NAME/` and `operators/NAME/` with `ca.pem cert.pem key.pem` for one peer each.
+//! `agents/NAME/` and `operators/NAME/` with `ca.pem cert.pem key.pem` for one peer each; `revoked`
+//! says whose certificates are refused.
 //! `run` never reads `ca.key`: it may be kept elsewhere between enrolments.
 
 mod files;
 mod issue;
+mod revoked;
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::identity::{NameError, Role, check_name, own_host};
+use crate::limits::SENTENCE_BYTES_MAX;
 use files::{Mode, create_directory, read_text, write_new};
 use issue::Authority;
+pub use revoked::{REVOKED_FILE, Revoked, revoke};
 
 /// Certificate of the authority, within the directory.
 pub const CA_FILE: &str = "ca.pem";
@@ -55,6 +59,19 @@ pub enum PkiError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The list of revoked certificates has a line that is none.
+    #[error("{path}, line {line}: {source}", path = .path.display())]
+    Revoked {
+        /// The list.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A reason that is too long.
+    #[error("--reason has {0} bytes, at most {SENTENCE_BYTES_MAX}")]
+    Reason(usize),
     /// A key or certificate could not be made or understood.
     #[error("{what}: {source}")]
     Certificate {
@@ -117,6 +134,7 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
     write_new(key_path, &peer.key_pem, Mode::Secret)?;
     write_new(certificate_path, &peer.certificate_pem, Mode::Public)?;
     write_new(ca_path, authority.certificate_pem(), Mode::Public)?;
+    revoked::let_in(dir, name, role, &peer.serial)?;
     Ok(out)
 }
 

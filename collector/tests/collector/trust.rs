@@ -1,7 +1,11 @@
 //! Who may do what, and who may not even come in.
 
+use std::path::Path;
+use std::time::Duration;
+
 use sekimori_collector::identity::Role;
 use sekimori_collector::pki;
+use sekimori_collector::server::Collector;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
 use sekimori_proto::v1::{AggregateRequest, SearchRequest, StatusRequest, SubscribeRequest};
@@ -128,4 +132,51 @@ async fn a_certificate_for_a_second_role_is_a_second_certificate() {
     let server = Server::start_with(pki, |config| config).await;
     assert!(gets_in(&server, tls(&server.pki.dir, &operator)).await);
     assert!(!gets_in(&server, tls(&server.pki.dir, &server.pki.agent("pc-1"))).await);
+}
+
+#[tokio::test]
+async fn a_revoked_agent_loses_its_open_stream_and_a_new_certificate_is_let_in() {
+    let server = Server::start().await;
+    let dir = server.pki.dir.clone();
+    let mut revoked = server.agent("pc-1").await;
+    let mut other = server.agent("pc-2").await;
+    assert_eq!(revoked.deliver(events(1..3)).await.unwrap(), 2);
+    pki::revoke(&dir, "pc-1", Role::Agent, "lost on the train").unwrap();
+    // The stream that is open ends.
+    tokio::time::timeout(Duration::from_secs(30), revoked.acknowledged())
+        .await
+        .unwrap()
+        .unwrap_err();
+    // A new one cannot be opened, and others are not disturbed.
+    assert!(connect_and_deliver(&server, &server.pki.agent("pc-1")).await.is_err());
+    assert_eq!(other.deliver(events(1..3)).await.unwrap(), 2);
+    // A certificate that is made later is another one.
+    let again = dir.join("again");
+    pki::enroll(&dir, "pc-1", Role::Agent, Some(&again)).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    while connect_and_deliver(&server, &again).await.is_err() {
+        assert!(tokio::time::Instant::now() < until, "the new certificate is not let in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(connect_and_deliver(&server, &server.pki.agent("pc-1")).await.is_err());
+}
+
+async fn connect_and_deliver(server: &Server, peer: &Path) -> Result<u32, String> {
+    let channel = connect(server.address, tls(&server.pki.dir, peer)).await;
+    let channel = channel.map_err(|error| error.to_string())?;
+    let mut stream = AgentStream::open(channel).await.map_err(|status| status.to_string())?;
+    stream.deliver(events(3..4)).await.map_err(|status| status.to_string())
+}
+
+#[test]
+fn a_list_of_revocations_that_is_none_lets_nobody_in() {
+    let pki = Pki::new();
+    std::fs::write(pki.dir.join(pki::REVOKED_FILE), "{\"revoked\":1}\n").unwrap();
+    let error = pki::Revoked::read(&pki.dir).unwrap_err().to_string();
+    assert!(error.contains("revoked, line 1"), "{error}");
+    let error = pki::revoke(&pki.dir, "pc-1", Role::Agent, "").unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let started = runtime.block_on(async { Collector::bind(&pki.config()).await.err() });
+    assert!(started.unwrap().to_string().contains("line 1"));
 }
