@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -125,6 +125,11 @@ fn append(dir: &Path, line: &Line) -> Result<(), PkiError> {
     text.push('\n');
     let mut options = OpenOptions::new();
     let mut file = options.append(true).create(true).mode(0o600).open(&path).map_err(file_error)?;
+    // The collector must be able to read it, whoever revokes.
+    let (owner, own) = (dir.metadata().map_err(file_error)?, file.metadata().map_err(file_error)?);
+    if (owner.uid(), owner.gid()) != (own.uid(), own.gid()) {
+        fchown(&file, Some(owner.uid()), Some(owner.gid())).map_err(file_error)?;
+    }
     // One write: a line is there or it is not.
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(file_error)
 }

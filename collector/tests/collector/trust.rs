@@ -1,5 +1,6 @@
 //! Who may do what, and who may not even come in.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -179,4 +180,18 @@ fn a_list_of_revocations_that_is_none_lets_nobody_in() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let started = runtime.block_on(async { Collector::bind(&pki.config()).await.err() });
     assert!(started.unwrap().to_string().contains("line 1"));
+}
+
+#[test]
+fn a_list_that_root_begins_is_the_collectors() {
+    let pki = Pki::new();
+    let (user, group) = (Some(4242), Some(4243));
+    // Only root can give files away.
+    let given = std::os::unix::fs::chown(&pki.dir, user, group).is_ok();
+    pki::revoke(&pki.dir, "pc-1", Role::Agent, "").unwrap();
+    let list = std::fs::metadata(pki.dir.join(pki::REVOKED_FILE)).unwrap();
+    let owner = std::fs::metadata(&pki.dir).unwrap();
+    assert_eq!((list.uid(), list.gid()), (owner.uid(), owner.gid()));
+    assert_eq!(list.mode() & 0o777, 0o600);
+    assert_eq!(given, owner.uid() == 4242);
 }
