@@ -130,6 +130,12 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let role = if operator { Role::Operator } else { Role::Agent };
             pki::revoke(&dir, &name, role, &reason)?;
             println!("the certificates of {role} {name} are refused from now on");
+            if !dir.join(format!("{role}s")).join(&name).exists() {
+                eprintln!(
+                    "note: none was made for that name in {}: is it spelled right?",
+                    dir.display()
+                );
+            }
             println!("a new one: move the old files away, then sekimori-collector enroll {name}");
         }
         Command::Run { dir, listen, socket, store } => {
