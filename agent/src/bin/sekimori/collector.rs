@@ -116,6 +116,13 @@ impl CollectorArgs {
                 Failure::permission(format!("the collector on {address} refused: {message}"))
             }
             Code::InvalidArgument => Failure::usage(format!("the collector says: {message}")),
+            // It was let go of after the handshake, and nothing says why.
+            Code::Unknown | Code::Unavailable if message == "transport error" => {
+                Failure::failed(format!(
+                    "the collector on {address} ended the connection; its log says why (is the \
+                     certificate revoked?)"
+                ))
+            }
             _ => Failure::failed(format!("the collector on {address} failed: {message}")),
         }
     }
