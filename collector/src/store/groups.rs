@@ -87,11 +87,10 @@ impl Groups {
             None if self.groups.len() >= GROUPS_MAX => return Err(GroupError::TooMany),
             None => {
                 let place = self.groups.len();
-                let times = (event.time_ns, event.time_ns);
                 self.groups.push(Group {
                     values: values.clone(),
-                    first_ns: times.0,
-                    last_ns: times.1,
+                    first_ns: event.time_ns,
+                    last_ns: event.time_ns,
                     ..Group::default()
                 });
                 self.places.insert(values, place);

@@ -65,11 +65,7 @@ fn measure_some(text: &str) -> Result<()> {
     plug()?;
     run_all("nothing", &places, &chosen(Operation::ALL), None)?;
     unplug()?;
-    daemons.write_policy(&policy::with_rules(10))?;
-    daemons.start_collector()?;
-    let mut ordinary = daemons.ordinary();
-    ordinary.guard = "deny";
-    daemons.start_agent(&ordinary)?;
+    start(&mut daemons)?;
     daemons.end_collector(Signal::SIGTERM)?;
     let recorded = chosen(Operation::RECORDED);
     let others = chosen(&Operation::without_stick());
@@ -96,11 +92,7 @@ fn measure() -> Result<()> {
     drop(floor);
     unplug()?;
 
-    daemons.write_policy(&policy::with_rules(10))?;
-    daemons.start_collector()?;
-    let mut ordinary = daemons.ordinary();
-    ordinary.guard = "deny";
-    daemons.start_agent(&ordinary)?;
+    start(&mut daemons)?;
     println!("{}", state::verifier("10 rules", &daemons)?);
     println!("{}", state::idle("10 rules", &daemons)?);
     run_all("10 rules", &places, &Operation::without_stick(), Some(&daemons))?;
@@ -125,6 +117,15 @@ fn measure() -> Result<()> {
     daemons.end_agent(Signal::SIGTERM)?;
     daemons.end_collector(Signal::SIGTERM)?;
     Ok(())
+}
+
+/// Collector and agent with the smallest of the policies, and the guard.
+fn start(daemons: &mut Daemons) -> Result<()> {
+    daemons.write_policy(&policy::with_rules(10))?;
+    daemons.start_collector()?;
+    let mut ordinary = daemons.ordinary();
+    ordinary.guard = "deny";
+    daemons.start_agent(&ordinary)
 }
 
 /// By signal: so many rules take longer than a command waits on this machine.

@@ -108,13 +108,9 @@ fn object(args: &Args, group: &Group) -> Value {
     if args.distinct.is_some() {
         object.insert("distinct".to_owned(), json!(group.distinct));
     }
-    object.insert("first".to_owned(), time_of(group.first_ns));
-    object.insert("last".to_owned(), time_of(group.last_ns));
+    object.insert("first".to_owned(), json_time(group.first_ns));
+    object.insert("last".to_owned(), json_time(group.last_ns));
     Value::Object(object)
-}
-
-fn time_of(ns: i64) -> Value {
-    json_time(ns)
 }
 
 fn table(args: &Args, answer: &AggregateResponse, zone: &TimeZone) -> String {
