@@ -3,17 +3,22 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use crate::daemons::Daemons;
-use crate::records::Records;
+use crate::records::{self, Records};
 use crate::scenario::{self, Scenario};
 
 const DIRECTORY: &str = "/run/sekimori-scenarios";
 const POLICY: &str = include_str!("scenario/policy.yaml");
+
+/// How often a scenario is run in which the kernel does not call our programs.
+const ATTEMPTS_MAX: u32 = 3;
+/// The agent asks once a second how often that was.
+const SKIPPED_TIME: Duration = Duration::from_secs(3);
 
 /// What scenarios work with.
 #[derive(Debug)]
@@ -96,6 +101,25 @@ impl World {
         let lives = self.special_agent || self.daemons.agent_lives();
         crate::check::that(lives, "the agent ended during the scenario")
     }
+
+    /// Runs it again when it failed while the kernel did not call programs of ours: what they would
+    /// have seen is accounted as lost, and a scenario cannot do without it.
+    fn run_undisturbed(&mut self, scenario: &Scenario) -> Result<()> {
+        for attempt in 1.. {
+            let Err(error) = self.run(scenario) else { break };
+            if attempt == ATTEMPTS_MAX || !self.was_disturbed() {
+                return Err(error);
+            }
+            println!("scenario: AGAIN {}, as the kernel skipped programs: {error:#}", scenario.name);
+        }
+        Ok(())
+    }
+
+    fn was_disturbed(&self) -> bool {
+        std::thread::sleep(SKIPPED_TIME);
+        let losses = self.records.search(&["--kind", "loss"]).unwrap_or_default();
+        losses.iter().any(|it| records::text(it, "/loss/stage") == "hook")
+    }
 }
 
 /// A share of the scenarios: every `of`th from the `first`th on, which counts from 1.
@@ -140,7 +164,7 @@ pub fn scenarios(names: &[String], part: Option<Part>) -> ExitCode {
             for scenario in &chosen {
                 let started = Instant::now();
                 let name = &scenario.name;
-                match world.run(scenario) {
+                match world.run_undisturbed(scenario) {
                     Ok(()) => {
                         passed += 1;
                         println!(
