@@ -245,6 +245,12 @@ impl Operator {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// An operator out of nothing, for tests of the store.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Operator {
+        Operator { name: "test".to_owned() }
+    }
 }
 
 #[cfg(test)]

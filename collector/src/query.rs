@@ -16,7 +16,7 @@ use crate::limits::{
     GROUPS_SHOWN_DEFAULT, GROUPS_SHOWN_MAX, PAGE_TOKEN_BYTES_MAX, SEARCH_EVENTS_DEFAULT,
     SEARCH_EVENTS_MAX,
 };
-use crate::store::{Condition, Groups, Position, ReadError, Readers, Search};
+use crate::store::{Condition, Gap, Groups, Position, ReadError, Readers, Search};
 
 /// Answers questions about stored events.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ impl QueryService for Query {
         Ok(Response::new(SearchResponse {
             events: page.events,
             next_page: next_page.unwrap_or_default(),
+            gaps: gaps(page.gaps),
         }))
     }
 
@@ -92,10 +93,11 @@ impl QueryService for Query {
         let groups = Groups::new(&request.by, request.distinct, request.zone_offset_s)
             .map_err(|error| bad(&error))?;
         let upper = self.committed.get();
-        let groups = self.readers.aggregate(&operator, condition, upper, groups).await;
-        let groups = groups.map_err(|error| read_status(&error))?;
+        let answer = self.readers.aggregate(&operator, condition, upper, groups).await;
+        let (groups, unread) = answer.map_err(|error| read_status(&error))?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(Response::new(groups.answer(order, limit)))
+        let answer = groups.answer(order, limit);
+        Ok(Response::new(AggregateResponse { gaps: gaps(unread), ..answer }))
     }
 
     async fn status(
@@ -103,7 +105,7 @@ impl QueryService for Query {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let operator = Operator::of(&request)?;
-        let stored = self.readers.hosts(&operator).await.map_err(|error| read_status(&error))?;
+        let stored = self.readers.hosts(&operator);
         let events = stored.iter().map(|host| host.events).sum();
         let mut hosts: BTreeMap<String, HostStatus> =
             stored.into_iter().map(|host| (host.host.clone(), host)).collect();
@@ -121,12 +123,18 @@ impl QueryService for Query {
     }
 }
 
+/// What could not be read, as the caller sees it.
+pub fn gaps(gaps: Vec<Gap>) -> Vec<sekimori_proto::v1::Gap> {
+    let shown = |Gap { first, last, reason }| sekimori_proto::v1::Gap { first, last, reason };
+    gaps.into_iter().map(shown).collect()
+}
+
 /// A failed read, as the caller sees it.
 pub fn read_status(error: &ReadError) -> Status {
     let message = error.to_string();
     match error {
         ReadError::TooLong => Status::deadline_exceeded(message),
-        ReadError::Damaged(..) => Status::data_loss(message),
+        ReadError::Cancelled => Status::cancelled(message),
         ReadError::Groups(_) => Status::resource_exhausted(message),
         ReadError::Sqlite(_) | ReadError::Task(_) => {
             tracing::error!(error = message, "reading failed");
@@ -183,7 +191,7 @@ mod tests {
         #[test]
         fn a_token_comes_back_as_it_was(
             upper: u64,
-            last: (i64, i64),
+            last: (i64, u64),
             newest_first: bool,
         ) {
             let position = Position { upper, last: Some(last) };

@@ -7,7 +7,7 @@
 //! subscriber holds up only its own task.
 
 use sekimori_proto::v1::watch_service_server::WatchService;
-use sekimori_proto::v1::{Event, SubscribeRequest, SubscribeResponse};
+use sekimori_proto::v1::{SubscribeRequest, SubscribeResponse};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::bus::{Committed, Stop};
 use crate::identity::Operator;
 use crate::limits::{SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
-use crate::query::read_status;
+use crate::query::{gaps, read_status};
 use crate::store::{Condition, Readers};
 
 /// Serves live streams.
@@ -57,6 +57,13 @@ impl WatchService for Watch {
                  belongs to another store; begin again with cursor 0 or none"
             )));
         }
+        let removed = self.readers.removed_up_to();
+        if position < removed {
+            return Err(Status::out_of_range(format!(
+                "cursor {position}: the events up to {removed} were kept as long as this collector \
+                 keeps them and are gone; begin again with cursor {removed}"
+            )));
+        }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{SUBSCRIBERS_MAX} live streams are open already"))
         })?;
@@ -64,7 +71,7 @@ impl WatchService for Watch {
         let (answers, stream) = mpsc::channel(SUBSCRIBER_QUEUE_MAX);
         let subscriber = Subscriber {
             operator,
-            condition,
+            condition: Arc::new(condition),
             position,
             readers: self.readers.clone(),
             committed: self.committed.clone(),
@@ -79,7 +86,7 @@ impl WatchService for Watch {
 
 struct Subscriber {
     operator: Operator,
-    condition: Condition,
+    condition: Arc<Condition>,
     /// Everything up to this cursor has been looked at.
     position: u64,
     readers: Readers,
@@ -107,21 +114,19 @@ impl Subscriber {
     async fn follow(&mut self) -> Result<(), Status> {
         let mut committed = self.committed.follow();
         loop {
-            let last = committed.wait_for(|last| *last > self.position).await;
-            let last = *last.map_err(|_| Status::unavailable("the store is closed"))?;
-            let (position, condition) = (self.position, self.condition.clone());
-            let step = self.readers.step(&self.operator, condition, position, last).await;
+            let more = committed.wait_for(|last| *last > self.position).await;
+            more.map_err(|_| Status::unavailable("the store is closed"))?;
+            let condition = Arc::clone(&self.condition);
+            let step = self.readers.step(&self.operator, condition, self.position).await;
             let step = step.map_err(|error| read_status(&error))?;
-            for event in step.events {
-                if !self.tell(event).await {
+            let events = step.events.into_iter().map(|it| (Some(it), None));
+            let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
+            for (event, gap) in events.chain(gaps) {
+                if self.answers.send(Ok(SubscribeResponse { event, gap })).await.is_err() {
                     return Ok(());
                 }
             }
             self.position = step.position;
         }
-    }
-
-    async fn tell(&self, event: Event) -> bool {
-        self.answers.send(Ok(SubscribeResponse { event: Some(event) })).await.is_ok()
     }
 }
