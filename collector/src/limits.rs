@@ -68,6 +68,9 @@ pub const GROUPS_SHOWN_DEFAULT: u32 = 20;
 pub const DISTINCT_VALUES_MAX: usize = 500_000;
 /// Seconds that a time zone may be from UTC.
 pub const ZONE_OFFSET_MAX: i32 = 18 * 3600;
+/// Bytes of a question as its record tells it. What is longer is refused: nothing is left out of
+/// the record.
+pub const QUESTION_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a page token.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
 

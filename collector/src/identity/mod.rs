@@ -1,30 +1,28 @@
 //! Who is at the other end.
 //!
-//! A peer's certificate carries exactly one URI name, `sekimori:agent:NAME` or
-//! `sekimori:operator:NAME`; nothing in a message says who someone is. [`Agent`] and [`Operator`]
-//! can be made only here, and the store asks for one of them wherever it is written or read: a
-//! handler that forgets to ask who is calling does not compile.
+//! A peer's certificate carries exactly one URI name, `sekimori:ROLE:NAME` with one of the roles
+//! agent, viewer, analyst and admin; nothing in a message says who someone is. [`Agent`],
+//! [`Operator`], [`Viewer`], [`Analyst`] and [`Admin`] can be made only here, and what reads or
+//! writes asks for one of them: a handler that forgets to ask who is calling, or whether they may,
+//! does not compile.
+
+mod operator;
+mod role;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use thiserror::Error;
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::limits::PEER_NAME_MAX;
-
-const AGENT_PREFIX: &str = "sekimori:agent:";
-const OPERATOR_PREFIX: &str = "sekimori:operator:";
+pub use operator::{Admin, Analyst, Operator, Viewer};
+pub use role::{Rank, RankError, Role};
 
 /// A host that delivers events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    name: String,
-}
-
-/// Someone who may read every event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operator {
     name: String,
 }
 
@@ -33,10 +31,10 @@ pub struct Operator {
 pub enum Peer {
     /// Certificate of an agent.
     Agent(Agent),
-    /// Certificate of an operator.
+    /// Certificate of an operator, whatever their rank.
     Operator(Operator),
-    /// Root or the collector's own user on the unix socket. Root may also deliver this host's own
-    /// events: it could write the store itself.
+    /// Root or the collector's own user on the unix socket, who are admins. Root may also deliver
+    /// this host's own events: it could write the store itself.
     Local(Operator, Option<Agent>),
 }
 
@@ -61,41 +59,13 @@ pub enum IdentityError {
     Unreadable(String),
     /// Not exactly one identity inside.
     #[error(
-        "the peer's certificate holds {0} names of the form sekimori:agent:NAME or \
-         sekimori:operator:NAME, expected 1: was it made by `sekimori-collector enroll`?"
+        "the peer's certificate holds {0} names of the form sekimori:ROLE:NAME, with a role of \
+         agent, viewer, analyst or admin, expected 1: was it made by `sekimori-collector enroll`?"
     )]
     Count(usize),
     /// The name inside is not one that `enroll` gives.
     #[error(transparent)]
     Name(#[from] NameError),
-}
-
-/// Role that a certificate gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Delivers events.
-    Agent,
-    /// Reads events.
-    Operator,
-}
-
-impl Role {
-    /// The URI that stands in a certificate.
-    pub fn uri(self, name: &str) -> String {
-        match self {
-            Role::Agent => format!("{AGENT_PREFIX}{name}"),
-            Role::Operator => format!("{OPERATOR_PREFIX}{name}"),
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Role::Agent => "agent",
-            Role::Operator => "operator",
-        })
-    }
 }
 
 /// This host's name, as far as it is one; it names the events that root delivers on the unix socket.
@@ -153,30 +123,36 @@ impl Peer {
         let [uri] = uris.as_slice() else {
             return Err(IdentityError::Count(uris.len()));
         };
-        if let Some(name) = uri.strip_prefix(AGENT_PREFIX) {
-            check_name(name)?;
-            return Ok(Peer::Agent(Agent { name: name.to_owned() }));
+        let (role, name) = Role::from_uri(uri).ok_or(IdentityError::Count(0))?;
+        check_name(name)?;
+        Ok(match role {
+            Role::Agent => Peer::Agent(Agent { name: name.to_owned() }),
+            Role::Operator(rank) => Peer::Operator(Operator::new(name, rank)),
+        })
+    }
+
+    /// The same peer, and where it connected from.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Peer {
+        match self {
+            Peer::Operator(operator) => Peer::Operator(operator.at(address)),
+            peer @ (Peer::Agent(_) | Peer::Local(..)) => peer,
         }
-        if let Some(name) = uri.strip_prefix(OPERATOR_PREFIX) {
-            check_name(name)?;
-            return Ok(Peer::Operator(Operator { name: name.to_owned() }));
-        }
-        Err(IdentityError::Count(0))
     }
 
     /// What a revocation calls the peer's certificate; none on the unix socket.
     pub fn identity(&self) -> Option<String> {
         match self {
             Peer::Agent(agent) => Some(Role::Agent.uri(&agent.name)),
-            Peer::Operator(operator) => Some(Role::Operator.uri(&operator.name)),
+            Peer::Operator(operator) => Some(Role::Operator(operator.rank()).uri(operator.name())),
             Peer::Local(..) => None,
         }
     }
 
-    /// Someone on the unix socket: an operator if it is root or runs as `own_uid`, else nobody.
-    /// Root is also the agent of `host`.
+    /// Someone on the unix socket: an admin if it is root or runs as `own_uid`, else nobody. Root is
+    /// also the agent of `host`.
     pub fn from_local_uid(uid: u32, own_uid: u32, host: &str) -> Option<Peer> {
-        let operator = Operator { name: format!("uid {uid}") };
+        let operator = Operator::new(&format!("uid {uid}"), Rank::Admin);
         let agent = || Agent { name: host.to_owned() };
         (uid == 0 || uid == own_uid).then(|| Peer::Local(operator, (uid == 0).then(agent)))
     }
@@ -193,7 +169,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::Agent(agent) => write!(formatter, "agent {}", agent.name),
             Peer::Operator(operator) | Peer::Local(operator, _) => {
-                write!(formatter, "operator {}", operator.name)
+                write!(formatter, "{operator}")
             }
         }
     }
@@ -219,6 +195,12 @@ impl Agent {
         &self.name
     }
 
+    /// The collector itself on this host, as the author of its own records. The colon keeps it apart
+    /// from every agent: no certificate is given for such a name.
+    pub fn collector() -> Agent {
+        Agent { name: format!("collector:{}", own_host()) }
+    }
+
     /// An agent out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test(name: &str) -> Agent {
@@ -226,106 +208,5 @@ impl Agent {
     }
 }
 
-impl Operator {
-    /// The operator that makes this call.
-    ///
-    /// # Errors
-    /// `PERMISSION_DENIED` when it is someone else.
-    pub fn of<T>(request: &Request<T>) -> Result<Operator, Status> {
-        match Peer::of(request)? {
-            Peer::Operator(operator) | Peer::Local(operator, _) => Ok(operator.clone()),
-            peer @ Peer::Agent(_) => Err(Status::permission_denied(format!(
-                "{peer} may not read events: only an operator's certificate may \
-                 (`sekimori-collector enroll NAME --operator`)"
-            ))),
-        }
-    }
-
-    /// The name in its certificate, or `uid N` on the unix socket.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use proptest::prelude::*;
-    use rstest::rstest;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn garbage_is_no_certificate(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(Peer::from_certificate(&bytes).is_err());
-        }
-    }
-
-    #[rstest]
-    #[case::plain("host-1.example_x", true)]
-    #[case::longest(&"a".repeat(64), true)]
-    #[case::empty("", false)]
-    #[case::too_long(&"a".repeat(65), false)]
-    #[case::up("..", false)]
-    #[case::hidden(".ssh", false)]
-    #[case::slash("a/b", false)]
-    #[case::space("a b", false)]
-    #[case::other_letters("端末", false)]
-    #[case::colon("a:b", false)]
-    fn names(#[case] name: &str, #[case] good: bool) {
-        assert_eq!(check_name(name).is_ok(), good);
-    }
-
-    #[rstest]
-    #[case::agent(&["sekimori:agent:h1"], Ok(Peer::Agent(Agent { name: "h1".into() })))]
-    #[case::operator(
-        &["sekimori:operator:o"],
-        Ok(Peer::Operator(Operator { name: "o".into() }))
-    )]
-    #[case::none(&[], Err(IdentityError::Count(0)))]
-    #[case::two(&["sekimori:agent:a", "sekimori:operator:b"], Err(IdentityError::Count(2)))]
-    #[case::other(&["https://h1.example"], Err(IdentityError::Count(0)))]
-    #[case::bad_name(
-        &["sekimori:agent:../x"],
-        Err(IdentityError::Name(NameError { name: "../x".into() }))
-    )]
-    fn certificates(#[case] uris: &[&str], #[case] expected: Result<Peer, IdentityError>) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        for uri in uris {
-            params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
-        }
-        let certificate = params.self_signed(&key).unwrap();
-        assert_eq!(Peer::from_certificate(certificate.der()), expected);
-    }
-
-    #[test]
-    fn no_certificate_at_all() {
-        let error = Peer::from_certificate(b"\x30\x03junk").unwrap_err();
-        assert!(matches!(error, IdentityError::Unreadable(_)), "{error}");
-    }
-
-    #[test]
-    fn only_root_and_the_own_user_are_local_operators() {
-        assert!(Peer::from_local_uid(0, 990, "h").is_some());
-        assert!(Peer::from_local_uid(990, 990, "h").is_some());
-        assert_eq!(Peer::from_local_uid(1000, 990, "h"), None);
-    }
-
-    #[test]
-    fn roles_do_not_mix() {
-        let mut request = Request::new(());
-        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::Unauthenticated);
-        request.extensions_mut().insert(Peer::Agent(Agent { name: "h1".into() }));
-        assert_eq!(Agent::of(&request).unwrap().name(), "h1");
-        assert_eq!(Operator::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
-        request.extensions_mut().insert(Peer::from_local_uid(0, 990, "h2").unwrap());
-        assert_eq!(Operator::of(&request).unwrap().name(), "uid 0");
-        assert_eq!(Agent::of(&request).unwrap().name(), "h2");
-        request.extensions_mut().insert(Peer::from_local_uid(990, 990, "h2").unwrap());
-        assert_eq!(Operator::of(&request).unwrap().name(), "uid 990");
-        assert_eq!(Agent::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sekimori_collector::bus::Stop;
 use sekimori_collector::config::Config;
-use sekimori_collector::identity::Role;
+use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::pki;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, Streaming};
 
-/// A directory as `init` makes it, with two agents and an operator.
+/// A directory as `init` makes it, with two agents and an operator of each rank.
 pub struct Pki {
     _temporary: TempDir,
     pub dir: PathBuf,
@@ -36,7 +36,11 @@ impl Pki {
         for name in ["pc-1", "pc-2"] {
             pki::enroll(&dir, name, Role::Agent, None).unwrap();
         }
-        pki::enroll(&dir, "hanako", Role::Operator, None).unwrap();
+        for (name, rank) in
+            [("taro", Rank::Viewer), ("hanako", Rank::Analyst), ("jiro", Rank::Admin)]
+        {
+            pki::enroll(&dir, name, Role::Operator(rank), None).unwrap();
+        }
         Pki { _temporary: temporary, dir }
     }
 
@@ -48,8 +52,16 @@ impl Pki {
         self.dir.join("agents").join(name)
     }
 
-    pub fn operator(&self) -> PathBuf {
-        self.dir.join("operators/hanako")
+    pub fn viewer(&self) -> PathBuf {
+        self.dir.join("viewers/taro")
+    }
+
+    pub fn analyst(&self) -> PathBuf {
+        self.dir.join("analysts/hanako")
+    }
+
+    pub fn admin(&self) -> PathBuf {
+        self.dir.join("admins/jiro")
     }
 }
 
@@ -103,7 +115,7 @@ impl Server {
         self.stop.stop();
     }
 
-    async fn channel(&self, peer: PathBuf) -> Channel {
+    pub async fn channel(&self, peer: PathBuf) -> Channel {
         connect(self.address, tls(&self.pki.dir, &peer)).await.unwrap()
     }
 
@@ -111,8 +123,8 @@ impl Server {
         self.channel(self.pki.agent(name)).await
     }
 
-    pub async fn operator_channel(&self) -> Channel {
-        self.channel(self.pki.operator()).await
+    pub async fn analyst_channel(&self) -> Channel {
+        self.channel(self.pki.analyst()).await
     }
 
     pub async fn agent(&self, name: &str) -> AgentStream {
@@ -120,11 +132,11 @@ impl Server {
     }
 
     pub async fn query(&self) -> QueryServiceClient<Channel> {
-        QueryServiceClient::new(self.operator_channel().await)
+        QueryServiceClient::new(self.analyst_channel().await)
     }
 
     pub async fn watch(&self) -> WatchServiceClient<Channel> {
-        WatchServiceClient::new(self.operator_channel().await)
+        WatchServiceClient::new(self.analyst_channel().await)
     }
 }
 
@@ -188,7 +200,8 @@ pub fn sequences(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.sequence).collect()
 }
 
-/// Every event that matches, page by page.
+/// Every event that matches, page by page. Without a kind in the filter, what the questions
+/// themselves leave in the store is left out.
 pub async fn search_all(
     client: &mut QueryServiceClient<Channel>,
     filter: Filter,
@@ -200,7 +213,9 @@ pub async fn search_all(
         let request =
             SearchRequest { filter: Some(filter.clone()), limit, page, newest_first: false };
         let answer = client.search(request).await.unwrap().into_inner();
-        all.extend(answer.events);
+        let any_kind = filter.kinds.is_empty();
+        let events = answer.events.into_iter();
+        all.extend(events.filter(|event| !any_kind || event.kind() != Kind::Operator));
         if answer.next_page.is_empty() {
             return all;
         }

@@ -17,9 +17,15 @@ async fn subscribe(
     client.subscribe(request).await.unwrap().into_inner()
 }
 
+/// The next event that is not the record of a stream.
 async fn next(stream: &mut Streaming<SubscribeResponse>) -> Result<Event, Status> {
-    let answer = timeout(Duration::from_secs(20), stream.message()).await.expect("in time")?;
-    Ok(answer.expect("the stream goes on").event.expect("an event"))
+    loop {
+        let answer = timeout(Duration::from_secs(20), stream.message()).await.expect("in time")?;
+        let event = answer.expect("the stream goes on").event.expect("an event");
+        if event.kind() != Kind::Operator {
+            return Ok(event);
+        }
+    }
 }
 
 #[tokio::test]
