@@ -9,6 +9,8 @@
 //! with it the record of what they looked for. A page has up to a thousand events and costs one
 //! commit.
 //!
+//! Nobody gets more than their share of this: see [`crate::turns`].
+//!
 //! A live stream is two records: its beginning, before anything is sent, and its end with the number
 //! of events. What it shows makes no records, so that a stream on which records of reads appear does
 //! not feed itself.
@@ -17,17 +19,20 @@ use sekimori_proto::v1::{
     ActPhase, AggregateRequest, AggregateResponse, Field, Filter, HostStatus, Order,
 };
 use sekimori_proto::words::Word as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use crate::audit::{Act, Audit};
 use crate::identity::{Analyst, Viewer};
 use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step};
+use crate::turns::Turns;
 
 /// Reads for operators.
 #[derive(Clone, Debug)]
 pub struct Access {
     readers: Readers,
     audit: Audit,
+    turns: Turns,
 }
 
 /// What counts in groups ask for.
@@ -48,19 +53,20 @@ pub struct Count {
 impl Access {
     /// Reads through `readers` and records by `audit`.
     pub fn new(readers: Readers, audit: Audit) -> Access {
-        Access { readers, audit }
+        Access { readers, audit, turns: Turns::default() }
     }
 
     /// One page of the events that match. `question` says in words what is asked.
     ///
     /// # Errors
-    /// When it cannot be read or recorded.
+    /// When they ask too much at a time, or it cannot be read or recorded.
     pub async fn search(
         &self,
         analyst: &Analyst,
         question: String,
         search: Search,
     ) -> Result<Page, Status> {
+        let _turn = self.turns.question(analyst.operator()).await?;
         let first = search.position.last.is_none();
         let phase = if first { ActPhase::Unspecified } else { ActPhase::Continued };
         let page = self.readers.search(analyst.operator(), search).await;
@@ -75,7 +81,7 @@ impl Access {
     /// nothing of people; all others take an analyst.
     ///
     /// # Errors
-    /// When they may not ask this, or when it cannot be read or recorded.
+    /// When they may not ask this, ask too much at a time, or it cannot be read or recorded.
     pub async fn aggregate(
         &self,
         viewer: &Viewer,
@@ -89,6 +95,7 @@ impl Access {
             })?;
         }
         let operator = viewer.operator();
+        let _turn = self.turns.question(operator).await?;
         let Count { condition, upper, groups, order, limit } = count;
         let groups = self.readers.aggregate(operator, condition, upper, groups).await;
         let answer = groups.map_err(|error| read_status(&error))?.answer(order, limit);
@@ -102,8 +109,9 @@ impl Access {
     /// Every host in the store. Tells nothing of people and is not recorded.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When they ask too much at a time, or it cannot be read.
     pub async fn hosts(&self, viewer: &Viewer) -> Result<Vec<HostStatus>, Status> {
+        let _turn = self.turns.question(viewer.operator()).await?;
         self.readers.hosts(viewer.operator()).await.map_err(|error| read_status(&error))
     }
 
@@ -115,10 +123,14 @@ impl Access {
     /// Begins a live stream.
     ///
     /// # Errors
-    /// When it cannot be recorded.
+    /// When they have too many, or it cannot be recorded.
     pub async fn follow(&self, analyst: Analyst, question: String) -> Result<Following, Status> {
-        let following = Following { access: self.clone(), analyst, question, given: 0 };
+        let place = self.turns.stream(analyst.operator())?;
+        let turn = self.turns.question(analyst.operator()).await?;
+        let access = self.clone();
+        let following = Following { access, analyst, question, given: 0, _place: place };
         following.record(ActPhase::Begin).await?;
+        drop(turn);
         Ok(following)
     }
 }
@@ -130,6 +142,7 @@ pub struct Following {
     analyst: Analyst,
     question: String,
     given: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Following {

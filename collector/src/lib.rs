@@ -21,4 +21,5 @@ pub mod server;
 pub mod socket;
 pub mod store;
 pub mod tls;
+pub mod turns;
 pub mod watch;

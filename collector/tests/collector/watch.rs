@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use sekimori_collector::limits::SUBSCRIBERS_OF_ONE_MAX;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
 use sekimori_proto::v1::{Event, Filter, Kind, SubscribeRequest, SubscribeResponse};
 use tokio::time::timeout;
@@ -114,6 +115,29 @@ async fn a_subscriber_that_does_not_read_holds_up_nobody() {
     for sequence in 1..=3000 {
         assert_eq!(next(&mut slow).await.unwrap().sequence, sequence);
     }
+}
+
+#[tokio::test]
+async fn nobody_takes_all_live_streams() {
+    let server = Server::start().await;
+    let mut client = server.watch().await;
+    let mut open = Vec::new();
+    for _ in 0..SUBSCRIBERS_OF_ONE_MAX {
+        open.push(subscribe(&mut client, Filter::default(), None).await);
+    }
+    let refused = client.subscribe(SubscribeRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("analyst hanako has 16 live streams"), "{refused}");
+    let mut other = WatchServiceClient::new(server.channel(server.pki.admin()).await);
+    let _other = subscribe(&mut other, Filter::default(), None).await;
+    drop(open);
+    timeout(Duration::from_secs(20), async {
+        while client.subscribe(SubscribeRequest::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("a closed stream gives its place back");
 }
 
 #[tokio::test]
