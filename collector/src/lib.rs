@@ -2,8 +2,11 @@
 //!
 //! `listen` (who is there) → `ingest` (is it sound) → `store` (one writer, acknowledged after the
 //! commit) → `watch` and `query`, which read the store and nothing else; `bus` only wakes them.
+//! They read through `access`, which records by `audit` what an operator reads before they have it.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod audit;
 pub mod bus;
 pub mod config;
 pub mod identity;
@@ -12,9 +15,11 @@ pub mod limits;
 pub mod listen;
 pub mod pki;
 pub mod query;
+pub mod question;
 pub mod revocation;
 pub mod server;
 pub mod socket;
 pub mod store;
 pub mod tls;
+pub mod turns;
 pub mod watch;

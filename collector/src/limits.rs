@@ -90,11 +90,26 @@ pub const GROUPS_SHOWN_DEFAULT: u32 = 20;
 pub const DISTINCT_VALUES_MAX: usize = 500_000;
 /// Seconds that a time zone may be from UTC.
 pub const ZONE_OFFSET_MAX: i32 = 18 * 3600;
+/// Questions of one operator that wait or run; more are refused.
+pub const QUESTIONS_RUNNING_MAX: usize = 20;
+/// Questions of one operator that read the store at one time; one place is left for others.
+pub const QUESTIONS_READING_MAX: usize = READERS_MAX - 1;
+/// Time between two questions of one operator, in the long run.
+pub const QUESTION_INTERVAL: Duration = Duration::from_millis(10);
+/// Questions of one operator that need not keep to it.
+pub const QUESTIONS_BURST: u32 = 200;
+/// Operators whose questions are told apart; the idle ones are forgotten first.
+pub const OPERATORS_KEPT_MAX: usize = 1024;
+/// Bytes of a question as its record tells it. What is longer is refused: nothing is left out of
+/// the record.
+pub const QUESTION_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a page token.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
 
 /// Live streams at one time.
 pub const SUBSCRIBERS_MAX: usize = 64;
+/// Live streams of one operator.
+pub const SUBSCRIBERS_OF_ONE_MAX: usize = 16;
 /// Events a subscriber may lag behind its own reading task.
 pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
 /// Events a subscriber's task reads from the store at once.

@@ -98,7 +98,7 @@ impl Acceptor {
                         tracing::warn!(%address, %peer, serial, "connection refused: revoked");
                     }
                     Ok(Ok((stream, peer, certificate))) => {
-                        let channel = Channel::Tls(Box::new(stream));
+                        let (channel, peer) = (Channel::Tls(Box::new(stream)), peer.at(address));
                         let revoked = Revoked(Box::pin(revocations.refused(certificate)));
                         let connection = Connection { channel, peer, revoked, _place: place };
                         let _ = connections.send(Ok(connection)).await;

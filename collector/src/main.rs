@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sekimori_collector::config::{Config, LISTEN_DEFAULT};
-use sekimori_collector::identity::Role;
+use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::pki::{self, PkiError};
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_collector::store::{Keep, StoreError};
@@ -21,8 +21,12 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_NO_PERMISSION: u8 = 77;
 
 const AFTER_HELP: &str = "\
-First `init` once, then `enroll NAME` for every host and `enroll NAME --operator` for everyone who \
-may read; then `run`.
+First `init` once, then `enroll NAME` for every host and `enroll NAME --role ROLE` for everyone who \
+asks; then `run`.
+
+Roles: a viewer sees how the hosts stand and counts that tell nothing of people, an analyst reads \
+every record, an admin may also change things. What they read is a record itself \
+(`sekimori search --kind operator`).
 
 Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 77 no permission.
 SEKIMORI_LOG sets what is logged, for instance `debug` or `sekimori_collector=trace`.";
@@ -54,12 +58,12 @@ enum Command {
         /// Directory that `init` made.
         #[arg(long)]
         dir: PathBuf,
-        /// Where ca.pem, cert.pem and key.pem go [default: agents/NAME or operators/NAME in DIR].
+        /// Where ca.pem, cert.pem and key.pem go [default: agents/NAME or ROLEs/NAME in DIR].
         #[arg(long)]
         out: Option<PathBuf>,
-        /// For someone who reads events, not for a host that delivers them.
+        /// For someone who asks, not for a host that delivers: viewer, analyst or admin.
         #[arg(long)]
-        operator: bool,
+        role: Option<Rank>,
     },
     /// Refuse every certificate that an agent or operator was given up to now. A collector that runs
     /// ends their connections within seconds; `enroll` makes a new one.
@@ -69,9 +73,9 @@ enum Command {
         /// Directory that `init` made.
         #[arg(long)]
         dir: PathBuf,
-        /// For someone who reads events.
+        /// For the certificates that the name was given with this role: viewer, analyst or admin.
         #[arg(long)]
-        operator: bool,
+        role: Option<Rank>,
         /// Why, for those who ask later.
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
@@ -85,7 +89,7 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = LISTEN_DEFAULT)]
         listen: SocketAddr,
         /// Also listen on this unix socket, without certificates: root and the collector's own user
-        /// may read events there, and root may deliver this host's own.
+        /// are admins there, and root may deliver this host's own events.
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
         /// The store's directory [default: store in DIR].
@@ -127,13 +131,13 @@ fn execute(command: Command) -> anyhow::Result<()> {
             println!("made the authority and the collector's certificate in {}", dir.display());
             println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
         }
-        Command::Enroll { name, dir, out, operator } => {
-            let role = if operator { Role::Operator } else { Role::Agent };
+        Command::Enroll { name, dir, out, role } => {
+            let role = role.map_or(Role::Agent, Role::Operator);
             let out = pki::enroll(&dir, &name, role, out.as_deref())?;
             println!("made the certificate of {role} {name} in {}", out.display());
         }
-        Command::Revoke { name, dir, operator, reason } => {
-            let role = if operator { Role::Operator } else { Role::Agent };
+        Command::Revoke { name, dir, role, reason } => {
+            let role = role.map_or(Role::Agent, Role::Operator);
             pki::revoke(&dir, &name, role, &reason)?;
             println!("the certificates of {role} {name} are refused from now on");
             if !dir.join(format!("{role}s")).join(&name).exists() {
@@ -142,7 +146,13 @@ fn execute(command: Command) -> anyhow::Result<()> {
                     dir.display()
                 );
             }
-            println!("a new one: move the old files away, then sekimori-collector enroll {name}");
+            let option = match role {
+                Role::Agent => String::new(),
+                Role::Operator(rank) => format!(" --role {rank}"),
+            };
+            println!(
+                "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
+            );
         }
         Command::Run { dir, listen, socket, store, keep_days, keep_gib } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };

@@ -10,26 +10,28 @@ use sekimori_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::access::{Access, Count, gaps};
 use crate::bus::{Committed, Connected};
-use crate::identity::Operator;
+use crate::identity::{Analyst, Viewer};
 use crate::limits::{
     GROUPS_SHOWN_DEFAULT, GROUPS_SHOWN_MAX, PAGE_TOKEN_BYTES_MAX, SEARCH_EVENTS_DEFAULT,
     SEARCH_EVENTS_MAX,
 };
-use crate::store::{Condition, Gap, Groups, Position, ReadError, Readers, Search};
+use crate::question;
+use crate::store::{Condition, Groups, Position, Search};
 
 /// Answers questions about stored events.
 #[derive(Debug)]
 pub struct Query {
-    readers: Readers,
+    access: Access,
     committed: Committed,
     connected: Connected,
 }
 
 impl Query {
-    /// Reads through `readers`.
-    pub fn new(readers: Readers, committed: Committed, connected: Connected) -> Query {
-        Query { readers, committed, connected }
+    /// Reads through `access`.
+    pub fn new(access: Access, committed: Committed, connected: Connected) -> Query {
+        Query { access, committed, connected }
     }
 }
 
@@ -39,10 +41,11 @@ impl QueryService for Query {
         &self,
         request: Request<SearchRequest>,
     ) -> Result<Response<SearchResponse>, Status> {
-        let operator = Operator::of(&request)?;
+        let analyst = Analyst::of(&request)?;
         let request = request.into_inner();
         let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let condition = Condition::new(request.filter.as_ref()).map_err(|error| bad(&error))?;
+        let question = question::search(&request).map_err(|error| bad(&error))?;
         let limit = match request.limit {
             0 => SEARCH_EVENTS_DEFAULT,
             limit if limit <= SEARCH_EVENTS_MAX => limit,
@@ -65,8 +68,7 @@ impl QueryService for Query {
             }
         };
         let search = Search { condition, position, limit, newest_first };
-        let page = self.readers.search(&operator, search).await;
-        let page = page.map_err(|error| read_status(&error))?;
+        let page = self.access.search(&analyst, question, search).await?;
         let next_page = page.next.map(|position| Token { position, newest_first }.to_string());
         Ok(Response::new(SearchResponse {
             events: page.events,
@@ -79,10 +81,11 @@ impl QueryService for Query {
         &self,
         request: Request<AggregateRequest>,
     ) -> Result<Response<AggregateResponse>, Status> {
-        let operator = Operator::of(&request)?;
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let condition = Condition::new(request.filter.as_ref()).map_err(|error| bad(&error))?;
+        let question = question::aggregate(&request).map_err(|error| bad(&error))?;
         let order = Order::try_from(request.order)
             .map_err(|_| bad(&format!("order: {} is not a known value", request.order)))?;
         let limit = match request.limit {
@@ -92,23 +95,25 @@ impl QueryService for Query {
         };
         let groups = Groups::new(&request.by, request.distinct, request.zone_offset_s)
             .map_err(|error| bad(&error))?;
-        let upper = self.committed.get();
-        let answer = self.readers.aggregate(&operator, condition, upper, groups).await;
-        let (groups, unread) = answer.map_err(|error| read_status(&error))?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let answer = groups.answer(order, limit);
-        Ok(Response::new(AggregateResponse { gaps: gaps(unread), ..answer }))
+        let count = Count { condition, upper: self.committed.get(), groups, order, limit };
+        let answer = self.access.aggregate(&viewer, question, &request, count).await?;
+        Ok(Response::new(answer))
     }
 
     async fn status(
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let operator = Operator::of(&request)?;
-        let stored = self.readers.hosts(&operator);
+        let viewer = Viewer::of(&request)?;
+        let stored = self.access.hosts(&viewer).await?;
         let events = stored.iter().map(|host| host.events).sum();
         let mut hosts: BTreeMap<String, HostStatus> =
             stored.into_iter().map(|host| (host.host.clone(), host)).collect();
+        // The collector is always there for itself.
+        if let Some(own) = hosts.get_mut(self.access.own_host()) {
+            own.connected = true;
+        }
         for host in self.connected.hosts() {
             let status = hosts.entry(host.clone()).or_default();
             status.host = host;
@@ -120,26 +125,6 @@ impl QueryService for Query {
             last_cursor: self.committed.get(),
             hosts: hosts.into_values().collect(),
         }))
-    }
-}
-
-/// What could not be read, as the caller sees it.
-pub fn gaps(gaps: Vec<Gap>) -> Vec<sekimori_proto::v1::Gap> {
-    let shown = |Gap { first, last, reason }| sekimori_proto::v1::Gap { first, last, reason };
-    gaps.into_iter().map(shown).collect()
-}
-
-/// A failed read, as the caller sees it.
-pub fn read_status(error: &ReadError) -> Status {
-    let message = error.to_string();
-    match error {
-        ReadError::TooLong => Status::deadline_exceeded(message),
-        ReadError::Cancelled => Status::cancelled(message),
-        ReadError::Groups(_) => Status::resource_exhausted(message),
-        ReadError::Sqlite(_) | ReadError::Task(_) => {
-            tracing::error!(error = message, "reading failed");
-            Status::unavailable(message)
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::pki::{PkiError, REVOKED_FILE, Revoked};
 /// A certificate, as a revocation names it.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// `sekimori:agent:NAME`, `sekimori:operator:NAME`.
+    /// `sekimori:ROLE:NAME`.
     pub identity: String,
     /// Its serial number, as hexadecimal digits.
     pub serial: String,

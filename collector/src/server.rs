@@ -11,9 +11,12 @@ use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::access::Access;
+use crate::audit::{Audit, AuditError};
 use crate::bus::{Connected, Stop};
 use crate::config::{Config, STORE_BEFORE};
 use crate::ingest::Ingest;
@@ -25,7 +28,7 @@ use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
 use crate::store::{Keep, Store, StoreError};
 use crate::tls::{self, TlsError};
-use crate::watch::Watch;
+use crate::watch::{Places, Watch};
 
 /// Why the collector does not run.
 #[derive(Debug, Error)]
@@ -39,6 +42,9 @@ pub enum ServerError {
     /// Store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Records of what operators do.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -117,7 +123,8 @@ impl Collector {
     /// # Errors
     /// [`ServerError`].
     pub async fn serve(self) -> Result<(), ServerError> {
-        let routes = routes(&self.store, &self.stop)?;
+        let streams = Places::default();
+        let routes = routes(&self.store, &self.stop, &streams)?;
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
         let retention = tokio::spawn(self.store.retain(self.keep));
@@ -153,6 +160,7 @@ impl Collector {
             unix.abort();
         }
         drop(file);
+        streams.all_free().await;
         self.store.close().await;
         Ok(served?)
     }
@@ -171,12 +179,13 @@ fn transport() -> Server {
         .http2_keepalive_timeout(Some(limit::KEEPALIVE_TIME_MAX))
 }
 
-fn routes(store: &Store, stop: &Stop) -> Result<Routes, ServerError> {
+fn routes(store: &Store, stop: &Stop, streams: &Places) -> Result<Routes, ServerError> {
     let connected = Connected::default();
     let committed = store.committed().clone();
     let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
-    let watch = Watch::new(store.readers().clone(), committed.clone(), stop.clone());
-    let query = Query::new(store.readers().clone(), committed, connected);
+    let access = Access::new(store.readers().clone(), Audit::new(store.writer().clone())?);
+    let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
+    let query = Query::new(access, committed, connected);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -198,6 +207,7 @@ fn routes(store: &Store, stop: &Stop) -> Result<Routes, ServerError> {
     routes
         .add_service(
             IngestServiceServer::new(ingest)
+                .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
                 .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
         )

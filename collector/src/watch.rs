@@ -5,33 +5,65 @@
 //! moves the number. What was missed in a break is read the same way as what is new: there is no
 //! hand-over between past and present in which something could be lost or told twice. A slow
 //! subscriber holds up only its own task.
+//!
+//! The stream ends for the subscriber only when the record of its end is stored: a collector that
+//! stops waits for its streams, and so for these records.
 
 use sekimori_proto::v1::watch_service_server::WatchService;
 use sekimori_proto::v1::{SubscribeRequest, SubscribeResponse};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::access::{Access, Following, gaps};
 use crate::bus::{Committed, Stop};
-use crate::identity::Operator;
-use crate::limits::{SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
-use crate::query::{gaps, read_status};
-use crate::store::{Condition, Readers};
+use crate::identity::Analyst;
+use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
+use crate::question;
+use crate::store::Condition;
+
+/// Room for live streams.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Places {
+        Places(Arc::new(Semaphore::new(SUBSCRIBERS_MAX)))
+    }
+}
+
+impl Places {
+    fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{SUBSCRIBERS_MAX} live streams are open already"))
+        })
+    }
+
+    /// Returns when all streams have ended and are recorded, which they are soon once they are told
+    /// to stop.
+    pub async fn all_free(&self) {
+        let all = u32::try_from(SUBSCRIBERS_MAX).unwrap_or(u32::MAX);
+        if time::timeout(STOP_TIME_MAX, self.0.acquire_many(all)).await.is_err() {
+            tracing::error!("the end of some live streams is not recorded");
+        }
+    }
+}
 
 /// Serves live streams.
 #[derive(Debug)]
 pub struct Watch {
-    readers: Readers,
+    access: Access,
     committed: Committed,
     stop: Stop,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Watch {
-    /// Reads through `readers`, woken by `committed`.
-    pub fn new(readers: Readers, committed: Committed, stop: Stop) -> Watch {
-        Watch { readers, committed, stop, places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)) }
+    /// Reads through `access`, woken by `committed`.
+    pub fn new(access: Access, committed: Committed, stop: Stop, places: Places) -> Watch {
+        Watch { access, committed, stop, places }
     }
 }
 
@@ -45,35 +77,39 @@ impl WatchService for Watch {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<ReceiverStream<Answer>>, Status> {
-        let operator = Operator::of(&request)?;
+        let analyst = Analyst::of(&request)?;
         let request = request.into_inner();
         let condition = Condition::new(request.filter.as_ref())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let question = question::subscribe(&request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let committed = self.committed.get();
-        let position = request.cursor.unwrap_or(committed);
-        if position > committed {
+        if let Some(position) = request.cursor.filter(|position| *position > committed) {
             return Err(Status::out_of_range(format!(
                 "cursor {position} is behind the end of the store, whose last is {committed}: it \
                  belongs to another store; begin again with cursor 0 or none"
             )));
         }
-        let removed = self.readers.removed_up_to();
-        if position < removed {
+        let removed = self.access.removed_up_to();
+        // From the beginning is from where it begins by now.
+        if let Some(position) = request.cursor.filter(|position| (1..removed).contains(position)) {
             return Err(Status::out_of_range(format!(
                 "cursor {position}: the events up to {removed} were kept as long as this collector \
                  keeps them and are gone; begin again with cursor {removed}"
             )));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("{SUBSCRIBERS_MAX} live streams are open already"))
-        })?;
-        tracing::info!(operator = operator.name(), position, "live stream is open");
+        let place = self.places.take()?;
+        let name = analyst.operator().to_string();
+        let following = self.access.follow(analyst, question).await?;
+        // "From now on" is behind the record of the stream itself.
+        let position = request.cursor.unwrap_or_else(|| self.committed.get());
+        tracing::info!(operator = name, position, "live stream is open");
         let (answers, stream) = mpsc::channel(SUBSCRIBER_QUEUE_MAX);
         let subscriber = Subscriber {
-            operator,
+            name,
+            following,
             condition: Arc::new(condition),
             position,
-            readers: self.readers.clone(),
             committed: self.committed.clone(),
             answers,
             _place: place,
@@ -85,11 +121,11 @@ impl WatchService for Watch {
 }
 
 struct Subscriber {
-    operator: Operator,
+    name: String,
+    following: Following,
     condition: Arc<Condition>,
     /// Everything up to this cursor has been looked at.
     position: u64,
-    readers: Readers,
     committed: Committed,
     answers: mpsc::Sender<Answer>,
     _place: OwnedSemaphorePermit,
@@ -97,17 +133,19 @@ struct Subscriber {
 
 impl Subscriber {
     async fn run(mut self, stop: Stop) {
+        // Held until the end is recorded.
         let answers = self.answers.clone();
         let end = tokio::select! {
             end = self.follow() => end,
             () = stop.wanted() => Err(Status::unavailable("the collector is stopping; come again")),
             () = answers.closed() => Ok(()),
         };
+        self.following.end().await;
         if let Err(status) = end {
             // When the queue is full the subscriber sees the end of the stream without a reason.
             let _ = answers.try_send(Err(status));
         }
-        tracing::info!(operator = self.operator.name(), "live stream is closed");
+        tracing::info!(operator = self.name, "live stream is closed");
     }
 
     /// Returns when the subscriber has gone, or with what went wrong.
@@ -116,14 +154,16 @@ impl Subscriber {
         loop {
             let more = committed.wait_for(|last| *last > self.position).await;
             more.map_err(|_| Status::unavailable("the store is closed"))?;
-            let condition = Arc::clone(&self.condition);
-            let step = self.readers.step(&self.operator, condition, self.position).await;
-            let step = step.map_err(|error| read_status(&error))?;
+            let step = self.following.step(Arc::clone(&self.condition), self.position).await?;
             let events = step.events.into_iter().map(|it| (Some(it), None));
             let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
             for (event, gap) in events.chain(gaps) {
+                let gives = event.is_some();
                 if self.answers.send(Ok(SubscribeResponse { event, gap })).await.is_err() {
                     return Ok(());
+                }
+                if gives {
+                    self.following.gave();
                 }
             }
             self.position = step.position;

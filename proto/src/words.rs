@@ -1,7 +1,7 @@
 //! The words for kinds, verdicts and operations: one table each, used by policies, the command line
 //! and the JSON form.
 
-use crate::v1::{Field, Kind, NameSource, Operation, Order, Verdict};
+use crate::v1::{ActPhase, Field, Kind, NameSource, Operation, Order, Verdict};
 
 /// A number of the wire that people know by a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -40,6 +40,7 @@ impl Word for Kind {
         (Kind::Loss, "loss"),
         (Kind::Agent, "agent"),
         (Kind::Device, "device"),
+        (Kind::Operator, "operator"),
     ];
 }
 
@@ -66,6 +67,11 @@ impl Word for Order {
         (Order::Distinct, "distinct"),
         (Order::Values, "values"),
     ];
+}
+
+impl Word for ActPhase {
+    const WORDS: &'static [(ActPhase, &'static str)] =
+        &[(ActPhase::Begin, "begin"), (ActPhase::End, "end"), (ActPhase::Continued, "continued")];
 }
 
 impl Word for NameSource {
@@ -144,10 +150,11 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(13);
+        complete::<Kind>(14);
         complete::<Verdict>(4);
         complete::<Operation>(32);
         complete::<NameSource>(6);
+        complete::<ActPhase>(3);
         complete::<Field>(11);
         complete::<Order>(4);
     }

@@ -21,7 +21,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// From `--kind`, `--verdict`, `--text`, `--limit` and `--newest`.
+    /// From `--kind`, `--verdict`, `--text`, `--limit` and `--newest`. Without a kind it asks for all
+    /// but `operator`: each question leaves such a record.
     ///
     /// # Errors
     /// When it is another word.
@@ -41,6 +42,10 @@ impl Query {
                 "--limit" => query.limit = Some(value.parse()?),
                 _ => bail!("{name} is no filter of scenarios"),
             }
+        }
+        if query.filter.kinds.is_empty() {
+            let others = Kind::WORDS.iter().filter(|(kind, _)| *kind != Kind::Operator);
+            query.filter.kinds = others.map(|(kind, _)| (*kind).into()).collect();
         }
         Ok(query)
     }

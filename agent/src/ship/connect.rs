@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::time::timeout;
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::causes::causes;
@@ -77,15 +79,23 @@ impl From<Status> for ShipError {
     }
 }
 
-/// Connects.
-pub(super) async fn connect(collector: &Collector) -> Result<Channel, ShipError> {
+/// Connects. Over a network, batches go compressed.
+pub(super) async fn connect(
+    collector: &Collector,
+) -> Result<IngestServiceClient<Channel>, ShipError> {
     let failed =
         |message: String| ShipError::Connect { address: collector.address.to_string(), message };
     let endpoint = endpoint(collector, &failed)?;
-    timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
+    let channel = timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
         .await
         .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
-        .map_err(|error| failed(causes(&error)))
+        .map_err(|error| failed(causes(&error)))?;
+    let client = IngestServiceClient::new(channel);
+    let client = client.max_decoding_message_size(limits::ANSWER_BYTES_MAX);
+    Ok(match &collector.address {
+        Address::Https(_) => client.send_compressed(CompressionEncoding::Zstd),
+        Address::Unix(_) => client,
+    })
 }
 
 fn endpoint(

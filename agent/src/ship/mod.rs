@@ -122,9 +122,9 @@ async fn try_for_ever(
         let began = Instant::now();
         let (error, acknowledged) = match connect::connect(&collector).await {
             Err(error) => (error, false),
-            Ok(channel) => {
+            Ok(client) => {
                 let mut session = Session::new(spool, progress, stop.clone(), &mut caution);
-                let ended = session.run(channel).await;
+                let ended = session.run(client).await;
                 match ended {
                     Ended::Drained => return,
                     Ended::Refused => {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
+use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
 use sekimori_proto::v1::{Event, IngestRequest, IngestResponse, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -117,10 +118,10 @@ impl<'a> Session<'a> {
     }
 
     /// Delivers until the stream breaks or everything is delivered after the order to stop.
-    pub async fn run(&mut self, channel: Channel) -> Ended {
+    pub async fn run(&mut self, mut client: IngestServiceClient<Channel>) -> Ended {
         let (sender, receiver) = mpsc::channel(limits::BATCHES_IN_FLIGHT_MAX);
         // A collector may answer only after the first batch: do not wait for it before sending.
-        let mut opening = pin!(wire::open(channel, ReceiverStream::new(receiver)));
+        let mut opening = pin!(client.stream(ReceiverStream::new(receiver)));
         let mut answers: Option<Streaming<IngestResponse>> = None;
         let notify = self.spool.flushed();
         loop {
@@ -136,7 +137,7 @@ impl<'a> Session<'a> {
             tokio::select! {
                 opened = &mut opening, if answers.is_none() => match opened {
                     Ok(stream) => {
-                        answers = Some(stream);
+                        answers = Some(stream.into_inner());
                         self.progress.change(|status| {
                             status.connections += 1;
                             status.state = ShipState::Connected;

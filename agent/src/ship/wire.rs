@@ -2,12 +2,8 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
-use sekimori_proto::v1::{Event, IngestRequest, IngestResponse};
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use sekimori_proto::v1::Event;
 
-use crate::limits;
 use crate::spool::{Batch, BatchEntry};
 
 /// The event as it is sent: what was spooled, and behind it boot, sequence and lane. Fields of a
@@ -23,16 +19,6 @@ pub(super) fn event(batch: &Batch, entry: &BatchEntry) -> Bytes {
     bytes.extend_from_slice(&entry.payload);
     bytes.extend_from_slice(&rest.encode_to_vec());
     bytes.into()
-}
-
-/// Opens the stream.
-pub(super) async fn open(
-    channel: Channel,
-    requests: impl tokio_stream::Stream<Item = IngestRequest> + Send + 'static,
-) -> Result<Streaming<IngestResponse>, Status> {
-    let client = IngestServiceClient::new(channel);
-    let mut client = client.max_decoding_message_size(limits::ANSWER_BYTES_MAX);
-    Ok(client.stream(requests).await?.into_inner())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Layout of the directory (mode 0700; keys 0600):
 //! `ca.pem ca.key` the authority, `server.pem server.key` the collector, and by default
-//! `agents/NAME/` and `operators/NAME/` with `ca.pem cert.pem key.pem` for one peer each; `revoked`
-//! says whose certificates are refused.
+//! `agents/NAME/`, `viewers/NAME/`, `analysts/NAME/` and `admins/NAME/` with `ca.pem cert.pem
+//! key.pem` for one peer each; `revoked` says whose certificates are refused.
 //! `run` never reads `ca.key`: it may be kept elsewhere between enrolments.
 
 mod files;
@@ -105,7 +105,7 @@ pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
 }
 
 /// Makes a certificate for one peer and returns the directory that holds `ca.pem`, `cert.pem` and
-/// `key.pem`: `out`, or `agents/NAME` or `operators/NAME` below `dir`.
+/// `key.pem`: `out`, or `agents/NAME`, `analysts/NAME` and so on below `dir`.
 ///
 /// # Errors
 /// A bad name, no authority in `dir`, or a file in the way.

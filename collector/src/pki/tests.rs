@@ -7,7 +7,7 @@ use tempfile::tempdir;
 use x509_parser::prelude::*;
 
 use super::*;
-use crate::identity::Peer;
+use crate::identity::{Peer, Rank};
 
 fn der(path: &Path) -> Vec<u8> {
     let text = fs::read(path).unwrap();
@@ -59,9 +59,12 @@ fn enroll_gives_a_peer_its_name_and_role() {
     assert_eq!(fs::read(agent.join("ca.pem")).unwrap(), ca);
 
     let out = dir.path().join("elsewhere");
-    enroll(dir.path(), "hanako", Role::Operator, Some(&out)).unwrap();
+    enroll(dir.path(), "hanako", Role::Operator(Rank::Viewer), Some(&out)).unwrap();
     let peer = Peer::from_certificate(&der(&out.join("cert.pem"))).unwrap();
-    assert_eq!(peer.to_string(), "operator hanako");
+    assert_eq!(peer.to_string(), "viewer hanako");
+
+    let admin = enroll(dir.path(), "hanako", Role::Operator(Rank::Admin), None).unwrap();
+    assert_eq!(admin, dir.path().join("admins/hanako"));
 
     let authority = der(&dir.path().join("ca.pem"));
     let (_, authority) = X509Certificate::from_der(&authority).unwrap();

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod audit;
 mod ingest;
 mod process;
 mod query;

@@ -79,6 +79,13 @@ fn init_and_enroll_say_what_they_made_and_overwrite_nothing() {
     for file in ["ca.pem", "cert.pem", "key.pem"] {
         assert!(Path::new(dir).join("agents/pc-1").join(file).exists(), "{file}");
     }
+    let enrolled = run(&["enroll", "hanako", "--role", "analyst", "--dir", dir]);
+    let text = String::from_utf8(enrolled.stdout).unwrap();
+    assert_eq!(text, format!("made the certificate of analyst hanako in {dir}/analysts/hanako\n"));
+    let revoked = run(&["revoke", "hanako", "--role", "analyst", "--dir", dir]);
+    let text = String::from_utf8(revoked.stdout).unwrap();
+    assert!(text.starts_with("the certificates of analyst hanako are refused"), "{text}");
+    assert!(text.contains("sekimori-collector enroll hanako --role analyst\n"), "{text}");
 }
 
 #[rstest]
@@ -86,6 +93,7 @@ fn init_and_enroll_say_what_they_made_and_overwrite_nothing() {
 #[case::bad_option(&["run", "--dirr"], 64, "--dirr")]
 #[case::bad_address(&["run", "--dir", "x", "--listen", "nowhere"], 64, "nowhere")]
 #[case::bad_name(&["enroll", "端末", "--dir", "/nonexistent"], 64, "a name is 1 to 64 characters")]
+#[case::bad_role(&["enroll", "a", "--dir", "x", "--role", "boss"], 64, "viewer, analyst or admin")]
 #[case::not_initialised(
     &["run", "--dir", "/nonexistent"], 64, "run `sekimori-collector init --dir /nonexistent` first"
 )]
@@ -183,7 +191,7 @@ async fn sudden_death_loses_nothing_that_was_acknowledged_and_doubles_nothing() 
         assert!(acknowledged > before, "round {round}: it was killed before it stored anything");
     }
     let process = Process::start(&pki.dir);
-    let channel = connect(process.address, tls(&pki.dir, &pki.operator())).await.unwrap();
+    let channel = connect(process.address, tls(&pki.dir, &pki.analyst())).await.unwrap();
     let mut client = QueryServiceClient::new(channel);
     let stored = sequences(&search_all(&mut client, Filter::default(), 1000).await);
     let count = u64::try_from(stored.len()).unwrap();
@@ -218,7 +226,7 @@ async fn asked_to_end_it_ends_well(#[case] signal: Signal) {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!names.iter().any(|name| name.ends_with("-wal")), "whole files: {names:?}");
     let process = Process::start(&pki.dir);
-    let channel = connect(process.address, tls(&pki.dir, &pki.operator())).await.unwrap();
+    let channel = connect(process.address, tls(&pki.dir, &pki.analyst())).await.unwrap();
     let mut client = QueryServiceClient::new(channel);
     let stored = sequences(&search_all(&mut client, Filter::default(), 1000).await);
     assert!(stored.len() as u64 >= acknowledged);

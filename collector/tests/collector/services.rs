@@ -16,7 +16,7 @@ async fn reflection_lists_and_describes_the_services() {
     use v1::server_reflection_request::MessageRequest;
     use v1::server_reflection_response::MessageResponse;
     let server = Server::start().await;
-    let mut client = ServerReflectionClient::new(server.operator_channel().await);
+    let mut client = ServerReflectionClient::new(server.analyst_channel().await);
     let ask = |request| v1::ServerReflectionRequest {
         host: String::new(),
         message_request: Some(request),
@@ -49,7 +49,7 @@ async fn older_clients_find_reflection_too() {
     use v1alpha::server_reflection_request::MessageRequest;
     use v1alpha::server_reflection_response::MessageResponse;
     let server = Server::start().await;
-    let mut client = ServerReflectionClient::new(server.operator_channel().await);
+    let mut client = ServerReflectionClient::new(server.analyst_channel().await);
     let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -67,7 +67,7 @@ async fn older_clients_find_reflection_too() {
 #[tokio::test]
 async fn health_is_serving() {
     let server = Server::start().await;
-    let mut client = HealthClient::new(server.operator_channel().await);
+    let mut client = HealthClient::new(server.analyst_channel().await);
     for service in SERVICES.into_iter().chain([""]) {
         let request = HealthCheckRequest { service: service.into() };
         let status = client.check(request).await.unwrap().into_inner().status();

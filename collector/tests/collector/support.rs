@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use sekimori_collector::bus::Stop;
 use sekimori_collector::config::Config;
-use sekimori_collector::identity::Role;
+use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::pki;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
@@ -20,10 +20,11 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, Streaming};
 
-/// A directory as `init` makes it, with two agents and an operator.
+/// A directory as `init` makes it, with two agents and an operator of each rank.
 pub struct Pki {
     _temporary: TempDir,
     pub dir: PathBuf,
@@ -37,7 +38,11 @@ impl Pki {
         for name in ["pc-1", "pc-2"] {
             pki::enroll(&dir, name, Role::Agent, None).unwrap();
         }
-        pki::enroll(&dir, "hanako", Role::Operator, None).unwrap();
+        for (name, rank) in
+            [("taro", Rank::Viewer), ("hanako", Rank::Analyst), ("jiro", Rank::Admin)]
+        {
+            pki::enroll(&dir, name, Role::Operator(rank), None).unwrap();
+        }
         Pki { _temporary: temporary, dir }
     }
 
@@ -49,8 +54,16 @@ impl Pki {
         self.dir.join("agents").join(name)
     }
 
-    pub fn operator(&self) -> PathBuf {
-        self.dir.join("operators/hanako")
+    pub fn viewer(&self) -> PathBuf {
+        self.dir.join("viewers/taro")
+    }
+
+    pub fn analyst(&self) -> PathBuf {
+        self.dir.join("analysts/hanako")
+    }
+
+    pub fn admin(&self) -> PathBuf {
+        self.dir.join("admins/jiro")
     }
 }
 
@@ -104,7 +117,7 @@ impl Server {
         self.stop.stop();
     }
 
-    async fn channel(&self, peer: PathBuf) -> Channel {
+    pub async fn channel(&self, peer: PathBuf) -> Channel {
         connect(self.address, tls(&self.pki.dir, &peer)).await.unwrap()
     }
 
@@ -112,8 +125,8 @@ impl Server {
         self.channel(self.pki.agent(name)).await
     }
 
-    pub async fn operator_channel(&self) -> Channel {
-        self.channel(self.pki.operator()).await
+    pub async fn analyst_channel(&self) -> Channel {
+        self.channel(self.pki.analyst()).await
     }
 
     pub async fn agent(&self, name: &str) -> AgentStream {
@@ -121,11 +134,11 @@ impl Server {
     }
 
     pub async fn query(&self) -> QueryServiceClient<Channel> {
-        QueryServiceClient::new(self.operator_channel().await)
+        QueryServiceClient::new(self.analyst_channel().await)
     }
 
     pub async fn watch(&self) -> WatchServiceClient<Channel> {
-        WatchServiceClient::new(self.operator_channel().await)
+        WatchServiceClient::new(self.analyst_channel().await)
     }
 }
 
@@ -139,7 +152,8 @@ pub struct AgentStream {
 impl AgentStream {
     pub async fn open(channel: Channel) -> Result<AgentStream, Status> {
         let (batches, receiver) = mpsc::channel(8);
-        let mut client = IngestServiceClient::new(channel);
+        let client = IngestServiceClient::new(channel);
+        let mut client = client.send_compressed(CompressionEncoding::Zstd);
         let answer = client.stream(ReceiverStream::new(receiver)).await?;
         Ok(AgentStream { batches, acknowledgements: answer.into_inner(), next: 1 })
     }
@@ -190,7 +204,8 @@ pub fn sequences(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.sequence).collect()
 }
 
-/// Every event that matches, page by page.
+/// Every event that matches, page by page. Without a kind in the filter, what the questions
+/// themselves leave in the store is left out.
 pub async fn search_all(
     client: &mut QueryServiceClient<Channel>,
     filter: Filter,
@@ -202,7 +217,9 @@ pub async fn search_all(
         let request =
             SearchRequest { filter: Some(filter.clone()), limit, page, newest_first: false };
         let answer = client.search(request).await.unwrap().into_inner();
-        all.extend(answer.events);
+        let any_kind = filter.kinds.is_empty();
+        let events = answer.events.into_iter();
+        all.extend(events.filter(|event| !any_kind || event.kind() != Kind::Operator));
         if answer.next_page.is_empty() {
             return all;
         }

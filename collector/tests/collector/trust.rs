@@ -4,12 +4,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sekimori_collector::identity::Role;
+use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::pki;
 use sekimori_collector::server::Collector;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
-use sekimori_proto::v1::{AggregateRequest, SearchRequest, StatusRequest, SubscribeRequest};
+use sekimori_proto::v1::{
+    AggregateRequest, Field, Filter, SearchRequest, StatusRequest, SubscribeRequest,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::Code;
@@ -30,10 +32,10 @@ async fn gets_in(server: &Server, tls: ClientTlsConfig) -> bool {
 async fn only_certificates_of_the_own_authority_get_in() {
     let server = Server::start().await;
     let own = &server.pki;
-    assert!(gets_in(&server, tls(&own.dir, &own.operator())).await, "the operator");
+    assert!(gets_in(&server, tls(&own.dir, &own.analyst())).await, "the operator");
 
     let foreign = Pki::new();
-    assert!(!gets_in(&server, tls(&own.dir, &foreign.operator())).await, "another authority");
+    assert!(!gets_in(&server, tls(&own.dir, &foreign.analyst())).await, "another authority");
 
     let bare = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(own.dir.join("ca.pem"))))
@@ -49,7 +51,7 @@ async fn only_certificates_of_the_own_authority_get_in() {
     assert!(plain.is_err(), "no TLS at all");
 
     assert!(
-        connect(server.address, tls(&foreign.dir, &own.operator())).await.is_err(),
+        connect(server.address, tls(&foreign.dir, &own.analyst())).await.is_err(),
         "the client does not take a collector of another authority"
     );
 }
@@ -65,11 +67,47 @@ async fn an_agent_cannot_read_and_an_operator_cannot_write() {
     let subscribe = WatchServiceClient::new(channel).subscribe(SubscribeRequest::default()).await;
     for refused in [search, status, aggregate, subscribe.unwrap_err()] {
         assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(refused.message().starts_with("agent pc-1 may not read"), "{refused}");
+        assert!(refused.message().starts_with("agent pc-1 may not"), "{refused}");
     }
-    let refused = AgentStream::open(server.operator_channel().await).await.err().unwrap();
+    let refused = AgentStream::open(server.analyst_channel().await).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    assert!(refused.message().starts_with("operator hanako may not deliver"), "{refused}");
+    assert!(refused.message().starts_with("analyst hanako may not deliver"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_viewer_is_told_how_the_hosts_stand_and_nothing_of_people() {
+    let server = Server::start().await;
+    server.agent("pc-1").await.deliver(events(1..=3)).await.unwrap();
+    let channel = server.channel(server.pki.viewer()).await;
+    let mut query = QueryServiceClient::new(channel.clone());
+    assert_eq!(query.status(StatusRequest {}).await.unwrap().into_inner().events, 3);
+    let by = |field: Field| vec![i32::from(field)];
+    let request = AggregateRequest { by: by(Field::Host), ..AggregateRequest::default() };
+    let answer = query.aggregate(request.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.events, 3);
+
+    let search = query.search(SearchRequest::default()).await.unwrap_err();
+    let subscribe = WatchServiceClient::new(channel).subscribe(SubscribeRequest::default()).await;
+    for refused in [search, subscribe.unwrap_err()] {
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        let said = refused.message();
+        assert!(said.starts_with("viewer taro may not read records"), "{refused}");
+        assert!(said.contains("enroll NAME --role analyst"), "{refused}");
+    }
+    let users = Filter { users: vec!["suzuki".into()], ..Filter::default() };
+    for (personal, reason) in [
+        (AggregateRequest { by: by(Field::User), ..request.clone() }, "counts by user tell"),
+        (AggregateRequest { distinct: Field::File.into(), ..request.clone() }, "counts by file"),
+        (AggregateRequest { filter: Some(users), ..request.clone() }, "a filter by user or text"),
+    ] {
+        let refused = query.aggregate(personal.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().starts_with(reason), "{refused}");
+        for peer in [server.pki.analyst(), server.pki.admin()] {
+            let mut query = QueryServiceClient::new(server.channel(peer).await);
+            query.aggregate(personal.clone()).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
@@ -98,7 +136,7 @@ async fn unix_channel(path: std::path::PathBuf) -> Channel {
 }
 
 #[tokio::test]
-async fn on_the_unix_socket_the_own_user_is_an_operator() {
+async fn on_the_unix_socket_the_own_user_is_an_admin() {
     let pki = Pki::new();
     let path = pki.dir.join("collector.sock");
     let server = Server::start_with(pki, |mut config| {
@@ -110,6 +148,12 @@ async fn on_the_unix_socket_the_own_user_is_an_operator() {
     let channel = unix_channel(path.clone()).await;
     let mut query = QueryServiceClient::new(channel.clone());
     assert_eq!(query.status(StatusRequest {}).await.unwrap().into_inner().events, 3);
+    let found = query.search(SearchRequest::default()).await.unwrap().into_inner().events;
+    assert_eq!(found.len(), 3);
+    let found = query.search(SearchRequest::default()).await.unwrap().into_inner().events;
+    let act = found.last().unwrap().act.clone().unwrap();
+    let name = format!("uid {}", nix::unistd::geteuid());
+    assert_eq!((act.name, act.role.as_str(), act.address.as_str()), (name, "admin", ""));
     // Root may deliver this host's own events; nobody else may.
     match AgentStream::open(channel).await {
         Ok(mut stream) => {
@@ -129,7 +173,7 @@ async fn on_the_unix_socket_the_own_user_is_an_operator() {
 #[tokio::test]
 async fn a_certificate_for_a_second_role_is_a_second_certificate() {
     let pki = Pki::new();
-    let operator = pki::enroll(&pki.dir, "pc-1", Role::Operator, None).unwrap();
+    let operator = pki::enroll(&pki.dir, "pc-1", Role::Operator(Rank::Viewer), None).unwrap();
     let server = Server::start_with(pki, |config| config).await;
     assert!(gets_in(&server, tls(&server.pki.dir, &operator)).await);
     assert!(!gets_in(&server, tls(&server.pki.dir, &server.pki.agent("pc-1"))).await);
@@ -160,6 +204,26 @@ async fn a_revoked_agent_loses_its_open_stream_and_a_new_certificate_is_let_in()
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(connect_and_deliver(&server, &server.pki.agent("pc-1")).await.is_err());
+}
+
+#[tokio::test]
+async fn each_role_of_a_name_is_revoked_by_itself() {
+    let pki = Pki::new();
+    let dir = pki.dir.clone();
+    let ranks = Rank::ALL;
+    let peers = ranks.map(|rank| pki::enroll(&dir, "saburo", Role::Operator(rank), None).unwrap());
+    let server = Server::start_with(pki, |config| config).await;
+    for (revoked, rank) in ranks.into_iter().enumerate() {
+        pki::revoke(&dir, "saburo", Role::Operator(rank), "left").unwrap();
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        while gets_in(&server, tls(&dir, &peers[revoked])).await {
+            assert!(tokio::time::Instant::now() < until, "{rank} still gets in");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for other in &peers[revoked + 1..] {
+            assert!(gets_in(&server, tls(&dir, other)).await, "{}", other.display());
+        }
+    }
 }
 
 async fn connect_and_deliver(server: &Server, peer: &Path) -> Result<u32, String> {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use sekimori_collector::limits::SUBSCRIBERS_OF_ONE_MAX;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
 use sekimori_proto::v1::{Event, Filter, Kind, SubscribeRequest, SubscribeResponse};
 use tokio::time::timeout;
@@ -17,9 +18,15 @@ async fn subscribe(
     client.subscribe(request).await.unwrap().into_inner()
 }
 
+/// The next event that is not the record of a stream.
 async fn next(stream: &mut Streaming<SubscribeResponse>) -> Result<Event, Status> {
-    let answer = timeout(Duration::from_secs(20), stream.message()).await.expect("in time")?;
-    Ok(answer.expect("the stream goes on").event.expect("an event"))
+    loop {
+        let answer = timeout(Duration::from_secs(20), stream.message()).await.expect("in time")?;
+        let event = answer.expect("the stream goes on").event.expect("an event");
+        if event.kind() != Kind::Operator {
+            return Ok(event);
+        }
+    }
 }
 
 #[tokio::test]
@@ -108,6 +115,29 @@ async fn a_subscriber_that_does_not_read_holds_up_nobody() {
     for sequence in 1..=3000 {
         assert_eq!(next(&mut slow).await.unwrap().sequence, sequence);
     }
+}
+
+#[tokio::test]
+async fn nobody_takes_all_live_streams() {
+    let server = Server::start().await;
+    let mut client = server.watch().await;
+    let mut open = Vec::new();
+    for _ in 0..SUBSCRIBERS_OF_ONE_MAX {
+        open.push(subscribe(&mut client, Filter::default(), None).await);
+    }
+    let refused = client.subscribe(SubscribeRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("analyst hanako has 16 live streams"), "{refused}");
+    let mut other = WatchServiceClient::new(server.channel(server.pki.admin()).await);
+    let _other = subscribe(&mut other, Filter::default(), None).await;
+    drop(open);
+    timeout(Duration::from_secs(20), async {
+        while client.subscribe(SubscribeRequest::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("a closed stream gives its place back");
 }
 
 #[tokio::test]

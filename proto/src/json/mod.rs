@@ -48,6 +48,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "sha256_missing", some_text(&event.sha256_missing));
     extra(&mut object, "device", event.device.as_ref().map(device));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
+    extra(&mut object, "act", event.act.as_ref().map(act));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
     extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
@@ -160,6 +161,14 @@ fn smtp(envelope: &v1::SmtpEnvelope) -> Value {
 fn loss(loss: &v1::Loss) -> Value {
     let kind = (loss.kind() != v1::Kind::Unspecified).then(|| loss.kind().word());
     json!({ "stage": loss.stage, "kind": kind, "count": loss.count, "reason": loss.reason })
+}
+
+fn act(act: &v1::OperatorAct) -> Value {
+    let phase = (act.phase() != v1::ActPhase::Unspecified).then(|| act.phase().word());
+    json!({
+        "name": act.name, "role": act.role, "method": act.method, "question": act.question,
+        "answered": act.answered, "address": text_or_null(&act.address), "phase": phase,
+    })
 }
 
 fn extra(object: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {

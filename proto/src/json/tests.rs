@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{escape, event, time, unescape};
-use crate::v1::{Destination, Device, Event, File, Kind, Loss, Operation, Process, Verdict};
+use crate::v1::{
+    ActPhase, Destination, Device, Event, File, Kind, Loss, Operation, OperatorAct, Process,
+    Verdict,
+};
 
 proptest! {
     #[test]
@@ -184,4 +187,28 @@ fn losses_and_destinations_are_told() {
     assert_eq!(value["loss"], loss);
     let unix = json!({ "ip": null, "port": null, "protocol": null, "path": "/run/a\\xff" });
     assert_eq!(value["destination"], unix);
+}
+
+#[test]
+fn acts_of_operators_are_told() {
+    let act = OperatorAct {
+        name: "alice".to_owned(),
+        role: "analyst".to_owned(),
+        method: "Search".to_owned(),
+        question: "--user 花子".to_owned(),
+        answered: 12,
+        ..OperatorAct::default()
+    };
+    let mut asked =
+        Event { kind: Kind::Operator.into(), act: Some(act.clone()), ..Event::default() };
+    let expected = json!({
+        "name": "alice", "role": "analyst", "method": "Search", "question": "--user 花子",
+        "answered": 12, "address": null, "phase": null,
+    });
+    assert_eq!(event(&asked)["act"], expected);
+    assert_eq!(event(&asked)["kind"], "operator");
+    let phase = ActPhase::Continued.into();
+    asked.act = Some(OperatorAct { address: "192.0.2.1:5".to_owned(), phase, ..act });
+    assert_eq!(event(&asked)["act"]["phase"], "continued");
+    assert_eq!(event(&asked)["act"]["address"], "192.0.2.1:5");
 }

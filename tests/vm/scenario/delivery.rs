@@ -190,7 +190,7 @@ fn stranger(world: &mut World) -> Result<()> {
     check::that(agent.status != 0, "an agent's certificate may read")?;
     let (state, out) = (world.daemons.path("collector"), world.daemons.path("reader"));
     let (state, to) = (state.to_string_lossy(), out.to_string_lossy());
-    let enroll = ["enroll", "reader", "--operator", "--dir", &state, "--out", &to];
+    let enroll = ["enroll", "reader", "--role", "analyst", "--dir", &state, "--out", &to];
     check::ok(&guest::run("sekimori-collector", &enroll)?)?;
     check::ok(&ask(&out, &ca)?)
 }

@@ -17,6 +17,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("watch-and-resume", watch),
     ("search-filters", search),
     ("counts-in-groups", top),
+    ("reads-are-recorded", reads),
+    ("viewer-reads-nothing-of-people", viewer),
 ];
 
 /// The most instructions that the verifier may look at in one program: a fifth of what it takes, so
@@ -84,6 +86,87 @@ fn top(world: &mut World) -> Result<()> {
     let known =
         device.as_ref().is_some_and(|it| it.starts_with("usb ") && it.ends_with(USB_SERIAL));
     check::that(known, format!("the device is {device:?}"))
+}
+
+/// The options by which the program shows the certificate of `name`, who has this role.
+fn certificate(world: &World, name: &str, role: &str) -> Result<Vec<String>> {
+    let directory = world.daemons.path(name);
+    let state = world.daemons.path("collector");
+    if !directory.exists() {
+        let (state, to) = (state.to_string_lossy(), directory.to_string_lossy());
+        let enroll = ["enroll", name, "--role", role, "--dir", &state, "--out", &to];
+        check::ok(&guest::run("sekimori-collector", &enroll)?)?;
+    }
+    let mut options = vec!["--collector".to_owned(), "https://localhost:7443".to_owned()];
+    for (option, file) in [("--ca", "ca.pem"), ("--cert", "cert.pem"), ("--key", "key.pem")] {
+        options.push(option.to_owned());
+        options.push(directory.join(file).to_string_lossy().into_owned());
+    }
+    Ok(options)
+}
+
+/// An analyst looks for what somebody did, and it is found who looked for what.
+fn reads(world: &mut World) -> Result<()> {
+    for _ in 0..3 {
+        check::ok(&guest::run("/bin/true", &["reads-marker"])?)?;
+    }
+    world.records.wait("three launches", &["--kind", "exec"], |found| {
+        let marked =
+            found.iter().filter(|it| records::text(it, "/process/argv/1") == "reads-marker");
+        marked.count() == 3
+    })?;
+    let options = certificate(world, "reads-analyst", "analyst")?;
+    let search = [
+        "search", "--json", "--kind", "exec", "--user", "root", "--text", "bin/true", "--limit",
+        "2",
+    ];
+    let arguments: Vec<&str> =
+        search.into_iter().chain(options.iter().map(String::as_str)).collect();
+    let output = guest::run("sekimori", &arguments)?;
+    check::ok(&output)?;
+    check::equal("records found", output.text().lines().count(), 2)?;
+    let fields = [
+        ("/act/name", json!("reads-analyst")),
+        ("/act/role", json!("analyst")),
+        ("/act/method", json!("Search")),
+        ("/act/question", json!("--kind exec --user root --text bin/true")),
+        ("/act/answered", json!(2)),
+        ("/act/phase", Value::Null),
+    ];
+    let record = world.records.expect("operator", &fields)?;
+    let (host, address) = (records::text(&record, "/host"), records::text(&record, "/act/address"));
+    check::that(host.starts_with("collector:"), format!("the host is {host:?}"))?;
+    check::that(address.contains("127.0.0.1:") || address.contains("[::1]:"), address)?;
+    // For people it is one line.
+    let collector = world.daemons.collector_address();
+    let search = ["search", "--kind", "operator", "--limit", "0", "--collector", &collector];
+    let told = guest::run("sekimori", &search)?.text();
+    let line = "Search --kind exec --user root --text bin/true → 2 events";
+    check::that(
+        told.lines().any(|it| it.contains("analyst reads-analyst from") && it.ends_with(line)),
+        format!("{line:?} is not in {told:?}"),
+    )
+}
+
+/// Counts by host are for everybody, and who did what is not.
+fn viewer(world: &mut World) -> Result<()> {
+    let options = certificate(world, "counts-viewer", "viewer")?;
+    let run = |words: &[&str]| {
+        let options = options.iter().map(String::as_str);
+        guest::run("sekimori", &words.iter().copied().chain(options).collect::<Vec<_>>())
+    };
+    check::ok(&run(&["top", "--by", "host,kind"])?)?;
+    for words in [
+        &["search"][..],
+        &["watch"],
+        &["top", "--by", "user"],
+        &["top", "--by", "host", "--user", "root"],
+    ] {
+        let output = run(words)?;
+        check::equal(&format!("exit code of {}", words.join(" ")), output.status, 77)?;
+        check::fails_with(&output, "viewer counts-viewer may not read records")?;
+    }
+    Ok(())
 }
 
 fn status(world: &mut World) -> Result<()> {

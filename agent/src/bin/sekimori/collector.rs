@@ -77,7 +77,7 @@ impl CollectorArgs {
         let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else {
             return Err(Failure::usage(
                 "an https collector needs --ca, --cert and --key (or SEKIMORI_CA, SEKIMORI_CERT, \
-                 SEKIMORI_KEY); `sekimori-collector enroll NAME` makes them",
+                 SEKIMORI_KEY); `sekimori-collector enroll NAME --role ROLE` makes them",
             ));
         };
         let read = |path: &PathBuf| {

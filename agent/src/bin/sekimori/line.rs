@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use sekimori_agent::decode::printable;
-use sekimori_proto::v1::{Device, Event, Kind, Operation, Process, Verdict};
+use sekimori_proto::v1::{ActPhase, Device, Event, Kind, Operation, OperatorAct, Process, Verdict};
 use sekimori_proto::words::Word as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -43,6 +43,10 @@ pub fn show(event: &Event, dated: bool, zone: &TimeZone) -> String {
     line.push(' ');
     paint(&mut line, style, &fit(event.kind().word(), KIND_COLUMNS));
     line.push(' ');
+    if let (Kind::Operator, Some(act)) = (event.kind(), &event.act) {
+        line.push_str(&act_of_operator(act));
+        return line;
+    }
     if matches!(event.kind(), Kind::Loss | Kind::Agent) {
         line.push_str(&about_the_monitor(event));
         return line;
@@ -266,6 +270,34 @@ fn about_the_monitor(event: &Event) -> String {
     };
     let (stage, reason) = (printable(loss.stage.as_bytes()), printable(loss.reason.as_bytes()));
     format!("{} × {kind} lost at {stage}: {reason}", loss.count)
+}
+
+/// Who asked the collector, for what, and how much they were answered.
+fn act_of_operator(act: &OperatorAct) -> String {
+    let text = |text: &str| printable(text.as_bytes());
+    let mut line = format!("{} {}", text(&act.role), text(&act.name));
+    if !act.address.is_empty() {
+        line.push_str(&format!(" from {}", text(&act.address)));
+    }
+    line.push_str(&format!(": {}", text(&act.method)));
+    let question = text(&act.question);
+    if !question.is_empty() {
+        line.push(' ');
+        if question.width() <= ARGUMENTS_COLUMNS_MAX {
+            line.push_str(&question);
+        } else {
+            line.push_str(&cut(&question, ARGUMENTS_COLUMNS_MAX));
+        }
+    }
+    let what = if act.method == "Aggregate" { "groups" } else { "events" };
+    let answered = act.answered;
+    line.push_str(&match act.phase() {
+        ActPhase::Unspecified => format!(" → {answered} {what}"),
+        ActPhase::Continued => format!(" → {answered} {what} more"),
+        ActPhase::Begin => " → begins".to_owned(),
+        ActPhase::End => format!(" → ended after {answered} {what}"),
+    });
+    line
 }
 
 /// In powers of 1024 with one decimal.

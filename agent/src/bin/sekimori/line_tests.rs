@@ -113,6 +113,33 @@ fn losses_and_the_agents_own_words() {
 }
 
 #[rstest]
+#[case(ActPhase::Unspecified, "→ 12 events")]
+#[case(ActPhase::Continued, "→ 12 events more")]
+#[case(ActPhase::Begin, "→ begins")]
+#[case(ActPhase::End, "→ ended after 12 events")]
+fn who_read_what(#[case] phase: ActPhase, #[case] end: &str) {
+    let mut asked = event(Kind::Operator, Operation::Unspecified, Verdict::Allowed);
+    let act = OperatorAct {
+        name: "alice".into(),
+        role: "analyst".into(),
+        method: "Search".into(),
+        question: "--user '花子\n'".into(),
+        answered: 12,
+        address: "192.0.2.1:5".into(),
+        phase: phase.into(),
+    };
+    asked.act = Some(act.clone());
+    let begin = "16:30:00.123 desk-12    · operator    analyst alice from 192.0.2.1:5: \
+                 Search --user '花子\\u{a}'";
+    assert_eq!(plain(&asked), format!("{begin} {end}"));
+    let address = String::new();
+    asked.act = Some(OperatorAct { question: "x".repeat(200), address, ..act });
+    let line = plain(&asked);
+    assert!(line.contains("analyst alice: Search xxx"), "{line}");
+    assert!(line.ends_with(&format!("xx… {end}")), "{line}");
+}
+
+#[rstest]
 #[case("", "", "0")]
 #[case("alice", "", "alice")]
 #[case("root", "alice", "alice→root")]
