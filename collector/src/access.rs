@@ -26,7 +26,8 @@ use tonic::Status;
 
 use crate::audit::{Act, Audit};
 use crate::identity::{Analyst, Viewer};
-use crate::store::{Condition, Gap, Groups, Page, ReadError, Readers, Search, Step};
+use crate::query::gaps;
+use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step};
 use crate::turns::Turns;
 
 /// Reads for operators.
@@ -101,12 +102,12 @@ impl Access {
         let Count { condition, upper, groups, order, limit } = count;
         let read = self.readers.aggregate(operator, condition, upper, groups).await;
         let (groups, unread) = read.map_err(|error| read_status(&error))?;
-        let answer = AggregateResponse { gaps: gaps(unread), ..groups.answer(order, limit) };
+        let answer = groups.answer(order, limit);
         let answered = answer.groups.len() as u64;
         let phase = ActPhase::Unspecified;
         let act = Act { method: "Aggregate", question, answered, phase };
         self.audit.record(operator, act).await?;
-        Ok(answer)
+        Ok(AggregateResponse { gaps: gaps(unread), ..answer })
     }
 
     /// Every host in the store. Tells nothing of people and is not recorded.
@@ -118,25 +119,30 @@ impl Access {
         Ok(self.readers.hosts(viewer.operator()))
     }
 
-    /// The last cursor of what the store no longer keeps; 0 when it keeps all.
-    pub fn removed_up_to(&self) -> u64 {
-        self.readers.removed_up_to()
-    }
-
     /// The host of the collector's own records.
     pub fn own_host(&self) -> &str {
         self.audit.host()
     }
 
-    /// Begins a live stream.
+    /// The last cursor whose events are kept no longer.
+    pub fn removed_up_to(&self) -> u64 {
+        self.readers.removed_up_to()
+    }
+
+    /// Begins a live stream. `question` says in words what is asked.
     ///
     /// # Errors
     /// When they have too many, or it cannot be recorded.
-    pub async fn follow(&self, analyst: Analyst, question: String) -> Result<Following, Status> {
+    pub async fn follow(
+        &self,
+        analyst: Analyst,
+        question: String,
+        condition: Condition,
+    ) -> Result<Following, Status> {
         let place = self.turns.stream(analyst.operator())?;
         let turn = self.turns.question(analyst.operator()).await?;
-        let access = self.clone();
-        let following = Following { access, analyst, question, given: 0, _place: place };
+        let (access, condition) = (self.clone(), Arc::new(condition));
+        let following = Following { access, analyst, question, condition, given: 0, _place: place };
         following.record(ActPhase::Begin).await?;
         drop(turn);
         Ok(following)
@@ -149,17 +155,18 @@ pub struct Following {
     access: Access,
     analyst: Analyst,
     question: String,
+    condition: Arc<Condition>,
     given: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// The matching events behind `position`; see [`Readers::step`].
+    /// The matching events behind `position`.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn step(&self, condition: Arc<Condition>, position: u64) -> Result<Step, Status> {
-        let operator = self.analyst.operator();
+    pub async fn step(&self, position: u64) -> Result<Step, Status> {
+        let (operator, condition) = (self.analyst.operator(), Arc::clone(&self.condition));
         let step = self.access.readers.step(operator, condition, position).await;
         step.map_err(|error| read_status(&error))
     }
@@ -191,10 +198,28 @@ fn personal(request: &AggregateRequest) -> Option<String> {
     if let Some(field) = field {
         return Some(format!("counts by {} tell of people", field.word()));
     }
-    let Filter { users, text, destinations, programs, .. } = request.filter.as_ref()?;
-    let chosen =
-        !text.is_empty() || [users, destinations, programs].iter().any(|it| !it.is_empty());
-    chosen.then(|| "a filter by user, text, destination or program tells of people".to_owned())
+    // By name, so that it must be said of a condition that is new, too.
+    let Filter {
+        users,
+        text,
+        destinations,
+        programs,
+        kinds: _,
+        hosts: _,
+        verdicts: _,
+        since_ns: _,
+        until_ns: _,
+        rules: _,
+        serials: _,
+    } = request.filter.as_ref()?;
+    let chosen = [
+        ("user", !users.is_empty()),
+        ("text", !text.is_empty()),
+        ("destination", !destinations.is_empty()),
+        ("program", !programs.is_empty()),
+    ];
+    let (word, _) = chosen.into_iter().find(|(_, chosen)| *chosen)?;
+    Some(format!("a filter by {word} tells of people"))
 }
 
 fn tells_of_people(field: &Field) -> bool {
@@ -210,12 +235,6 @@ fn tells_of_people(field: &Field) -> bool {
             true
         }
     }
-}
-
-/// What could not be read, as the caller sees it.
-pub fn gaps(gaps: Vec<Gap>) -> Vec<sekimori_proto::v1::Gap> {
-    let shown = |Gap { first, last, reason }| sekimori_proto::v1::Gap { first, last, reason };
-    gaps.into_iter().map(shown).collect()
 }
 
 /// A failed read, as the caller sees it.
@@ -246,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_recorded_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), None).unwrap();
+        let store = Store::open(&dir.path().join("events"), None).unwrap();
         let audit = Audit::new(store.writer().clone()).unwrap();
         let access = Access::new(store.readers().clone(), audit);
         let mut request = Request::new(());
@@ -264,7 +283,10 @@ mod tests {
         let refused = access.search(&analyst, "second".to_owned(), search()).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.message().contains("cannot be recorded"), "{refused}");
-        let refused = access.follow(analyst.clone(), String::new()).await.unwrap_err();
+        let refused = access
+            .follow(analyst.clone(), String::new(), Condition::new(None).unwrap())
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         let by = vec![Field::Host.into()];
         let request = AggregateRequest { by: by.clone(), ..AggregateRequest::default() };
@@ -301,9 +323,10 @@ mod tests {
     #[rstest]
     #[case(Filter { users: vec!["u".into()], ..Filter::default() }, true)]
     #[case(Filter { text: "/home/u".into(), ..Filter::default() }, true)]
-    #[case(Filter { destinations: vec!["d".into()], ..Filter::default() }, true)]
-    #[case(Filter { programs: vec!["/bin/p".into()], ..Filter::default() }, true)]
+    #[case(Filter { programs: vec!["/bin/x".into()], ..Filter::default() }, true)]
+    #[case(Filter { destinations: vec!["x".into()], ..Filter::default() }, true)]
     #[case(Filter { hosts: vec!["h".into()], since_ns: Some(1), ..Filter::default() }, false)]
+    #[case(Filter { serials: vec!["S".into()], ..Filter::default() }, false)]
     fn a_number_tells_of_people_too(#[case] filter: Filter, #[case] expected: bool) {
         let by = vec![Field::Host.into()];
         let request = AggregateRequest { by, filter: Some(filter), ..AggregateRequest::default() };

@@ -97,8 +97,9 @@ impl Audit {
     /// The one place where a record is handed to the store.
     async fn store(&self, event: Event) -> Result<(), WriteError> {
         let body = event.encode_to_vec().into();
-        let entries = Entry::new(&event, body).into_iter().collect();
-        let written = self.writer.submit(Batch::new(&self.collector, entries)).await?;
+        let entry = Entry::new(&event, body);
+        let entry = entry.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
+        let written = self.writer.submit(Batch::new(&self.collector, vec![entry])).await?;
         written.await.unwrap_or(Err(WriteError::Stopping)).map(|_| ())
     }
 }

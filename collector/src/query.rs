@@ -10,7 +10,7 @@ use sekimori_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::access::{Access, Count, gaps};
+use crate::access::{Access, Count};
 use crate::bus::{Committed, Connected};
 use crate::identity::{Analyst, Viewer};
 use crate::limits::{
@@ -18,7 +18,7 @@ use crate::limits::{
     SEARCH_EVENTS_MAX,
 };
 use crate::question;
-use crate::store::{Condition, Groups, Position, Search};
+use crate::store::{Condition, Gap, Groups, Position, Search};
 
 /// Answers questions about stored events.
 #[derive(Debug)]
@@ -126,6 +126,12 @@ impl QueryService for Query {
             hosts: hosts.into_values().collect(),
         }))
     }
+}
+
+/// What could not be read, as the caller sees it.
+pub fn gaps(gaps: Vec<Gap>) -> Vec<sekimori_proto::v1::Gap> {
+    let shown = |Gap { first, last, reason }| sekimori_proto::v1::Gap { first, last, reason };
+    gaps.into_iter().map(shown).collect()
 }
 
 /// What a `next_page` says. It grants nothing: whoever makes one up sees events that any search

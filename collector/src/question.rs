@@ -78,10 +78,18 @@ impl Words {
 
     fn filter(&mut self, filter: Option<&Filter>) {
         let Some(filter) = filter else { return };
-        // All of them, so that none can be forgotten.
-        #[rustfmt::skip]
+        // By name, so that a condition that is new cannot be left out of the record.
         let Filter {
-            kinds, hosts, users, verdicts, text, since_ns, until_ns, rules, serials, destinations,
+            kinds,
+            hosts,
+            users,
+            verdicts,
+            text,
+            since_ns,
+            until_ns,
+            rules,
+            serials,
+            destinations,
             programs,
         } = filter;
         self.words::<Kind>("kind", kinds);
@@ -91,7 +99,7 @@ impl Words {
         self.option("rule", rules.iter().cloned());
         self.option("serial", serials.iter().cloned());
         self.option("destination", destinations.iter().cloned());
-        // The comma is none of its separators.
+        // The command line takes no list here: a path may have a comma.
         programs.iter().for_each(|program| self.option("program", [program.clone()]));
         self.option("text", Some(text.clone()).filter(|text| !text.is_empty()));
         self.option("since", since_ns.map(time));
@@ -155,11 +163,11 @@ mod tests {
             rules: vec![String::new()],
             serials: vec!["S1".into()],
             destinations: vec!["a.example".into(), "::1".into()],
-            programs: vec!["/bin/a".into(), "/bin/b".into()],
+            programs: vec!["/bin/a,b".into(), "/bin/c".into()],
         };
         let told = "--kind usb.write,exec --host pc,'a,b' --user 花子 --verdict denied --rule '' \
-                    --serial S1 --destination a.example,::1 --program /bin/a --program /bin/b \
-                    --text 'it'\\''s 100 %' --since 1970-01-01T00:00:00Z \
+                    --serial S1 --destination a.example,::1 --program '/bin/a,b' \
+                    --program /bin/c --text 'it'\\''s 100 %' --since 1970-01-01T00:00:00Z \
                     --until 1970-01-01T00:00:01.5Z";
         let filter = Some(filter);
         let request = SearchRequest { filter: filter.clone(), ..SearchRequest::default() };

@@ -17,10 +17,11 @@ use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::access::{Access, Following, gaps};
+use crate::access::{Access, Following};
 use crate::bus::{Committed, Stop};
 use crate::identity::Analyst;
 use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
+use crate::query::gaps;
 use crate::question;
 use crate::store::Condition;
 
@@ -91,8 +92,7 @@ impl WatchService for Watch {
             )));
         }
         let removed = self.access.removed_up_to();
-        // From the beginning is from where it begins by now.
-        if let Some(position) = request.cursor.filter(|position| (1..removed).contains(position)) {
+        if let Some(position) = request.cursor.filter(|position| *position < removed) {
             return Err(Status::out_of_range(format!(
                 "cursor {position}: the events up to {removed} were kept as long as this collector \
                  keeps them and are gone; begin again with cursor {removed}"
@@ -100,7 +100,7 @@ impl WatchService for Watch {
         }
         let place = self.places.take()?;
         let name = analyst.operator().to_string();
-        let following = self.access.follow(analyst, question).await?;
+        let following = self.access.follow(analyst, question, condition).await?;
         // "From now on" is behind the record of the stream itself.
         let position = request.cursor.unwrap_or_else(|| self.committed.get());
         tracing::info!(operator = name, position, "live stream is open");
@@ -108,7 +108,6 @@ impl WatchService for Watch {
         let subscriber = Subscriber {
             name,
             following,
-            condition: Arc::new(condition),
             position,
             committed: self.committed.clone(),
             answers,
@@ -123,7 +122,6 @@ impl WatchService for Watch {
 struct Subscriber {
     name: String,
     following: Following,
-    condition: Arc<Condition>,
     /// Everything up to this cursor has been looked at.
     position: u64,
     committed: Committed,
@@ -154,15 +152,15 @@ impl Subscriber {
         loop {
             let more = committed.wait_for(|last| *last > self.position).await;
             more.map_err(|_| Status::unavailable("the store is closed"))?;
-            let step = self.following.step(Arc::clone(&self.condition), self.position).await?;
+            let step = self.following.step(self.position).await?;
             let events = step.events.into_iter().map(|it| (Some(it), None));
             let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
             for (event, gap) in events.chain(gaps) {
-                let gives = event.is_some();
+                let given = event.is_some();
                 if self.answers.send(Ok(SubscribeResponse { event, gap })).await.is_err() {
                     return Ok(());
                 }
-                if gives {
+                if given {
                     self.following.gave();
                 }
             }

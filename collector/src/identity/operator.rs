@@ -37,14 +37,14 @@ impl Operator {
         Operator { name: name.to_owned(), rank, address: None }
     }
 
-    pub(super) fn at(self, address: SocketAddr) -> Operator {
-        Operator { address: Some(address), ..self }
-    }
-
     /// An operator out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test() -> Operator {
-        Operator::new("test", Rank::Analyst)
+        Operator::new("test", Rank::Admin)
+    }
+
+    pub(super) fn at(self, address: SocketAddr) -> Operator {
+        Operator { address: Some(address), ..self }
     }
 
     /// The name in their certificate, or `uid N` on the unix socket.
