@@ -15,6 +15,8 @@
 //! of events. What it shows makes no records, so that a stream on which records of reads appear does
 //! not feed itself.
 
+use std::sync::Arc;
+
 use sekimori_proto::v1::{
     ActPhase, AggregateRequest, AggregateResponse, Field, Filter, HostStatus, Order,
 };
@@ -24,6 +26,7 @@ use tonic::Status;
 
 use crate::audit::{Act, Audit};
 use crate::identity::{Analyst, Viewer};
+use crate::query::gaps;
 use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step};
 use crate::turns::Turns;
 
@@ -97,22 +100,23 @@ impl Access {
         let operator = viewer.operator();
         let _turn = self.turns.question(operator).await?;
         let Count { condition, upper, groups, order, limit } = count;
-        let groups = self.readers.aggregate(operator, condition, upper, groups).await;
-        let answer = groups.map_err(|error| read_status(&error))?.answer(order, limit);
+        let read = self.readers.aggregate(operator, condition, upper, groups).await;
+        let (groups, unread) = read.map_err(|error| read_status(&error))?;
+        let answer = groups.answer(order, limit);
         let answered = answer.groups.len() as u64;
         let phase = ActPhase::Unspecified;
         let act = Act { method: "Aggregate", question, answered, phase };
         self.audit.record(operator, act).await?;
-        Ok(answer)
+        Ok(AggregateResponse { gaps: gaps(unread), ..answer })
     }
 
     /// Every host in the store. Tells nothing of people and is not recorded.
     ///
     /// # Errors
-    /// When they ask too much at a time, or it cannot be read.
+    /// When they ask too much at a time.
     pub async fn hosts(&self, viewer: &Viewer) -> Result<Vec<HostStatus>, Status> {
         let _turn = self.turns.question(viewer.operator()).await?;
-        self.readers.hosts(viewer.operator()).await.map_err(|error| read_status(&error))
+        Ok(self.readers.hosts(viewer.operator()))
     }
 
     /// The host of the collector's own records.
@@ -120,15 +124,25 @@ impl Access {
         self.audit.host()
     }
 
-    /// Begins a live stream.
+    /// The last cursor whose events are kept no longer.
+    pub fn removed_up_to(&self) -> u64 {
+        self.readers.removed_up_to()
+    }
+
+    /// Begins a live stream. `question` says in words what is asked.
     ///
     /// # Errors
     /// When they have too many, or it cannot be recorded.
-    pub async fn follow(&self, analyst: Analyst, question: String) -> Result<Following, Status> {
+    pub async fn follow(
+        &self,
+        analyst: Analyst,
+        question: String,
+        condition: Condition,
+    ) -> Result<Following, Status> {
         let place = self.turns.stream(analyst.operator())?;
         let turn = self.turns.question(analyst.operator()).await?;
-        let access = self.clone();
-        let following = Following { access, analyst, question, given: 0, _place: place };
+        let (access, condition) = (self.clone(), Arc::new(condition));
+        let following = Following { access, analyst, question, condition, given: 0, _place: place };
         following.record(ActPhase::Begin).await?;
         drop(turn);
         Ok(following)
@@ -141,23 +155,19 @@ pub struct Following {
     access: Access,
     analyst: Analyst,
     question: String,
+    condition: Arc<Condition>,
     given: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// The matching events behind `position`, up to `committed` at most.
+    /// The matching events behind `position`.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn step(
-        &self,
-        condition: Condition,
-        position: u64,
-        committed: u64,
-    ) -> Result<Step, Status> {
-        let operator = self.analyst.operator();
-        let step = self.access.readers.step(operator, condition, position, committed).await;
+    pub async fn step(&self, position: u64) -> Result<Step, Status> {
+        let (operator, condition) = (self.analyst.operator(), Arc::clone(&self.condition));
+        let step = self.access.readers.step(operator, condition, position).await;
         step.map_err(|error| read_status(&error))
     }
 
@@ -183,16 +193,33 @@ impl Following {
 /// What in a question tells of people, if anything does. Not only what groups are named by: who may
 /// choose a file or a person learns from a bare number whether there was something.
 fn personal(request: &AggregateRequest) -> Option<String> {
-    let filter = request.filter.as_ref();
     let by = request.by.iter().chain((request.distinct != 0).then_some(&request.distinct));
     let field = by.copied().filter_map(|number| Field::try_from(number).ok()).find(tells_of_people);
-    match (field, filter) {
-        (Some(field), _) => Some(format!("counts by {} tell of people", field.word())),
-        (None, Some(Filter { users, text, .. })) if !users.is_empty() || !text.is_empty() => {
-            Some("a filter by user or text tells of people".to_owned())
-        }
-        _ => None,
+    if let Some(field) = field {
+        return Some(format!("counts by {} tell of people", field.word()));
     }
+    // By name, so that it must be said of a condition that is new, too.
+    let Filter {
+        users,
+        text,
+        destinations,
+        programs,
+        kinds: _,
+        hosts: _,
+        verdicts: _,
+        since_ns: _,
+        until_ns: _,
+        rules: _,
+        serials: _,
+    } = request.filter.as_ref()?;
+    let chosen = [
+        ("user", !users.is_empty()),
+        ("text", !text.is_empty()),
+        ("destination", !destinations.is_empty()),
+        ("program", !programs.is_empty()),
+    ];
+    let (word, _) = chosen.into_iter().find(|(_, chosen)| *chosen)?;
+    Some(format!("a filter by {word} tells of people"))
 }
 
 fn tells_of_people(field: &Field) -> bool {
@@ -215,7 +242,7 @@ fn read_status(error: &ReadError) -> Status {
     let message = error.to_string();
     match error {
         ReadError::TooLong => Status::deadline_exceeded(message),
-        ReadError::Damaged(..) => Status::data_loss(message),
+        ReadError::Cancelled => Status::cancelled(message),
         ReadError::Groups(_) => Status::resource_exhausted(message),
         ReadError::Sqlite(_) | ReadError::Task(_) => {
             tracing::error!(error = message, "reading failed");
@@ -238,14 +265,14 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_recorded_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("events.db")).unwrap();
+        let store = Store::open(&dir.path().join("events"), None).unwrap();
         let audit = Audit::new(store.writer().clone()).unwrap();
         let access = Access::new(store.readers().clone(), audit);
         let mut request = Request::new(());
         request.extensions_mut().insert(Peer::from_local_uid(0, 0, "h").unwrap());
         let analyst = Analyst::of(&request).unwrap();
         let search = || Search {
-            condition: Condition::default(),
+            condition: Condition::new(None).unwrap(),
             position: Position { upper: 9, last: None },
             limit: 9,
             newest_first: false,
@@ -256,12 +283,15 @@ mod tests {
         let refused = access.search(&analyst, "second".to_owned(), search()).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.message().contains("cannot be recorded"), "{refused}");
-        let refused = access.follow(analyst.clone(), String::new()).await.unwrap_err();
+        let refused = access
+            .follow(analyst.clone(), String::new(), Condition::new(None).unwrap())
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         let by = vec![Field::Host.into()];
         let request = AggregateRequest { by: by.clone(), ..AggregateRequest::default() };
         let count = Count {
-            condition: Condition::default(),
+            condition: Condition::new(None).unwrap(),
             upper: 9,
             groups: Groups::new(&by, 0, 0).unwrap(),
             order: Order::Count,
@@ -293,7 +323,10 @@ mod tests {
     #[rstest]
     #[case(Filter { users: vec!["u".into()], ..Filter::default() }, true)]
     #[case(Filter { text: "/home/u".into(), ..Filter::default() }, true)]
+    #[case(Filter { programs: vec!["/bin/x".into()], ..Filter::default() }, true)]
+    #[case(Filter { destinations: vec!["x".into()], ..Filter::default() }, true)]
     #[case(Filter { hosts: vec!["h".into()], since_ns: Some(1), ..Filter::default() }, false)]
+    #[case(Filter { serials: vec!["S".into()], ..Filter::default() }, false)]
     fn a_number_tells_of_people_too(#[case] filter: Filter, #[case] expected: bool) {
         let by = vec![Field::Host.into()];
         let request = AggregateRequest { by, filter: Some(filter), ..AggregateRequest::default() };

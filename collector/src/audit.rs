@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use prost::Message as _;
 use sekimori_proto::v1::{ActPhase, Event, Kind, OperatorAct, Verdict};
 use thiserror::Error;
 use tonic::Status;
 
 use crate::identity::{Agent, Operator};
 use crate::limits::BOOT_BYTES;
-use crate::store::{Row, WriteError, Writer};
+use crate::store::{Batch, Entry, WriteError, Writer};
 
 /// The system gives no random bytes.
 #[derive(Clone, Copy, Debug, Error)]
@@ -95,8 +96,10 @@ impl Audit {
 
     /// The one place where a record is handed to the store.
     async fn store(&self, event: Event) -> Result<(), WriteError> {
-        let rows = vec![Row::new(&self.collector, event)];
-        let written = self.writer.submit(&self.collector, rows).await?;
+        let body = event.encode_to_vec().into();
+        let entry = Entry::new(&event, body);
+        let entry = entry.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
+        let written = self.writer.submit(Batch::new(&self.collector, vec![entry])).await?;
         written.await.unwrap_or(Err(WriteError::Stopping)).map(|_| ())
     }
 }

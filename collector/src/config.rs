@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::store::Keep;
+
 /// Port of the collector when none is given.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7443";
-/// The store's file within the directory.
-pub const STORE_FILE: &str = "events.db";
+/// The store's directory within that one.
+pub const STORE: &str = "store";
+/// The file that an earlier version stored to.
+pub const STORE_BEFORE: &str = "events.db";
 
 /// Settings of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,19 +21,21 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Unix socket for root and the collector's own user.
     pub socket: Option<PathBuf>,
-    /// The store's file.
+    /// The store's directory.
     pub store: PathBuf,
+    /// What is kept of it.
+    pub keep: Keep,
 }
 
 impl Config {
-    /// The store is `events.db` in `dir` unless it is named.
+    /// The store is `store` in `dir` unless it is named; everything in it is kept.
     pub fn new(
         dir: PathBuf,
         listen: SocketAddr,
         socket: Option<PathBuf>,
         store: Option<PathBuf>,
     ) -> Config {
-        let store = store.unwrap_or_else(|| dir.join(STORE_FILE));
-        Config { dir, listen, socket, store }
+        let store = store.unwrap_or_else(|| dir.join(STORE));
+        Config { dir, listen, socket, store, keep: Keep::default() }
     }
 }

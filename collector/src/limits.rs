@@ -32,7 +32,27 @@ pub const STREAM_BATCHES_MAX: usize = 8;
 /// Batches of all agents that wait for the writer; more wait in their streams.
 pub const WRITER_QUEUE_MAX: usize = 32;
 /// Events committed in one transaction, about: the batch that reaches it is the last one.
-pub const COMMIT_EVENTS_MAX: usize = 8000;
+pub const COMMIT_EVENTS_MAX: usize = 32_000;
+/// How long the first batch of a transaction waits for others.
+pub const COMMIT_GATHER: Duration = Duration::from_millis(5);
+/// Events that are joined into blocks of one kind each; fewer wait for more of them.
+pub const JOINED_EVENTS: usize = 16_384;
+/// Events of one block.
+pub const BLOCK_EVENTS_MAX: usize = 1024;
+/// Bytes of the events of one block, unless it is a single one.
+pub const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a block with all that belongs to it, decompressed.
+pub const BLOCK_BYTES_MAX: usize = 4 << 20;
+/// Values of one field that a block is found by; with more of them it is found by any.
+pub const BLOCK_FIELD_TAGS_MAX: usize = 256;
+/// How hard blocks are compressed: the least of zstd's levels that are no shortcut.
+pub const ZSTD_LEVEL: i32 = 1;
+/// Bytes of a file of the store behind which the next one is begun.
+pub const FILE_BYTES_MAX: u64 = 4 << 30;
+/// Time between two looks at what is to be removed.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+/// Cursors that are left out behind a file whose own cannot be read.
+pub const CURSORS_SKIPPED: u64 = 1 << 40;
 /// Pause of the writer after a failed commit, so that a full disk is not hammered.
 pub const WRITER_PAUSE: Duration = Duration::from_millis(200);
 /// How long SQLite waits for a lock held by someone else.
@@ -44,8 +64,10 @@ pub const WAL_BYTES_KEPT: i64 = 64 << 20;
 pub const READERS_MAX: usize = 4;
 /// How long one query may run.
 pub const QUERY_TIME_MAX: Duration = Duration::from_secs(20);
-/// SQLite virtual machine steps between two looks at the clock.
-pub const QUERY_STEPS: i32 = 10_000;
+/// Parts of the store that cannot be read, of which one answer tells.
+pub const GAPS_TOLD_MAX: usize = 20;
+/// Blocks that are kept unpacked, for the next one who asks.
+pub const BLOCKS_KEPT: usize = 64;
 /// Events of one search page.
 pub const SEARCH_EVENTS_MAX: u32 = 1000;
 /// Events of a search page when the request does not say.
@@ -91,8 +113,8 @@ pub const SUBSCRIBERS_OF_ONE_MAX: usize = 16;
 /// Events a subscriber may lag behind its own reading task.
 pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
 /// Events a subscriber's task reads from the store at once.
-pub const WATCH_PAGE_EVENTS: u32 = 256;
-/// Cursors a subscriber's task looks at in one query, however few of them match.
+pub const WATCH_PAGE_EVENTS: usize = 1000;
+/// Events whose blocks a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 
 /// Bytes of the list of revoked certificates.

@@ -11,7 +11,7 @@ use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::pki::{self, PkiError};
 use sekimori_collector::server::{Collector, ServerError};
-use sekimori_collector::store::StoreError;
+use sekimori_collector::store::{Keep, StoreError};
 use sekimori_collector::tls::TlsError;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -92,9 +92,15 @@ enum Command {
         /// are admins there, and root may deliver this host's own events.
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
-        /// The store's file [default: events.db in DIR].
+        /// The store's directory [default: store in DIR].
         #[arg(long, value_name = "PATH")]
         store: Option<PathBuf>,
+        /// Remove events that arrived more than so many days ago [default: keep them].
+        #[arg(long, value_name = "DAYS")]
+        keep_days: Option<u32>,
+        /// Remove the oldest events when the store is larger than so many GiB [default: keep them].
+        #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+        keep_gib: Option<u64>,
     },
 }
 
@@ -148,8 +154,9 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
             );
         }
-        Command::Run { dir, listen, socket, store } => {
-            run(&Config::new(dir, listen, socket, store))?;
+        Command::Run { dir, listen, socket, store, keep_days, keep_gib } => {
+            let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
+            run(&Config { keep, ..Config::new(dir, listen, socket, store) })?;
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::limits::{
     SEARCH_EVENTS_MAX,
 };
 use crate::question;
-use crate::store::{Condition, Groups, Position, Search};
+use crate::store::{Condition, Gap, Groups, Position, Search};
 
 /// Answers questions about stored events.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl QueryService for Query {
         Ok(Response::new(SearchResponse {
             events: page.events,
             next_page: next_page.unwrap_or_default(),
+            gaps: gaps(page.gaps),
         }))
     }
 
@@ -127,6 +128,12 @@ impl QueryService for Query {
     }
 }
 
+/// What could not be read, as the caller sees it.
+pub fn gaps(gaps: Vec<Gap>) -> Vec<sekimori_proto::v1::Gap> {
+    let shown = |Gap { first, last, reason }| sekimori_proto::v1::Gap { first, last, reason };
+    gaps.into_iter().map(shown).collect()
+}
+
 /// What a `next_page` says. It grants nothing: whoever makes one up sees events that any search
 /// would show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +182,7 @@ mod tests {
         #[test]
         fn a_token_comes_back_as_it_was(
             upper: u64,
-            last: (i64, i64),
+            last: (i64, u64),
             newest_first: bool,
         ) {
             let position = Position { upper, last: Some(last) };

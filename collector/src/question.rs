@@ -78,14 +78,32 @@ impl Words {
 
     fn filter(&mut self, filter: Option<&Filter>) {
         let Some(filter) = filter else { return };
-        self.words::<Kind>("kind", &filter.kinds);
-        self.option("host", filter.hosts.iter().cloned());
-        self.option("user", filter.users.iter().cloned());
-        self.words::<Verdict>("verdict", &filter.verdicts);
-        self.option("rule", filter.rules.iter().cloned());
-        self.option("text", Some(filter.text.clone()).filter(|text| !text.is_empty()));
-        self.option("since", filter.since_ns.map(time));
-        self.option("until", filter.until_ns.map(time));
+        // By name, so that a condition that is new cannot be left out of the record.
+        let Filter {
+            kinds,
+            hosts,
+            users,
+            verdicts,
+            text,
+            since_ns,
+            until_ns,
+            rules,
+            serials,
+            destinations,
+            programs,
+        } = filter;
+        self.words::<Kind>("kind", kinds);
+        self.option("host", hosts.iter().cloned());
+        self.option("user", users.iter().cloned());
+        self.words::<Verdict>("verdict", verdicts);
+        self.option("rule", rules.iter().cloned());
+        self.option("serial", serials.iter().cloned());
+        self.option("destination", destinations.iter().cloned());
+        // The command line takes no list here: a path may have a comma.
+        programs.iter().for_each(|program| self.option("program", [program.clone()]));
+        self.option("text", Some(text.clone()).filter(|text| !text.is_empty()));
+        self.option("since", since_ns.map(time));
+        self.option("until", until_ns.map(time));
     }
 
     fn words<T: Word + TryFrom<i32>>(&mut self, name: &str, numbers: &[i32]) {
@@ -143,9 +161,13 @@ mod tests {
             since_ns: Some(0),
             until_ns: Some(1_500_000_000),
             rules: vec![String::new()],
+            serials: vec!["S1".into()],
+            destinations: vec!["a.example".into(), "::1".into()],
+            programs: vec!["/bin/a,b".into(), "/bin/c".into()],
         };
         let told = "--kind usb.write,exec --host pc,'a,b' --user 花子 --verdict denied --rule '' \
-                    --text 'it'\\''s 100 %' --since 1970-01-01T00:00:00Z \
+                    --serial S1 --destination a.example,::1 --program '/bin/a,b' \
+                    --program /bin/c --text 'it'\\''s 100 %' --since 1970-01-01T00:00:00Z \
                     --until 1970-01-01T00:00:01.5Z";
         let filter = Some(filter);
         let request = SearchRequest { filter: filter.clone(), ..SearchRequest::default() };

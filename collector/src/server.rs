@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use crate::access::Access;
 use crate::audit::{Audit, AuditError};
 use crate::bus::{Connected, Stop};
-use crate::config::Config;
+use crate::config::{Config, STORE_BEFORE};
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
@@ -25,7 +25,7 @@ use crate::pki::PkiError;
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
 use crate::tls::{self, TlsError};
 use crate::watch::{Places, Watch};
 
@@ -78,6 +78,7 @@ pub struct Collector {
     unix: Option<(UnixListener, SocketFile)>,
     revocations: Revocations,
     follower: Follower,
+    keep: Keep,
     stop: Stop,
 }
 
@@ -89,7 +90,8 @@ impl Collector {
     pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
         let tls = tls::server_config(&config.dir)?;
         let (revocations, follower) = revocation::begin(&config.dir)?;
-        let store = Store::open(&config.store)?;
+        let earlier = config.dir.join(STORE_BEFORE);
+        let store = Store::open(&config.store, Some(&earlier))?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -100,8 +102,8 @@ impl Collector {
                     .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
             ),
         };
-        let stop = Stop::default();
-        Ok(Collector { store, tls, tcp, address, unix, revocations, follower, stop })
+        let (keep, stop) = (config.keep, Stop::default());
+        Ok(Collector { store, tls, tcp, address, unix, revocations, follower, keep, stop })
     }
 
     /// The address it is bound to, with the port that was taken.
@@ -124,6 +126,7 @@ impl Collector {
         let routes = routes(&self.store, &self.stop, &streams)?;
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
+        let retention = tokio::spawn(self.store.retain(self.keep));
         let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls, self.revocations));
         let (unix, file) = match self.unix {
             None => (None, None),
@@ -151,6 +154,7 @@ impl Collector {
         };
         tcp.abort();
         follower.abort();
+        retention.abort();
         if let Some(unix) = unix {
             unix.abort();
         }

@@ -10,7 +10,7 @@
 //! stops waits for its streams, and so for these records.
 
 use sekimori_proto::v1::watch_service_server::WatchService;
-use sekimori_proto::v1::{Event, SubscribeRequest, SubscribeResponse};
+use sekimori_proto::v1::{SubscribeRequest, SubscribeResponse};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time;
@@ -21,6 +21,7 @@ use crate::access::{Access, Following};
 use crate::bus::{Committed, Stop};
 use crate::identity::Analyst;
 use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
+use crate::query::gaps;
 use crate::question;
 use crate::store::Condition;
 
@@ -90,9 +91,16 @@ impl WatchService for Watch {
                  belongs to another store; begin again with cursor 0 or none"
             )));
         }
+        let removed = self.access.removed_up_to();
+        if let Some(position) = request.cursor.filter(|position| *position < removed) {
+            return Err(Status::out_of_range(format!(
+                "cursor {position}: the events up to {removed} were kept as long as this collector \
+                 keeps them and are gone; begin again with cursor {removed}"
+            )));
+        }
         let place = self.places.take()?;
         let name = analyst.operator().to_string();
-        let following = self.access.follow(analyst, question).await?;
+        let following = self.access.follow(analyst, question, condition).await?;
         // "From now on" is behind the record of the stream itself.
         let position = request.cursor.unwrap_or_else(|| self.committed.get());
         tracing::info!(operator = name, position, "live stream is open");
@@ -100,7 +108,6 @@ impl WatchService for Watch {
         let subscriber = Subscriber {
             name,
             following,
-            condition,
             position,
             committed: self.committed.clone(),
             answers,
@@ -115,7 +122,6 @@ impl WatchService for Watch {
 struct Subscriber {
     name: String,
     following: Following,
-    condition: Condition,
     /// Everything up to this cursor has been looked at.
     position: u64,
     committed: Committed,
@@ -144,21 +150,21 @@ impl Subscriber {
     async fn follow(&mut self) -> Result<(), Status> {
         let mut committed = self.committed.follow();
         loop {
-            let last = committed.wait_for(|last| *last > self.position).await;
-            let last = *last.map_err(|_| Status::unavailable("the store is closed"))?;
-            let (position, condition) = (self.position, self.condition.clone());
-            let step = self.following.step(condition, position, last).await?;
-            for event in step.events {
-                if !self.tell(event).await {
+            let more = committed.wait_for(|last| *last > self.position).await;
+            more.map_err(|_| Status::unavailable("the store is closed"))?;
+            let step = self.following.step(self.position).await?;
+            let events = step.events.into_iter().map(|it| (Some(it), None));
+            let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
+            for (event, gap) in events.chain(gaps) {
+                let given = event.is_some();
+                if self.answers.send(Ok(SubscribeResponse { event, gap })).await.is_err() {
                     return Ok(());
                 }
-                self.following.gave();
+                if given {
+                    self.following.gave();
+                }
             }
             self.position = step.position;
         }
-    }
-
-    async fn tell(&self, event: Event) -> bool {
-        self.answers.send(Ok(SubscribeResponse { event: Some(event) })).await.is_ok()
     }
 }

@@ -110,7 +110,10 @@ impl World {
             if attempt == ATTEMPTS_MAX || !self.was_disturbed() {
                 return Err(error);
             }
-            println!("scenario: AGAIN {}, as the kernel skipped programs: {error:#}", scenario.name);
+            println!(
+                "scenario: AGAIN {}, as the kernel skipped programs: {error:#}",
+                scenario.name
+            );
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use sekimori_proto::v1::{Event, IngestResponse, Kind};
+use sekimori_proto::v1::{Event, IngestRequest, IngestResponse, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,7 +12,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::connect::ShipError;
 use super::status::{Progress, ShipState};
-use super::wire::{self, Request};
+use super::wire;
 use crate::limits;
 use crate::spool::{Batch, BatchEnd, Reader, SharedSpool, SpoolLoss};
 
@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts batches on the way as long as there is room.
-    fn fill(&mut self, sender: &mpsc::Sender<Request>) {
+    fn fill(&mut self, sender: &mpsc::Sender<IngestRequest>) {
         self.reader.set_events_max(self.caution.events_max);
         while self.in_flight.len() < self.caution.window {
             let Ok(place) = sender.try_reserve() else {
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
     }
 
     /// Turns a batch into a request and notes it as on the way.
-    fn put(&mut self, batch: &Batch) -> Request {
+    fn put(&mut self, batch: &Batch) -> IngestRequest {
         let (mut events, mut unreadable) = (Vec::with_capacity(batch.entries.len()), Vec::new());
         // What this very agent encoded needs no second look.
         let own = batch.boot == self.spool.boot();
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
             status.sent += events.len() as u64;
             status.in_flight = in_flight;
         });
-        Request { batch: number, events }
+        IngestRequest { batch: number, events }
     }
 
     /// The collector has stored a batch. The spool forgets it once all before it are stored too.

@@ -37,6 +37,12 @@ impl Operator {
         Operator { name: name.to_owned(), rank, address: None }
     }
 
+    /// An operator out of nothing, for tests of the store.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Operator {
+        Operator::new("test", Rank::Admin)
+    }
+
     pub(super) fn at(self, address: SocketAddr) -> Operator {
         Operator { address: Some(address), ..self }
     }

@@ -1,5 +1,6 @@
 //! What an agent may send. Everything is refused that is too long to be true or names no event.
 
+use bytes::Bytes;
 use prost::Message as _;
 use sekimori_proto::v1::{Destination, Device, Event, File, Loss, Process};
 use thiserror::Error;
@@ -8,6 +9,7 @@ use crate::limits::{
     ANCESTORS_MAX, ARGV_BYTES_MAX, ARGV_PARTS_MAX, BATCH_EVENTS_MAX, BOOT_BYTES, EVENT_BYTES_MAX,
     NAME_BYTES_MAX, PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
 };
+use crate::store::Entry;
 
 /// Bytes of a SHA-256.
 const SHA256_BYTES: usize = 32;
@@ -40,6 +42,9 @@ pub enum BatchError {
 /// What is wrong with an event.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
+    /// No event.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
     /// Not an agent boot.
     #[error("boot has {0} bytes, expected exactly {BOOT_BYTES}")]
     Boot(usize),
@@ -63,26 +68,33 @@ pub enum Fault {
     },
 }
 
-/// Checks a batch.
+/// Checks a batch and makes it ready for the store.
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
-pub fn check_batch(batch: u64, events: &[Event]) -> Result<(), BatchError> {
+pub fn check_batch(batch: u64, events: Vec<Bytes>) -> Result<Vec<Entry>, BatchError> {
     if events.len() > BATCH_EVENTS_MAX {
         return Err(BatchError::TooMany { batch, count: events.len() });
     }
-    for (index, event) in events.iter().enumerate() {
-        check_event(event).map_err(|fault| BatchError::Event {
-            batch,
-            index,
-            sequence: event.sequence,
-            fault,
-        })?;
+    let mut entries = Vec::with_capacity(events.len());
+    for (index, body) in events.into_iter().enumerate() {
+        let mut sequence = 0;
+        let entry = check_event(body, &mut sequence);
+        entries.push(entry.map_err(|fault| BatchError::Event { batch, index, sequence, fault })?);
     }
-    Ok(())
+    Ok(entries)
 }
 
-fn check_event(event: &Event) -> Result<(), Fault> {
+fn check_event(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
+    at_most("event", body.len(), EVENT_BYTES_MAX)?;
+    let event =
+        Event::decode(body.as_ref()).map_err(|error| Fault::Unreadable(error.to_string()))?;
+    *sequence = event.sequence;
+    check_fields(&event)?;
+    Entry::new(&event, body).ok_or(Fault::Boot(event.boot.len()))
+}
+
+fn check_fields(event: &Event) -> Result<(), Fault> {
     if event.boot.len() != BOOT_BYTES {
         return Err(Fault::Boot(event.boot.len()));
     }
@@ -93,7 +105,6 @@ fn check_event(event: &Event) -> Result<(), Fault> {
     if event.kind == 0 {
         return Err(Fault::Kind);
     }
-    at_most("event", event.encoded_len(), EVENT_BYTES_MAX)?;
     at_most("rule", event.rule.len(), NAME_BYTES_MAX)?;
     at_most("message", event.message.len(), SENTENCE_BYTES_MAX)?;
     event.process.as_ref().map_or(Ok(()), check_ancestry)?;
@@ -195,6 +206,10 @@ mod tests {
 
     use super::*;
 
+    fn checked(batch: u64, events: &[Event]) -> Result<Vec<Entry>, BatchError> {
+        check_batch(batch, events.iter().map(|event| event.encode_to_vec().into()).collect())
+    }
+
     fn good() -> Event {
         Event { boot: vec![7; 16], sequence: 1, kind: 6, ..Event::default() }
     }
@@ -220,7 +235,7 @@ mod tests {
     #[case::many_ancestors(chain(32))]
     #[case::long_argv(with_process(Process { argv: vec![vec![1; 65536]], ..Process::default() }))]
     fn accepted(#[case] event: Event) {
-        check_batch(1, &[event]).unwrap();
+        checked(1, &[event]).unwrap();
     }
 
     #[rstest]
@@ -245,14 +260,22 @@ mod tests {
     #[case(chain(33), "process.parent has 33 ancestors, at most 32")]
     fn refused(#[case] event: Event, #[case] fault: &str) {
         let sequence = event.sequence;
-        let error = check_batch(3, &[good(), event]).unwrap_err();
+        let error = checked(3, &[good(), event]).unwrap_err();
         assert_eq!(error.to_string(), format!("batch 3, event 1 (sequence {sequence}): {fault}"));
     }
 
     #[test]
+    fn what_is_no_event_is_refused() {
+        let good = good().encode_to_vec();
+        let error = check_batch(3, vec![good.into(), Bytes::from_static(b"\x0a\xff")]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("batch 3, event 1 (sequence 0): it cannot be read: "), "{text}");
+    }
+
+    #[test]
     fn a_batch_has_at_most_a_thousand_events() {
-        check_batch(1, &vec![good(); 1000]).unwrap();
-        let error = check_batch(1, &vec![good(); 1001]).unwrap_err();
+        checked(1, &vec![good(); 1000]).unwrap();
+        let error = checked(1, &vec![good(); 1001]).unwrap_err();
         assert_eq!(error, BatchError::TooMany { batch: 1, count: 1001 });
     }
 }

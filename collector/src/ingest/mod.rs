@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::bus::{Connected, ConnectedGuard, Stop};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
-use crate::store::{Row, WriteError, Writer, Written};
+use crate::store::{Batch, WriteError, Writer, Written};
 pub use check::{BatchError, Fault, check_batch};
 
 /// Receives the events of all agents.
@@ -108,11 +108,12 @@ impl Reader {
     }
 
     async fn submit(&self, request: IngestRequest) -> Result<(u64, Written), Status> {
-        check_batch(request.batch, &request.events)
+        let number = request.batch;
+        let entries = check_batch(number, request.events)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let rows = request.events.into_iter().map(|event| Row::new(&self.agent, event)).collect();
-        let written = self.writer.submit(&self.agent, rows).await.map_err(refused)?;
-        Ok((request.batch, written))
+        let batch = Batch::new(&self.agent, entries);
+        let written = self.writer.submit(batch).await.map_err(refused)?;
+        Ok((number, written))
     }
 }
 

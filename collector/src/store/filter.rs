@@ -1,9 +1,12 @@
-//! A filter of the wire as a condition in SQL.
+//! Which events a question is about.
 
-use rusqlite::types::Value;
-use sekimori_proto::v1::{Filter, Kind, Verdict};
+use memchr::memmem::Finder;
+use sekimori_proto::json::unescape;
+use sekimori_proto::v1::{Destination, Device, Event, Filter, Kind, Verdict};
 use thiserror::Error;
 
+use super::block::{Header, Stored};
+use super::tags::{self, Tag, Tagged};
 use crate::limits::{FILTER_BYTES_MAX, FILTER_VALUES_MAX};
 
 /// A filter that asks for what cannot be.
@@ -18,108 +21,163 @@ pub enum FilterError {
     /// Not a number of the enumeration.
     #[error("filter.{0}: {1} is not a known value")]
     Unknown(&'static str, i32),
+    /// A backslash that means nothing.
+    #[error("filter.{0}: {1:?} has a backslash that begins no known sequence; a plain one is \\\\")]
+    Escape(&'static str, String),
 }
 
-/// Conditions joined by AND, with their values. Values never become part of the SQL text.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Conditions that all must hold.
+#[derive(Clone, Debug)]
 pub struct Condition {
-    parts: Vec<String>,
-    values: Vec<Value>,
+    filter: Filter,
+    programs: Vec<Vec<u8>>,
+    text: Option<Finder<'static>>,
+    /// Of each condition on a tagged field, the values that it holds for.
+    wanted: Vec<Vec<Tag>>,
+    since_ns: i64,
+    until_ns: i64,
 }
 
 impl Condition {
-    /// Translates a filter; none at all matches every event.
+    /// Of a filter; none at all matches every event.
     ///
     /// # Errors
     /// A value that is unknown, too long or one too many.
     pub fn new(filter: Option<&Filter>) -> Result<Condition, FilterError> {
-        let mut condition = Condition::default();
-        let Some(filter) = filter else {
-            return Ok(condition);
-        };
+        let filter = filter.cloned().unwrap_or_default();
         let kind = |number| Kind::try_from(number).is_ok_and(|kind| kind != Kind::Unspecified);
-        condition.numbers("kinds", "kind", &filter.kinds, kind)?;
         let verdict =
             |number| Verdict::try_from(number).is_ok_and(|known| known != Verdict::Unspecified);
-        condition.numbers("verdicts", "verdict", &filter.verdicts, verdict)?;
-        condition.texts("hosts", &["host"], &filter.hosts)?;
-        condition.texts("users", &["user", "login_user"], &filter.users)?;
-        condition.texts("rules", &["rule"], &filter.rules)?;
-        if !filter.text.is_empty() {
-            check_length("text", &filter.text)?;
-            // Both are blobs: bytes are compared as they are, and no character means anything else.
-            condition.and("instr(text, ?) > 0", [filter.text.clone().into_bytes().into()]);
+        check_numbers("kinds", &filter.kinds, kind)?;
+        check_numbers("verdicts", &filter.verdicts, verdict)?;
+        for (name, texts) in [
+            ("hosts", &filter.hosts),
+            ("users", &filter.users),
+            ("rules", &filter.rules),
+            ("serials", &filter.serials),
+            ("destinations", &filter.destinations),
+            ("programs", &filter.programs),
+        ] {
+            check_count(name, texts.len())?;
+            texts.iter().try_for_each(|text| check_length(name, text))?;
         }
-        if let Some(since) = filter.since_ns {
-            condition.and("time_ns >= ?", [since.into()]);
+        check_length("text", &filter.text)?;
+        let programs = filter
+            .programs
+            .iter()
+            .map(|text| unescape(text).map_err(|_| FilterError::Escape("programs", text.clone())));
+        let programs: Vec<Vec<u8>> = programs.collect::<Result<_, _>>()?;
+        let text =
+            (!filter.text.is_empty()).then(|| Finder::new(filter.text.as_bytes()).into_owned());
+        let mut wanted = Vec::new();
+        let numbers =
+            |it: &[i32]| it.iter().map(|it| it.to_le_bytes().to_vec()).collect::<Vec<_>>();
+        let texts = |it: &[String]| it.iter().map(|it| it.clone().into_bytes()).collect();
+        for (field, values) in [
+            (Tagged::Kind, numbers(&filter.kinds)),
+            (Tagged::Verdict, numbers(&filter.verdicts)),
+            (Tagged::Host, texts(&filter.hosts)),
+            (Tagged::User, texts(&filter.users)),
+            (Tagged::Rule, texts(&filter.rules)),
+            (Tagged::Serial, texts(&filter.serials)),
+            (Tagged::Destination, texts(&filter.destinations)),
+            (Tagged::Program, programs.clone()),
+        ] {
+            if !values.is_empty() {
+                wanted.push(values.iter().map(|value| tags::tag(field, value)).collect());
+            }
         }
-        if let Some(until) = filter.until_ns {
-            condition.and("time_ns < ?", [until.into()]);
-        }
-        Ok(condition)
+        let since_ns = filter.since_ns.unwrap_or(i64::MIN);
+        let until_ns = filter.until_ns.unwrap_or(i64::MAX);
+        Ok(Condition { filter, programs, text, wanted, since_ns, until_ns })
     }
 
-    /// Adds a condition; each `?` in `sql` takes one of `values`, in order.
-    pub fn and(&mut self, sql: impl Into<String>, values: impl IntoIterator<Item = Value>) {
-        self.parts.push(sql.into());
-        self.values.extend(values);
+    /// Whether events between these times may match.
+    pub fn may_match_times(&self, oldest_ns: i64, newest_ns: i64) -> bool {
+        newest_ns >= self.since_ns && (oldest_ns < self.until_ns || self.until_ns == i64::MAX)
     }
 
-    /// What stands behind WHERE.
-    pub fn sql(&self) -> String {
-        if self.parts.is_empty() {
-            return "TRUE".to_owned();
-        }
-        self.parts.join(" AND ")
+    /// Whether a block may have an event that matches.
+    pub fn may_match(&self, header: &Header) -> bool {
+        self.may_match_times(header.oldest_ns, header.newest_ns)
+            && self.wanted.iter().all(|wanted| tags::may_have(&header.tags, wanted))
     }
 
-    /// The values of the `?` in [`Condition::sql`].
-    pub fn values(&self) -> &[Value] {
-        &self.values
+    /// What can be said of an event before it is decoded.
+    pub fn may_be(&self, stored: &Stored<'_>) -> bool {
+        self.may_match_times(stored.time_ns, stored.time_ns)
+            && (self.filter.hosts.is_empty()
+                || self.filter.hosts.iter().any(|it| it == stored.host))
     }
 
-    fn numbers(
-        &mut self,
-        name: &'static str,
-        column: &str,
-        numbers: &[i32],
-        known: impl Fn(i32) -> bool,
-    ) -> Result<(), FilterError> {
-        check_count(name, numbers.len())?;
-        if let Some(&unknown) = numbers.iter().find(|number| !known(**number)) {
-            return Err(FilterError::Unknown(name, unknown));
-        }
-        let values = numbers.iter().map(|&number| Value::from(number));
-        match numbers {
-            [] => {}
-            [_] => self.and(format!("{column} = ?"), values),
-            // The plus keeps SQLite from an index that would have to be sorted by time again.
-            _ => self.and(format!("+{column} IN ({})", places(numbers.len())), values),
-        }
-        Ok(())
+    /// Whether an event matches for which [`Condition::may_be`] holds.
+    pub fn matches(&self, event: &Event) -> bool {
+        let Filter { kinds, verdicts, users, rules, serials, destinations, .. } = &self.filter;
+        let process = event.process.as_ref();
+        (kinds.is_empty() || kinds.contains(&event.kind))
+            && (verdicts.is_empty() || verdicts.contains(&event.verdict))
+            && (rules.is_empty() || rules.contains(&event.rule))
+            && (users.is_empty()
+                || process
+                    .is_some_and(|it| users.contains(&it.user) || users.contains(&it.login_user)))
+            && (self.programs.is_empty()
+                || process.is_some_and(|it| self.programs.contains(&it.exe)))
+            && (serials.is_empty() || devices(event).any(|it| serials.contains(&it.serial)))
+            && (destinations.is_empty()
+                || event.destination.as_ref().is_some_and(|it| {
+                    destinations.contains(&it.ip)
+                        || it.names.iter().any(|name| destinations.contains(&name.name))
+                }))
+            && self.text.as_ref().is_none_or(|text| has_text(event, text))
     }
+}
 
-    fn texts(
-        &mut self,
-        name: &'static str,
-        columns: &[&str],
-        texts: &[String],
-    ) -> Result<(), FilterError> {
-        check_count(name, texts.len())?;
-        for text in texts {
-            check_length(name, text)?;
-        }
-        let places = match texts {
-            [] => return Ok(()),
-            [_] => "= ?".to_owned(),
-            _ => format!("IN ({})", places(texts.len())),
-        };
-        let plus = if texts.len() == 1 { "" } else { "+" };
-        let either: Vec<String> =
-            columns.iter().map(|column| format!("{plus}{column} {places}")).collect();
-        let values = columns.iter().flat_map(|_| texts.iter().cloned().map(Value::from));
-        self.and(format!("({})", either.join(" OR ")), values);
-        Ok(())
+/// The device that came or went, and that of the file.
+fn devices(event: &Event) -> impl Iterator<Item = &Device> {
+    let below = event.file.as_ref().and_then(|file| file.device.as_ref());
+    below.into_iter().chain(&event.device)
+}
+
+/// Whether one of the texts that a filter's text is looked for in has it. Bytes are compared as they
+/// are, and no character means anything else.
+fn has_text(event: &Event, text: &Finder<'_>) -> bool {
+    let has = |part: &[u8]| text.find(part).is_some();
+    let file = event.file.iter();
+    let mut of_file = file.flat_map(|it| [&it.path, &it.new_path, &it.attribute]);
+    if of_file.any(|part| has(part)) || event.sources.iter().any(|source| has(&source.path)) {
+        return true;
+    }
+    let of_device = |it: &Device| {
+        [&it.serial, &it.vendor_name, &it.product_name].iter().any(|part| has(part.as_bytes()))
+    };
+    if devices(event).any(of_device) || event.process.as_ref().is_some_and(|it| has(&it.exe)) {
+        return true;
+    }
+    event.destination.as_ref().is_some_and(|destination| destination_has(destination, &has))
+}
+
+fn destination_has(destination: &Destination, has: &impl Fn(&[u8]) -> bool) -> bool {
+    let Destination { ip, port, path, names, http, smtp, .. } = destination;
+    let address =
+        || if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+    has(path)
+        || (!ip.is_empty() && has(address().as_bytes()))
+        || names.iter().any(|it| has(it.name.as_bytes()))
+        || http.as_ref().is_some_and(|it| has(&it.path))
+        || smtp
+            .as_ref()
+            .is_some_and(|it| has(it.from.as_bytes()) || it.to.iter().any(|to| has(to.as_bytes())))
+}
+
+fn check_numbers(
+    name: &'static str,
+    numbers: &[i32],
+    known: impl Fn(i32) -> bool,
+) -> Result<(), FilterError> {
+    check_count(name, numbers.len())?;
+    match numbers.iter().find(|number| !known(**number)) {
+        Some(unknown) => Err(FilterError::Unknown(name, *unknown)),
+        None => Ok(()),
     }
 }
 
@@ -137,39 +195,98 @@ fn check_length(name: &'static str, text: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-fn places(count: usize) -> String {
-    vec!["?"; count].join(",")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use rstest::rstest;
+    use sekimori_proto::v1::{File, Name, Process, SmtpEnvelope};
 
     use super::*;
 
+    fn event() -> Event {
+        Event {
+            kind: 2,
+            verdict: 3,
+            rule: "no-usb".into(),
+            file: Some(File {
+                path: b"/a\xff".to_vec(),
+                new_path: b"/b".to_vec(),
+                device: Some(Device { serial: "S1".into(), ..Device::default() }),
+                ..File::default()
+            }),
+            sources: vec![File { path: "/顧客".into(), ..File::default() }],
+            process: Some(Process {
+                exe: b"/bin/\xfecp".to_vec(),
+                user: "root".into(),
+                login_user: "花子".into(),
+                ..Process::default()
+            }),
+            destination: Some(Destination {
+                ip: "::1".into(),
+                port: 25,
+                names: vec![Name { name: "mx.example".into(), ..Name::default() }],
+                smtp: Some(SmtpEnvelope { to: vec!["b@c".into()], ..SmtpEnvelope::default() }),
+                ..Destination::default()
+            }),
+            ..Event::default()
+        }
+    }
+
+    fn text(text: &str) -> Filter {
+        Filter { text: text.into(), ..Filter::default() }
+    }
+
+    /// What a condition says of the event and of a block that has its tags and no others.
+    fn asked(filter: &Filter) -> (bool, bool) {
+        let condition = Condition::new(Some(filter)).unwrap();
+        let tags = tags::to_bytes(tags::of_event(&event()));
+        let header = Header { first: 1, last: 1, events: 1, oldest_ns: 5, newest_ns: 5, tags };
+        (condition.matches(&event()), condition.may_match(&header))
+    }
+
+    #[rstest]
+    #[case(Filter::default())]
+    #[case(Filter { kinds: vec![2, 6], verdicts: vec![3], ..Filter::default() })]
+    #[case(Filter { users: vec!["花子".into()], ..Filter::default() })]
+    #[case(Filter { users: vec!["x".into(), "root".into()], ..Filter::default() })]
+    #[case(Filter { rules: vec!["no-usb".into()], ..Filter::default() })]
+    #[case(Filter { serials: vec!["S1".into()], ..Filter::default() })]
+    #[case(Filter { destinations: vec!["::1".into()], ..Filter::default() })]
+    #[case(Filter { destinations: vec!["mx.example".into()], ..Filter::default() })]
+    #[case(Filter { programs: vec!["/bin/\\xfecp".into()], ..Filter::default() })]
+    #[case(Filter { since_ns: Some(5), until_ns: Some(6), ..Filter::default() })]
+    #[case(text("顧客"))]
+    #[case(text("[::1]:25"))]
+    #[case(text("b@c"))]
+    #[case(text("x.exam"))]
+    fn what_is_asked_for_is_found(#[case] filter: Filter) {
+        assert_eq!(asked(&filter), (true, true));
+    }
+
+    #[rstest]
+    #[case(Filter { kinds: vec![6], ..Filter::default() })]
+    #[case(Filter { verdicts: vec![1], ..Filter::default() })]
+    #[case(Filter { users: vec!["花".into()], ..Filter::default() })]
+    #[case(Filter { rules: vec!["no".into()], ..Filter::default() })]
+    #[case(Filter { serials: vec!["S".into()], ..Filter::default() })]
+    #[case(Filter { destinations: vec!["mx".into()], ..Filter::default() })]
+    #[case(Filter { programs: vec!["/bin/cp".into()], ..Filter::default() })]
+    fn no_other_is_and_its_block_is_left_out(#[case] filter: Filter) {
+        assert_eq!(asked(&filter), (false, false));
+    }
+
+    #[rstest]
+    #[case(Filter { since_ns: Some(6), ..Filter::default() })]
+    #[case(Filter { until_ns: Some(5), ..Filter::default() })]
+    fn blocks_of_another_time_are_left_out(#[case] filter: Filter) {
+        assert!(!asked(&filter).1);
+    }
+
     #[test]
-    fn every_condition_becomes_sql_with_its_values() {
-        let filter = Filter {
-            kinds: vec![2, 6],
-            hosts: vec!["pc".into()],
-            users: vec!["花子".into()],
-            verdicts: vec![3],
-            text: "100%_".into(),
-            since_ns: Some(5),
-            until_ns: Some(9),
-            rules: vec!["r".into(), "s".into()],
-        };
-        let condition = Condition::new(Some(&filter)).unwrap();
-        assert_eq!(
-            condition.sql(),
-            "+kind IN (?,?) AND verdict = ? AND (host = ?) AND (user = ? OR login_user = ?) AND \
-             (+rule IN (?,?)) AND instr(text, ?) > 0 AND time_ns >= ? AND time_ns < ?"
-        );
-        assert_eq!(condition.values().len(), 11);
-        assert_eq!(condition.values().get(8), Some(&Value::Blob(b"100%_".to_vec())));
-        assert_eq!(Condition::new(None).unwrap().sql(), "TRUE");
+    fn parts_of_the_text_stay_apart() {
+        assert!(!asked(&text("/b/顧客")).0);
+        assert!(!asked(&text("/B")).0);
     }
 
     #[rstest]
@@ -186,7 +303,11 @@ mod tests {
         Filter { text: "x".repeat(4097), ..Filter::default() },
         FilterError::TooLong("text", 4097)
     )]
+    #[case(
+        Filter { programs: vec!["\\q".into()], ..Filter::default() },
+        FilterError::Escape("programs", "\\q".into())
+    )]
     fn bad_filters(#[case] filter: Filter, #[case] expected: FilterError) {
-        assert_eq!(Condition::new(Some(&filter)), Err(expected));
+        assert_eq!(Condition::new(Some(&filter)).unwrap_err(), expected);
     }
 }

@@ -133,7 +133,7 @@ impl Groups {
         });
         let all_groups = self.groups.len() as u64;
         self.groups.truncate(limit);
-        AggregateResponse { groups: self.groups, events: self.events, all_groups }
+        AggregateResponse { groups: self.groups, events: self.events, all_groups, gaps: Vec::new() }
     }
 
     /// What an event has in a field; empty when it has nothing there.

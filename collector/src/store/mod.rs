@@ -1,15 +1,27 @@
-//! The store: one SQLite database, one writer thread, a few readers.
+//! The store: a SQLite file a day, one writer thread, a few readers.
 //!
 //! * An event is named by (host, boot, sequence) and stored once, however often it is sent.
 //! * Its cursor is its place in the order of commits. Cursors become visible in their order, so
 //!   whoever has read up to one has missed nothing below it.
 //! * A batch is answered after its commit reached the disk (`synchronous=FULL`), never before.
+//! * Events lie in blocks of some hundred, as the agents encoded them; see [`current`].
 
+mod block;
+mod current;
+mod entry;
+mod files;
 mod filter;
 mod groups;
+mod import;
 mod read;
-mod row;
+mod retention;
 mod schema;
+mod sequences;
+mod table;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod totals;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -18,10 +30,13 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 
 use crate::bus::Committed;
+use current::Current;
+pub use entry::{Batch, Entry};
+use files::{Files, Span};
 pub use filter::{Condition, FilterError};
 pub use groups::{GroupError, Groups};
-pub use read::{Page, Position, ReadError, Readers, Search, Step};
-pub use row::Row;
+pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
+pub use retention::Keep;
 pub use write::{WriteError, Writer, Written};
 
 /// Why the store cannot be used.
@@ -62,6 +77,9 @@ pub enum StoreError {
         /// Why not.
         source: rusqlite::Error,
     },
+    /// No memory for it.
+    #[error("events cannot be compressed: {0}")]
+    Compression(std::io::Error),
     /// No thread to be had.
     #[error("the writer of the store cannot be started: {0}")]
     Thread(std::io::Error),
@@ -70,32 +88,38 @@ pub enum StoreError {
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    committed: Committed,
+    shared: write::Shared,
     writer: Writer,
     readers: Readers,
     thread: JoinHandle<()>,
-    _lock: schema::StoreLock,
+    _lock: files::StoreLock,
 }
 
 impl Store {
-    /// Opens or creates the store and starts its writer.
+    /// Opens or creates the store in a directory and starts its writer. Files that are damaged stay
+    /// as they are: what can be read of them is, and what cannot is told to whoever asks for it.
+    /// `earlier` may be a file of an earlier version, whose events are moved into the store.
     ///
     /// # Errors
     /// [`StoreError`]: in use, newer than this program, not a store, or not readable.
-    pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let lock = schema::lock(path)?;
-        let connection = schema::open_writer(path)?;
-        let last = read::last_cursor(&connection)
-            .map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
-        let committed = Committed::new(last);
-        let (writer, thread) = write::start(path.to_owned(), connection, committed.clone())?;
-        let readers = Readers::new(path.to_owned());
-        Ok(Store { committed, writer, readers, thread, _lock: lock })
+    pub fn open(dir: &Path, earlier: Option<&Path>) -> Result<Store, StoreError> {
+        let lock = files::lock(dir)?;
+        let files = Files::of(dir)?;
+        let (mut current, totals) = Current::open(&files)?;
+        survey(&files);
+        if let Some(earlier) = earlier.filter(|path| path.exists()) {
+            import::import(earlier, &files, &mut current, &totals)?;
+        }
+        let committed = Committed::new(current.last());
+        let shared = write::Shared { files, committed, totals };
+        let (writer, thread) = write::start(current, shared.clone())?;
+        let readers = Readers::new(shared.files.clone(), shared.totals.clone());
+        Ok(Store { shared, writer, readers, thread, _lock: lock })
     }
 
     /// How far it is committed.
     pub fn committed(&self) -> &Committed {
-        &self.committed
+        &self.shared.committed
     }
 
     /// Where batches go.
@@ -108,6 +132,11 @@ impl Store {
         &self.readers
     }
 
+    /// Removes what is older or more than is to be kept, again and again.
+    pub fn retain(&self, keep: Keep) -> impl Future<Output = ()> + use<> {
+        retention::retain(self.shared.files.clone(), keep)
+    }
+
     /// Commits what is queued and closes the store: the writer last, so that SQLite moves the
     /// write-ahead log into the database.
     pub async fn close(self) {
@@ -116,5 +145,25 @@ impl Store {
         let thread = self.thread;
         // Only a panic of the writer is an error here, and it was printed.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+/// Notes what lies between the ends of each file but the last, whose writer knows it.
+fn survey(files: &Files) {
+    let files = files.list();
+    let mut next_before = None;
+    for file in files.iter().rev() {
+        if let Some(next_before) = next_before {
+            match file.read(table::span) {
+                Ok(Some(span)) => file.set_span(span),
+                result => {
+                    let error = result.err().map(|error| error.to_string());
+                    let reason = error.as_deref().unwrap_or("nothing was ever written to it");
+                    tracing::error!(path = %file.path.display(), reason, "a file of the store cannot be read");
+                    file.set_span(Span::unknown(next_before));
+                }
+            }
+        }
+        next_before = Some(file.span().before);
     }
 }

@@ -1,22 +1,30 @@
-//! Reading: a few read-only connections, each query bounded in time and size.
+//! Reading: each question bounded in time and size.
+//!
+//! A question looks at the headers of the blocks first, then into those that may have an answer. A
+//! block that is damaged is left out, and the answer says so.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params_from_iter};
+use lru::LruCache;
+use rusqlite::Connection;
 use sekimori_proto::v1::{Event, HostStatus};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use super::block::{Block, Header, Stored};
+use super::files::{Files, StoreFile};
 use super::filter::Condition;
 use super::groups::{GroupError, Groups};
-use super::row::{COLUMNS, Stored};
-use super::schema;
+use super::table::{self, Listed};
+use super::totals::Totals;
 use crate::identity::Operator;
 use crate::limits::{
-    PAGE_BYTES_MAX, QUERY_STEPS, QUERY_TIME_MAX, READERS_MAX, WATCH_PAGE_EVENTS, WATCH_WINDOW,
+    BLOCKS_KEPT, GAPS_TOLD_MAX, PAGE_BYTES_MAX, QUERY_TIME_MAX, READERS_MAX, WATCH_PAGE_EVENTS,
+    WATCH_WINDOW,
 };
 
 /// Why nothing was read.
@@ -29,12 +37,12 @@ pub enum ReadError {
         QUERY_TIME_MAX.as_secs()
     )]
     TooLong,
+    /// Whoever asked has gone.
+    #[error("nobody waits for the answer")]
+    Cancelled,
     /// The database failed.
     #[error("the store cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// A row that is no event.
-    #[error("event {0} of the store is damaged: {1}")]
-    Damaged(i64, prost::DecodeError),
     /// Too many groups.
     #[error(transparent)]
     Groups(#[from] GroupError),
@@ -43,13 +51,24 @@ pub enum ReadError {
     Task(String),
 }
 
+/// Events that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first of their cursors; others between it and `last` may be there.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+    /// Which file, and what is wrong with it.
+    pub reason: String,
+}
+
 /// Where a search goes on: behind this event, among those up to `upper`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Last cursor that the first page could see; later events belong to no page.
     pub upper: u64,
     /// Time and cursor of the last event shown; none before the first page.
-    pub last: Option<(i64, i64)>,
+    pub last: Option<(i64, u64)>,
 }
 
 /// What a search asks for.
@@ -72,6 +91,8 @@ pub struct Page {
     pub events: Vec<Event>,
     /// Where the next page begins, if there is one.
     pub next: Option<Position>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
 }
 
 /// One step of a live stream.
@@ -81,26 +102,33 @@ pub struct Step {
     pub events: Vec<Event>,
     /// Everything up to here has been looked at.
     pub position: u64,
+    /// What could not be read on the way.
+    pub gaps: Vec<Gap>,
 }
+
+type Kept = LruCache<(u64, i64), Arc<Block>>;
 
 /// The readers of the store.
 #[derive(Clone, Debug)]
 pub struct Readers {
-    path: PathBuf,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    files: Files,
+    totals: Totals,
+    blocks: Arc<Mutex<Kept>>,
     places: Arc<Semaphore>,
 }
 
 impl Readers {
     /// Connections are opened when they are needed.
-    pub fn new(path: PathBuf) -> Readers {
-        Readers { path, idle: Arc::default(), places: Arc::new(Semaphore::new(READERS_MAX)) }
+    pub fn new(files: Files, totals: Totals) -> Readers {
+        let kept = NonZeroUsize::new(BLOCKS_KEPT).unwrap_or(NonZeroUsize::MIN);
+        let blocks = Arc::new(Mutex::new(LruCache::new(kept)));
+        Readers { files, totals, blocks, places: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
     /// Closes the connections that wait. One that is in use closes when its query ends.
     pub fn close(&self) {
         self.places.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.files.close();
     }
 
     /// One page of the events that match, by time and then by cursor.
@@ -108,50 +136,21 @@ impl Readers {
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, _reader: &Operator, search: Search) -> Result<Page, ReadError> {
-        let Search { mut condition, position, limit, newest_first } = search;
-        // The plus: this must not make SQLite walk by cursor and sort everything by time.
-        condition.and("+cursor <= ?", [sql_cursor(position.upper)]);
-        let (order, beyond) = if newest_first { ("DESC", "<") } else { ("ASC", ">") };
-        if let Some((time_ns, cursor)) = position.last {
-            let sql = format!("time_ns {beyond}= ? AND (time_ns {beyond} ? OR cursor {beyond} ?)");
-            condition.and(sql, [time_ns.into(), time_ns.into(), cursor.into()]);
-        }
-        let sql = format!(
-            "SELECT {COLUMNS} FROM events WHERE {} ORDER BY time_ns {order}, cursor {order}",
-            condition.sql()
-        );
-        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
-        let last = found.rows.last().map(|row| (row.time_ns, row.cursor));
-        let next = found.more.then_some(Position { last, ..position });
-        Ok(Page { events: decode(&found.rows)?, next })
+        self.run(move |look| look.search(&search)).await
     }
 
-    /// The matching events behind `position`, up to `committed` at most; looks at a bounded number
-    /// of events, so the step may be empty and yet not the last.
+    /// The matching events behind `position`; looks at a bounded number of events, so the step may
+    /// be empty and yet not the last.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn step(
         &self,
         _reader: &Operator,
-        mut condition: Condition,
+        condition: Arc<Condition>,
         position: u64,
-        committed: u64,
     ) -> Result<Step, ReadError> {
-        let end = committed.min(position.saturating_add(WATCH_WINDOW));
-        condition.and("cursor > ? AND cursor <= ?", [sql_cursor(position), sql_cursor(end)]);
-        // The window is short: walking it by cursor is best, whatever the filter.
-        let sql = format!(
-            "SELECT {COLUMNS} FROM events NOT INDEXED WHERE {} ORDER BY cursor",
-            condition.sql()
-        );
-        let limit = WATCH_PAGE_EVENTS;
-        let found = self.run(move |connection| take(connection, &sql, &condition, limit)).await?;
-        let position = match found.rows.last() {
-            Some(last) if found.more => last.cursor.unsigned_abs(),
-            _ => end,
-        };
-        Ok(Step { events: decode(&found.rows)?, position })
+        self.run(move |look| look.step(&condition, position)).await
     }
 
     /// Puts the matching events up to `upper` into groups.
@@ -161,132 +160,381 @@ impl Readers {
     pub async fn aggregate(
         &self,
         _reader: &Operator,
-        mut condition: Condition,
+        condition: Condition,
         upper: u64,
-        mut groups: Groups,
-    ) -> Result<Groups, ReadError> {
-        // The plus: the time range is what an index should be used for.
-        condition.and("+cursor <= ?", [sql_cursor(upper)]);
-        let sql = format!("SELECT {COLUMNS} FROM events WHERE {}", condition.sql());
-        self.run(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query(params_from_iter(condition.values()))?;
-            while let Some(row) = rows.next()? {
-                let stored = Stored::read(row)?;
-                let event = stored.event();
-                groups.add(&event.map_err(|error| ReadError::Damaged(stored.cursor, error))?)?;
-            }
-            Ok(groups)
-        })
-        .await
+        groups: Groups,
+    ) -> Result<(Groups, Vec<Gap>), ReadError> {
+        self.run(move |look| look.aggregate(&condition, upper, groups)).await
     }
 
     /// Every host in the store, by name.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn hosts(&self, _reader: &Operator) -> Result<Vec<HostStatus>, ReadError> {
-        self.run(|connection| {
-            let sql = "SELECT host, events, last_event_ns, lost FROM hosts ORDER BY host";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([], |row| {
-                Ok(HostStatus {
-                    host: row.get(0)?,
-                    events: row.get::<_, i64>(1)?.unsigned_abs(),
-                    last_event_ns: row.get(2)?,
-                    lost: row.get::<_, i64>(3)?.unsigned_abs(),
-                    connected: false,
-                })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
+    pub fn hosts(&self, _reader: &Operator) -> Vec<HostStatus> {
+        let totals = self.totals.all().into_iter();
+        let status = totals.map(|(host, total)| HostStatus {
+            host: host.to_string(),
+            events: total.events,
+            last_event_ns: total.last_event_ns,
+            lost: total.lost,
+            connected: false,
+        });
+        status.collect()
     }
 
-    /// Runs `query` on a connection of its own, on a thread that may block.
+    /// The last cursor of what retention has removed; 0 when nothing was.
+    pub fn removed_up_to(&self) -> u64 {
+        self.files.list().first().map_or(0, |file| file.span().before)
+    }
+
+    /// Runs `query` on a thread that may block.
     async fn run<T, F>(&self, query: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, ReadError> + Send + 'static,
+        F: FnOnce(&mut Look) -> Result<T, ReadError> + Send + 'static,
     {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|error| ReadError::Task(error.to_string()))?;
-        let (idle, places) = (Arc::clone(&self.idle), Arc::clone(&self.places));
-        let path = self.path.clone();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = Guard(Arc::clone(&cancelled));
+        let mut look = Look {
+            readers: self.clone(),
+            deadline: Instant::now() + QUERY_TIME_MAX,
+            cancelled,
+            gaps: Vec::new(),
+        };
         let task = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => schema::open_reader(&path)?,
-            };
-            let deadline = Instant::now() + QUERY_TIME_MAX;
-            connection.progress_handler(QUERY_STEPS, Some(move || Instant::now() > deadline))?;
-            let result = query(&connection);
-            // A connection that failed, or that nobody will want, is closed rather than kept.
-            if result.is_ok() && !places.is_closed() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            }
-            result
+            query(&mut look)
         });
-        match task.await {
-            Ok(Err(ReadError::Sqlite(error)))
-                if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
-            {
-                Err(ReadError::TooLong)
+        task.await.unwrap_or_else(|error| Err(ReadError::Task(error.to_string())))
+    }
+}
+
+/// Tells a query that whoever asked has gone.
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One question at work.
+struct Look {
+    readers: Readers,
+    deadline: Instant,
+    cancelled: Arc<AtomicBool>,
+    gaps: Vec<Gap>,
+}
+
+impl Look {
+    fn search(&mut self, search: &Search) -> Result<Page, ReadError> {
+        let Search { condition, position, limit, newest_first } = search;
+        let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+        let mut best = Best::new(limit, *newest_first);
+        let mut files = self.readers.files.list();
+        // What may come first is looked at first.
+        let first = |oldest_ns, newest_ns| best_time(*newest_first, oldest_ns, newest_ns);
+        files.sort_by_key(|file| first(file.span().oldest_ns, file.span().newest_ns));
+        for file in files {
+            let span = file.span();
+            if best.is_beyond(first(span.oldest_ns, span.newest_ns)) {
+                break;
             }
-            Ok(result) => result,
-            Err(error) => Err(ReadError::Task(error.to_string())),
+            self.within(&file, |look, connection| {
+                let mut listed = look.listed(&file, connection, condition, position.upper)?;
+                listed.sort_by_key(|(_, header)| first(header.oldest_ns, header.newest_ns));
+                for (row, header) in &listed {
+                    if best.is_beyond(first(header.oldest_ns, header.newest_ns)) {
+                        break;
+                    }
+                    look.block(&file, connection, *row, header, |stored| {
+                        let key = (stored.time_ns, stored.cursor);
+                        let shown = |last| if *newest_first { key >= last } else { key <= last };
+                        if stored.cursor > position.upper
+                            || position.last.is_some_and(shown)
+                            || best.is_ruled_out(key)
+                            || !condition.may_be(stored)
+                        {
+                            return Ok(());
+                        }
+                        let event = stored.event()?;
+                        if condition.matches(&event) {
+                            best.add(key, event, stored.body.len());
+                        }
+                        Ok(())
+                    })?;
+                }
+                Ok(())
+            })?;
+        }
+        let (events, more) = best.done();
+        let last = events.last().map(|event| (event.time_ns, event.cursor));
+        let next = more.then_some(Position { last, ..*position });
+        Ok(Page { events, next, gaps: std::mem::take(&mut self.gaps) })
+    }
+
+    fn step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
+        let mut step = Step { events: Vec::new(), position, gaps: Vec::new() };
+        let files = self.readers.files.list();
+        let Some(file) = files.into_iter().find(|file| file.span().last > position) else {
+            return Ok(step);
+        };
+        let mut end = position.max(file.span().before);
+        self.within(&file, |look, connection| {
+            let listed = table::blocks_behind(connection, end, WATCH_WINDOW)?;
+            let mut blocks = Vec::new();
+            for Listed { block: row, run, header } in &listed {
+                let Some(header) = header else {
+                    look.gap(&file, *run, *run, format!("block {row}: its header is damaged"));
+                    continue;
+                };
+                end = end.max(header.last);
+                if header.last > position && condition.may_match(header) {
+                    blocks.extend(look.kept_block(&file, connection, *row, header)?);
+                }
+            }
+            let mut stored: Vec<Stored<'_>> = blocks
+                .iter()
+                .flat_map(|block| block.entries())
+                .filter(|stored| stored.cursor > position && condition.may_be(stored))
+                .collect();
+            stored.sort_unstable_by_key(|stored| stored.cursor);
+            let mut bytes: usize = 0;
+            for stored in stored {
+                match stored.event() {
+                    Ok(event) if condition.matches(&event) => step.events.push(event),
+                    Ok(_) => continue,
+                    Err(error) => {
+                        look.gap(&file, stored.cursor, stored.cursor, error.to_string());
+                        continue;
+                    }
+                }
+                bytes = bytes.saturating_add(stored.body.len());
+                if step.events.len() >= WATCH_PAGE_EVENTS || bytes > PAGE_BYTES_MAX {
+                    end = stored.cursor;
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        step.gaps = std::mem::take(&mut self.gaps);
+        // Nothing could be read, or nothing is there: the next file is what comes next.
+        step.position = if end > position { end } else { file.span().last };
+        Ok(step)
+    }
+
+    fn aggregate(
+        &mut self,
+        condition: &Condition,
+        upper: u64,
+        mut groups: Groups,
+    ) -> Result<(Groups, Vec<Gap>), ReadError> {
+        for file in self.readers.files.list() {
+            self.within(&file, |look, connection| {
+                for (row, header) in look.listed(&file, connection, condition, upper)? {
+                    let mut failed = None;
+                    look.block(&file, connection, row, &header, |stored| {
+                        if failed.is_some() || stored.cursor > upper || !condition.may_be(stored) {
+                            return Ok(());
+                        }
+                        let event = stored.event()?;
+                        if condition.matches(&event) {
+                            failed = groups.add(&event).err();
+                        }
+                        Ok(())
+                    })?;
+                    if let Some(error) = failed {
+                        return Err(error.into());
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok((groups, std::mem::take(&mut self.gaps)))
+    }
+
+    /// Reads a file as it is at one moment. One that is damaged is noted and left out.
+    fn within(
+        &mut self,
+        file: &StoreFile,
+        read: impl FnOnce(&mut Look, &Connection) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let result = file.read(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            read(self, &transaction)
+        });
+        match result {
+            // Retention was faster.
+            Err(ReadError::Sqlite(_)) if !file.path.exists() => Ok(()),
+            Err(ReadError::Sqlite(error)) if !is_passing(&error) => {
+                self.gap(file, file.span().before + 1, file.span().last, error.to_string());
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// The blocks of a file that may have matching events up to `upper`.
+    fn listed(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        condition: &Condition,
+        upper: u64,
+    ) -> Result<Vec<(i64, Header)>, ReadError> {
+        let mut found = Vec::new();
+        let span = file.span();
+        if !condition.may_match_times(span.oldest_ns, span.newest_ns) {
+            return Ok(found);
+        }
+        table::each_block(connection, |Listed { block: row, run, header }| {
+            if row % 1024 == 0 {
+                self.go_on()?;
+            }
+            match header {
+                Some(header) if header.first <= upper && condition.may_match(&header) => {
+                    found.push((row, header));
+                }
+                Some(_) => {}
+                None => self.gap(file, run, run, format!("block {row}: its header is damaged")),
+            }
+            Ok::<_, ReadError>(true)
+        })?;
+        Ok(found)
+    }
+
+    /// Looks at each event of a block, until the block turns out to be damaged.
+    fn block(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        row: i64,
+        header: &Header,
+        mut each: impl FnMut(&Stored<'_>) -> Result<(), prost::DecodeError>,
+    ) -> Result<(), ReadError> {
+        let Some(block) = self.kept_block(file, connection, row, header)? else {
+            return Ok(());
+        };
+        for stored in block.entries() {
+            if let Err(error) = each(&stored) {
+                self.gap(file, stored.cursor, stored.cursor, error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` when it is damaged, which is noted.
+    fn kept_block(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        row: i64,
+        header: &Header,
+    ) -> Result<Option<Arc<Block>>, ReadError> {
+        self.go_on()?;
+        let kept = || self.readers.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = kept().get(&(file.number, row)) {
+            return Ok(Some(Arc::clone(block)));
+        }
+        let body = match table::body(connection, row) {
+            Ok(body) => body.unwrap_or_default(),
+            Err(error) if is_passing(&error) => return Err(error.into()),
+            Err(error) => {
+                self.gap(file, header.first, header.last, format!("block {row}: {error}"));
+                return Ok(None);
+            }
+        };
+        match Block::unpack(&body) {
+            Ok(block) => {
+                let block = Arc::new(block);
+                kept().put((file.number, row), Arc::clone(&block));
+                Ok(Some(block))
+            }
+            Err(error) => {
+                self.gap(file, header.first, header.last, format!("block {row}: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<(), ReadError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(ReadError::Cancelled);
+        }
+        if Instant::now() > self.deadline {
+            return Err(ReadError::TooLong);
+        }
+        Ok(())
+    }
+
+    fn gap(&mut self, file: &StoreFile, first: u64, last: u64, reason: String) {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        tracing::error!(file = %file.path.display(), first, last, reason, "a part of the store cannot be read");
+        if self.gaps.len() < GAPS_TOLD_MAX {
+            self.gaps.push(Gap { first, last, reason: format!("{name}: {reason}") });
         }
     }
 }
 
-struct Found {
-    rows: Vec<Stored>,
-    /// There is at least one more row.
-    more: bool,
+/// Whether it has nothing to do with what is in the file.
+fn is_passing(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, OutOfMemory};
+    matches!(
+        error.sqlite_error_code(),
+        Some(CannotOpen | DatabaseBusy | DatabaseLocked | OutOfMemory)
+    )
 }
 
-/// Takes rows until there are `limit` of them or their bytes fill a page.
-fn take(
-    connection: &Connection,
-    sql: &str,
-    condition: &Condition,
-    limit: u32,
-) -> Result<Found, ReadError> {
-    // One row more than wanted tells whether there is a next page.
-    let sql = format!("{sql} LIMIT {}", limit.saturating_add(1));
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(condition.values()))?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found = Found { rows: Vec::new(), more: false };
-    let mut bytes: usize = 0;
-    while let Some(row) = rows.next()? {
-        let stored = Stored::read(row)?;
-        bytes = bytes.saturating_add(stored.body.len());
-        let full = found.rows.len() >= limit || bytes > PAGE_BYTES_MAX;
-        if full && !found.rows.is_empty() {
-            found.more = true;
-            break;
-        }
-        found.rows.push(stored);
+/// A number that is the lower the earlier an event of such times may come in the order.
+fn best_time(newest_first: bool, oldest_ns: i64, newest_ns: i64) -> i128 {
+    if newest_first { -i128::from(newest_ns) } else { i128::from(oldest_ns) }
+}
+
+/// The first events in an order, out of all that are added.
+struct Best {
+    limit: usize,
+    newest_first: bool,
+    /// By how early they come: lower is earlier.
+    events: BTreeMap<(i128, i128), (Event, usize)>,
+    bytes: usize,
+    /// Some were left out: only what comes earlier than all that is here is of interest.
+    full: bool,
+}
+
+impl Best {
+    fn new(limit: usize, newest_first: bool) -> Best {
+        Best { limit, newest_first, events: BTreeMap::new(), bytes: 0, full: false }
     }
-    Ok(found)
-}
 
-fn decode(rows: &[Stored]) -> Result<Vec<Event>, ReadError> {
-    rows.iter()
-        .map(|row| row.event().map_err(|error| ReadError::Damaged(row.cursor, error)))
-        .collect()
-}
+    fn key(&self, (time_ns, cursor): (i64, u64)) -> (i128, i128) {
+        let (time_ns, cursor) = (i128::from(time_ns), i128::from(cursor));
+        if self.newest_first { (-time_ns, -cursor) } else { (time_ns, cursor) }
+    }
 
-fn sql_cursor(cursor: u64) -> Value {
-    i64::try_from(cursor).unwrap_or(i64::MAX).into()
-}
+    /// No event at this time or behind it is of interest; see [`best_time`].
+    fn is_beyond(&self, time: i128) -> bool {
+        self.full && self.events.last_key_value().is_some_and(|((last, _), _)| time > *last)
+    }
 
-/// The last cursor ever given, 0 in a new store.
-pub fn last_cursor(connection: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
-    let last: Option<i64> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
-    Ok(last.unwrap_or(0).unsigned_abs())
+    fn is_ruled_out(&self, key: (i64, u64)) -> bool {
+        let key = self.key(key);
+        self.full && self.events.last_key_value().is_some_and(|(last, _)| key > *last)
+    }
+
+    fn add(&mut self, key: (i64, u64), event: Event, bytes: usize) {
+        self.bytes += bytes;
+        self.events.insert(self.key(key), (event, bytes));
+        while self.events.len() > self.limit
+            || (self.bytes > PAGE_BYTES_MAX && self.events.len() > 1)
+        {
+            let Some((_, (_, bytes))) = self.events.pop_last() else { break };
+            self.bytes -= bytes;
+            self.full = true;
+        }
+    }
+
+    /// The events, and whether there are more.
+    fn done(self) -> (Vec<Event>, bool) {
+        (self.events.into_values().map(|(event, _)| event).collect(), self.full)
+    }
 }

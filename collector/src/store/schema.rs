@@ -1,77 +1,60 @@
-//! What the database looks like, and how an older one becomes today's.
+//! What a file of the store looks like, and how an older one becomes today's.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
 use crate::limits::{BUSY_TIMEOUT, WAL_BYTES_KEPT};
 
-/// `sekm`: marks a SQLite file as ours.
-const APPLICATION_ID: i32 = 0x7365_6b6d;
+/// `sekd`: marks a SQLite file as one of ours.
+const APPLICATION_ID: i32 = 0x7365_6b64;
 
 /// Step N makes version N + 1 of version N. Steps that were released never change.
+///
+/// `blocks` has what is known of a block without a look into it, see [`super::block::Header`]; its
+/// `run` is the first cursor of the run of blocks that it was stored with. `sum` is the CRC-32 of the
+/// header. `boots` has the numbers that are stored of each agent boot, and `hosts` the totals of each
+/// host, both also for the files before this one, so that those can be removed.
 const MIGRATIONS: [&str; 1] = ["
-    CREATE TABLE events (
-        cursor     INTEGER PRIMARY KEY AUTOINCREMENT,
-        host       TEXT    NOT NULL,
-        boot       BLOB    NOT NULL,
-        sequence   INTEGER NOT NULL,
-        time_ns    INTEGER NOT NULL,
-        kind       INTEGER NOT NULL,
-        verdict    INTEGER NOT NULL,
-        user       TEXT    NOT NULL,
-        login_user TEXT    NOT NULL,
-        rule       TEXT    NOT NULL,
-        text       BLOB    NOT NULL,
-        body       BLOB    NOT NULL,
-        UNIQUE (host, boot, sequence)
+    CREATE TABLE blocks (
+        block     INTEGER PRIMARY KEY AUTOINCREMENT,
+        run       INTEGER NOT NULL,
+        first     INTEGER NOT NULL,
+        last      INTEGER NOT NULL,
+        events    INTEGER NOT NULL,
+        oldest_ns INTEGER NOT NULL,
+        newest_ns INTEGER NOT NULL,
+        small     INTEGER NOT NULL,
+        tags      BLOB    NOT NULL,
+        sum       INTEGER NOT NULL
     ) STRICT;
-    CREATE INDEX events_time    ON events (time_ns, cursor, kind, verdict, host);
-    CREATE INDEX events_kind    ON events (kind, time_ns, cursor);
-    CREATE INDEX events_host    ON events (host, time_ns, cursor);
-    CREATE INDEX events_verdict ON events (verdict, time_ns, cursor);
+    CREATE INDEX blocks_run ON blocks (run);
+    CREATE TABLE bodies (
+        block INTEGER PRIMARY KEY,
+        body  BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE boots (
+        host   TEXT NOT NULL,
+        boot   BLOB NOT NULL,
+        ranges BLOB NOT NULL,
+        PRIMARY KEY (host, boot)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE hosts (
         host          TEXT    PRIMARY KEY NOT NULL,
         events        INTEGER NOT NULL,
         last_event_ns INTEGER NOT NULL,
         lost          INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE facts (
+        name  TEXT    PRIMARY KEY NOT NULL,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 "];
 
-/// Keeps a second collector off the same store while it lives.
-#[derive(Debug)]
-pub struct StoreLock {
-    _file: File,
-}
-
-/// Takes the lock beside the store, `PATH.lock`.
-pub fn lock(path: &Path) -> Result<StoreLock, StoreError> {
-    let lock_path = beside(path, ".lock");
-    let file = private_file(&lock_path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(StoreLock { _file: file }),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(StoreError::File { path: lock_path, source }),
-    }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Opens or creates a file only its owner can read: events hold names of people and of files.
-fn private_file(path: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|source| StoreError::File { path: path.to_owned(), source })
-}
-
-/// Opens the store for writing, creates it if need be, and brings it to today's version.
+/// Opens a file for writing, creates it if need be, and brings it to today's version.
 pub fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     drop(private_file(path)?);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -88,7 +71,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens the store for reading only.
+/// Opens a file for reading only.
 pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -97,17 +80,17 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The version of the store; refuses what is not ours or is newer than we are.
+/// Opens or creates a file only its owner can read: events hold names of people and of files.
+pub fn private_file(path: &Path) -> Result<std::fs::File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(|source| StoreError::File { path: path.to_owned(), source })
+}
+
+/// The version of the file; refuses what is not ours or is newer than we are.
 fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
-    let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let facts = read("application_id").and_then(|id| {
-        let tables = "SELECT count(*) FROM sqlite_schema";
-        let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
-        Ok((id, read("user_version")?, tables))
-    });
     let (id, version, tables) =
-        facts.map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
-    let version = usize::try_from(version).unwrap_or(0);
+        marks(connection).map_err(|source| StoreError::Sqlite { path: path.to_owned(), source })?;
     match (id, tables) {
         (0, 0) => Ok(0),
         (APPLICATION_ID, _) if version > MIGRATIONS.len() => {
@@ -116,6 +99,15 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
         (APPLICATION_ID, _) => Ok(version),
         _ => Err(StoreError::Foreign(path.to_owned())),
     }
+}
+
+/// Application id, version and number of tables of any SQLite file.
+pub fn marks(connection: &Connection) -> rusqlite::Result<(i32, usize, i64)> {
+    let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let tables =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let version = usize::try_from(read("user_version")?).unwrap_or(0);
+    Ok((read("application_id")?, version, tables))
 }
 
 fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
@@ -138,9 +130,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_store_is_private_durable_and_opens_again() {
+    fn a_new_file_is_private_durable_and_opens_again() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.db");
+        let path = dir.path().join("1.db");
         drop(open_writer(&path).unwrap());
         let connection = open_writer(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -156,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_store_is_refused_and_left_alone() {
+    fn a_newer_file_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.db");
+        let path = dir.path().join("1.db");
         let connection = open_writer(&path).unwrap();
         connection.pragma_update(None, "user_version", 2).unwrap();
         drop(connection);
@@ -174,17 +166,7 @@ mod tests {
         assert!(matches!(open_writer(&path).unwrap_err(), StoreError::Foreign(_)));
         std::fs::write(&path, "not a database, but long enough to be read as one").unwrap();
         assert!(matches!(open_writer(&path).unwrap_err(), StoreError::Sqlite { .. }));
-        let missing = dir.path().join("no/such/events.db");
+        let missing = dir.path().join("no/such/1.db");
         assert!(matches!(open_writer(&missing).unwrap_err(), StoreError::File { .. }));
-    }
-
-    #[test]
-    fn one_collector_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.db");
-        let first = lock(&path).unwrap();
-        assert!(matches!(lock(&path).unwrap_err(), StoreError::InUse(_)));
-        drop(first);
-        lock(&path).unwrap();
     }
 }

@@ -4,18 +4,22 @@
 //! in one transaction. A batch is answered after the commit. When the commit fails, every batch in
 //! it is refused, nothing of it is stored, and the thread goes on with a new connection.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+use rusqlite::ErrorCode;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::row::Row;
-use super::{StoreError, schema};
+use super::StoreError;
+use super::block::Placed;
+use super::current::Current;
+use super::entry::Batch;
+use super::files::Files;
+use super::totals::{Total, Totals};
 use crate::bus::Committed;
-use crate::identity::Agent;
-use crate::limits::{COMMIT_EVENTS_MAX, WRITER_PAUSE, WRITER_QUEUE_MAX};
+use crate::limits::{COMMIT_EVENTS_MAX, COMMIT_GATHER, WRITER_PAUSE, WRITER_QUEUE_MAX};
 
 /// Why a batch was not stored. Nothing of it is.
 #[derive(Clone, Debug, Error)]
@@ -36,8 +40,7 @@ pub type Written = oneshot::Receiver<Result<u32, WriteError>>;
 
 #[derive(Debug)]
 struct Job {
-    host: String,
-    rows: Vec<Row>,
+    batch: Batch,
     answer: oneshot::Sender<Result<u32, WriteError>>,
 }
 
@@ -58,9 +61,9 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError::Stopping`].
-    pub async fn submit(&self, agent: &Agent, rows: Vec<Row>) -> Result<Written, WriteError> {
+    pub async fn submit(&self, batch: Batch) -> Result<Written, WriteError> {
         let (answer, written) = oneshot::channel();
-        let job = Job { host: agent.name().to_owned(), rows, answer };
+        let job = Job { batch, answer };
         self.queue.send(Message::Job(job)).await.map_err(|_| WriteError::Stopping)?;
         Ok(written)
     }
@@ -72,14 +75,21 @@ impl Writer {
     }
 }
 
-/// Starts the thread on an open connection.
-pub fn start(
-    path: PathBuf,
-    connection: Connection,
-    committed: Committed,
-) -> Result<(Writer, JoinHandle<()>), StoreError> {
+/// What the writer shares with those who read.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The files.
+    pub files: Files,
+    /// How far they are committed.
+    pub committed: Committed,
+    /// The numbers of the hosts.
+    pub totals: Totals,
+}
+
+/// Starts the thread on the file that is written to.
+pub fn start(current: Current, shared: Shared) -> Result<(Writer, JoinHandle<()>), StoreError> {
     let (queue, messages) = mpsc::channel(WRITER_QUEUE_MAX);
-    let mut thread = Thread { path, connection: Some(connection), committed };
+    let mut thread = Thread { current, shared };
     let handle = thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || thread.run(messages))
@@ -88,10 +98,8 @@ pub fn start(
 }
 
 struct Thread {
-    path: PathBuf,
-    /// None after a failure: the next commit opens a new one.
-    connection: Option<Connection>,
-    committed: Committed,
+    current: Current,
+    shared: Shared,
 }
 
 impl Thread {
@@ -101,12 +109,14 @@ impl Thread {
             let Some(Message::Job(first)) = messages.blocking_recv() else {
                 break;
             };
-            let mut events = first.rows.len();
+            let mut events = first.batch.entries.len();
             let mut jobs = vec![first];
+            // A moment for others to come: a commit costs about the same for one and for many.
+            thread::sleep(COMMIT_GATHER);
             while events < COMMIT_EVENTS_MAX {
                 match messages.try_recv() {
                     Ok(Message::Job(job)) => {
-                        events += job.rows.len();
+                        events += job.batch.entries.len();
                         jobs.push(job);
                     }
                     Ok(Message::Stop) => {
@@ -118,75 +128,62 @@ impl Thread {
             }
             self.commit(jobs);
         }
+        self.current.close();
         tracing::debug!("the writer of the store has ended");
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {
-        match self.try_commit(&jobs) {
-            Ok((cursor, counts)) => {
-                self.committed.advance(cursor);
-                for (job, stored) in jobs.into_iter().zip(counts) {
+        let (batches, answers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|Job { batch, answer }| (batch, answer)).unzip();
+        match self.try_commit(batches) {
+            Ok(counts) => {
+                for (answer, stored) in answers.into_iter().zip(counts) {
                     // The stream may have gone; the events are stored all the same.
-                    let _ = job.answer.send(Ok(stored));
+                    let _ = answer.send(Ok(stored));
                 }
             }
             Err(error) => {
-                tracing::error!(%error, batches = jobs.len(), "the store cannot be written");
+                tracing::error!(%error, batches = answers.len(), "the store cannot be written");
                 let error = refusal(&error);
-                for job in jobs {
-                    let _ = job.answer.send(Err(error.clone()));
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
                 }
-                self.connection = None;
                 thread::sleep(WRITER_PAUSE);
             }
         }
     }
 
-    /// Stores all jobs or none. Returns the last cursor and, for each job, how many were new.
-    fn try_commit(&mut self, jobs: &[Job]) -> Result<(u64, Vec<u32>), StoreError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            slot => slot.insert(schema::open_writer(&self.path)?),
-        };
-        insert_all(connection, jobs)
-            .map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
-    }
-}
-
-const COUNT_HOST: &str = "
-    INSERT INTO hosts (host, events, last_event_ns, lost) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT (host) DO UPDATE SET
-        events = events + excluded.events,
-        last_event_ns = max(last_event_ns, excluded.last_event_ns),
-        lost = min(lost, 9223372036854775807 - excluded.lost) + excluded.lost";
-
-fn insert_all(connection: &mut Connection, jobs: &[Job]) -> rusqlite::Result<(u64, Vec<u32>)> {
-    // Dropping it on the way out rolls back.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut counts = Vec::with_capacity(jobs.len());
-    {
-        let mut insert = transaction.prepare_cached(Row::INSERT)?;
-        let mut count_host = transaction.prepare_cached(COUNT_HOST)?;
-        for job in jobs {
-            let mut stored: u32 = 0;
-            let mut last_event_ns = i64::MIN;
-            let mut lost: i64 = 0;
-            for row in &job.rows {
-                if row.insert(&mut insert, &job.host)? {
-                    stored = stored.saturating_add(1);
-                    last_event_ns = last_event_ns.max(row.time_ns);
-                    lost = lost.saturating_add(row.lost);
-                }
+    /// Stores all batches or none. Returns, for each, how many of its events were new.
+    fn try_commit(&mut self, batches: Vec<Batch>) -> Result<Vec<u32>, StoreError> {
+        self.current.begin(&self.shared.files, &self.shared.totals)?;
+        let mut counts = Vec::with_capacity(batches.len());
+        let mut new = Vec::with_capacity(batches.iter().map(|it| it.entries.len()).sum());
+        let mut totals: BTreeMap<Arc<str>, Total> = BTreeMap::new();
+        for Batch { host, entries } in batches {
+            let host: Arc<str> = host.into();
+            let entries = self.current.keep_new(&host, entries);
+            counts.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+            if entries.is_empty() {
+                continue;
             }
-            if stored > 0 {
-                count_host.execute(params![job.host, stored, last_event_ns, lost])?;
+            let total =
+                totals.entry(Arc::clone(&host)).or_insert_with(|| self.shared.totals.of(&host));
+            for entry in &entries {
+                let (last_event_ns, lost) = (entry.time_ns, entry.lost);
+                *total = total.with(Total { events: 1, last_event_ns, lost });
             }
-            counts.push(stored);
+            new.extend(entries.into_iter().map(|entry| Placed {
+                cursor: 0,
+                host: Arc::clone(&host),
+                entry,
+            }));
         }
+        let cursor = self.current.commit(new, &totals)?;
+        totals.iter().for_each(|(host, total)| self.shared.totals.set(host, *total));
+        // Last of all: whoever waits for this reads what is above.
+        self.shared.committed.advance(cursor);
+        Ok(counts)
     }
-    let cursor = super::read::last_cursor(&transaction)?;
-    transaction.commit()?;
-    Ok((cursor, counts))
 }
 
 fn refusal(error: &StoreError) -> WriteError {
@@ -200,74 +197,5 @@ fn refusal(error: &StoreError) -> WriteError {
             WriteError::Full
         }
         error => WriteError::Failed(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use sekimori_proto::v1::Event;
-
-    use super::*;
-
-    fn rows(agent: &Agent, sequences: std::ops::Range<u64>) -> Vec<Row> {
-        let event = |sequence| Event {
-            boot: vec![1; 16],
-            sequence,
-            kind: 6,
-            message: "x".repeat(4000),
-            ..Event::default()
-        };
-        sequences.map(|sequence| Row::new(agent, event(sequence))).collect()
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_the_batch_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.db");
-        let connection = schema::open_writer(&path).unwrap();
-        // SQLite reports this limit as it reports a full disk. The connection that is opened after
-        // the failure does not have it.
-        let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        connection.pragma_update(None, "max_page_count", pages + 20).unwrap();
-        let committed = Committed::new(0);
-        let (writer, thread) = start(path, connection, committed.clone()).unwrap();
-        let agent = Agent::for_test("pc");
-        let submit = async |sequences| {
-            writer.submit(&agent, rows(&agent, sequences)).await.unwrap().await.unwrap()
-        };
-        assert_eq!(submit(1..6).await.unwrap(), 5);
-        let error = submit(6..200).await.unwrap_err();
-        assert!(matches!(error, WriteError::Full), "{error}");
-        assert_eq!(committed.get(), 5, "nothing of the refused batch is stored");
-        assert_eq!(submit(6..200).await.unwrap(), 194);
-        assert_eq!(submit(1..200).await.unwrap(), 0);
-        writer.stop().await;
-        thread.join().unwrap();
-        assert!(writer.submit(&agent, Vec::new()).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn batches_that_wait_together_are_answered_one_by_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.db");
-        let connection = schema::open_writer(&path).unwrap();
-        let (writer, thread) = start(path, connection, Committed::new(0)).unwrap();
-        let (first, second) = (Agent::for_test("a"), Agent::for_test("b"));
-        let mut answers = Vec::new();
-        for (agent, sequences) in
-            [(&first, 1..11), (&second, 1..11), (&first, 6..16), (&second, 1..1), (&first, 1..3)]
-        {
-            answers.push(writer.submit(agent, rows(agent, sequences)).await.unwrap());
-        }
-        // What was submitted before the wish to stop is stored.
-        writer.stop().await;
-        let mut counts = Vec::new();
-        for answer in answers {
-            counts.push(answer.await.unwrap().unwrap());
-        }
-        assert_eq!(counts, [10, 10, 5, 0, 0]);
-        thread.join().unwrap();
     }
 }

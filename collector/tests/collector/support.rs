@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
 use sekimori_collector::bus::Stop;
 use sekimori_collector::config::Config;
 use sekimori_collector::identity::{Rank, Role};
@@ -159,6 +160,7 @@ impl AgentStream {
     pub async fn send(&mut self, events: Vec<Event>) -> u64 {
         let batch = self.next;
         self.next += 1;
+        let events = events.iter().map(|event| event.encode_to_vec().into()).collect();
         // A stream that was ended says why when it is read.
         let _ = self.batches.send(IngestRequest { batch, events }).await;
         batch

@@ -98,7 +98,7 @@ async fn a_viewer_is_told_how_the_hosts_stand_and_nothing_of_people() {
     for (personal, reason) in [
         (AggregateRequest { by: by(Field::User), ..request.clone() }, "counts by user tell"),
         (AggregateRequest { distinct: Field::File.into(), ..request.clone() }, "counts by file"),
-        (AggregateRequest { filter: Some(users), ..request.clone() }, "a filter by user or text"),
+        (AggregateRequest { filter: Some(users), ..request.clone() }, "a filter by user tells"),
     ] {
         let refused = query.aggregate(personal.clone()).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);

@@ -1,6 +1,6 @@
 //! The filter flags of `watch`, `search` and `top`.
 
-use sekimori_proto::v1::{Filter, Kind, Verdict};
+use sekimori_proto::v1::{Filter, Gap, Kind, Verdict};
 use sekimori_proto::words::Word;
 
 /// Which events. Different flags must all hold; a flag given twice holds for either value.
@@ -29,6 +29,15 @@ pub struct FilterArgs {
     /// Rule that decided.
     #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
     rules: Vec<String>,
+    /// Serial of a device that came, went, or holds the file.
+    #[arg(long = "serial", value_name = "SERIAL", value_delimiter = ',')]
+    serials: Vec<String>,
+    /// Address or name of the destination, whole.
+    #[arg(long = "destination", value_name = "NAME_OR_IP", value_delimiter = ',')]
+    destinations: Vec<String>,
+    /// Executable, its whole path.
+    #[arg(long = "program", value_name = "PATH")]
+    programs: Vec<String>,
     /// Not before this time: RFC 3339, a local date or time, today, -10m, '2 hours ago'.
     #[arg(long, value_name = "TIME", value_parser = crate::time::parse, allow_hyphen_values = true)]
     since: Option<i64>,
@@ -48,7 +57,20 @@ impl FilterArgs {
             since_ns: self.since,
             until_ns: self.until,
             rules: self.rules.clone(),
+            serials: self.serials.clone(),
+            destinations: self.destinations.clone(),
+            programs: self.programs.clone(),
         }
+    }
+}
+
+/// Says on the terminal what the collector could not read.
+pub fn warn_of_gaps(gaps: &[Gap]) {
+    for Gap { first, last, reason } in gaps {
+        anstream::eprintln!(
+            "sekimori: the collector cannot read its events {first} to {last}, so that some may be \
+             missing here: {reason}"
+        );
     }
 }
 
@@ -80,7 +102,7 @@ mod tests {
     fn flags_become_the_filter() {
         let line = "--kind usb.write,exec --kind loss --host a --user alice,花子 \
             --verdict would-deny --text 顧客 --rule r1 --since 1970-01-01T00:00:01Z \
-            --until 1970-01-01T00:00:02Z";
+            --until 1970-01-01T00:00:02Z --serial S1 --destination a.example,::1 --program /bin/a,b";
         let expected = Filter {
             kinds: [Kind::UsbWrite, Kind::Exec, Kind::Loss].map(i32::from).to_vec(),
             hosts: vec!["a".into()],
@@ -90,6 +112,9 @@ mod tests {
             since_ns: Some(1_000_000_000),
             until_ns: Some(2_000_000_000),
             rules: vec!["r1".into()],
+            serials: vec!["S1".into()],
+            destinations: vec!["a.example".into(), "::1".into()],
+            programs: vec!["/bin/a,b".into()],
         };
         assert_eq!(parse(line).unwrap(), expected);
         assert_eq!(parse("").unwrap(), Filter::default());

@@ -9,7 +9,7 @@ use sekimori_proto::v1::query_service_client::QueryServiceClient;
 
 use crate::collector::CollectorArgs;
 use crate::failure::Failure;
-use crate::filter::FilterArgs;
+use crate::filter::{FilterArgs, warn_of_gaps};
 use crate::line;
 
 /// Events of one page; the collector's own limit.
@@ -67,6 +67,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 writeln!(out, "{}", line::show(event, true, &zone))?;
             }
         }
+        warn_of_gaps(&response.gaps);
         let count = response.events.len() as u64;
         shown += count;
         left = left.saturating_sub(count);

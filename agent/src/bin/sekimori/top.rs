@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::collector::CollectorArgs;
 use crate::failure::Failure;
-use crate::filter::{FilterArgs, word};
+use crate::filter::{FilterArgs, warn_of_gaps, word};
 use crate::line::bytes;
 use crate::time;
 
@@ -85,6 +85,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         writeln!(out, "{}", table(&args, &answer, &zone))?;
     }
     out.flush()?;
+    warn_of_gaps(&answer.gaps);
     let shown = answer.groups.len() as u64;
     if !args.json && shown == 0 {
         anstream::eprintln!("no event matches");
@@ -179,7 +180,8 @@ mod tests {
     #[test]
     fn a_table_has_what_was_asked_for_and_no_control_characters() {
         let args = args("--by user,device --distinct file");
-        let answer = AggregateResponse { groups: vec![group()], events: 3, all_groups: 1 };
+        let answer =
+            AggregateResponse { groups: vec![group()], events: 3, all_groups: 1, gaps: Vec::new() };
         let text = table(&args, &answer, &TimeZone::UTC);
         let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use crate::collector::CollectorArgs;
 use crate::failure::Failure;
-use crate::filter::FilterArgs;
+use crate::filter::{FilterArgs, warn_of_gaps};
 use crate::line;
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -120,6 +120,7 @@ async fn connection(
     let mut stream = answer.map_err(refused)?.into_inner();
     *connected_once = true;
     while let Some(message) = stream.message().await.map_err(refused)? {
+        warn_of_gaps(message.gap.as_slice());
         let Some(event) = message.event else { continue };
         screen.show(&event).map_err(End::Fatal)?;
         if event.cursor != 0 {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prost::Message as _;
 use sekimori_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
 use sekimori_proto::v1::{Event, IngestRequest, IngestResponse};
 use tokio::net::UnixListener;
@@ -93,14 +94,16 @@ impl Fake {
         if manner.refuses {
             return Err(Status::invalid_argument("no"));
         }
-        if request.events.iter().any(|event| manner.poison.contains(&event.time_ns)) {
+        let events: Vec<Event> =
+            request.events.iter().map(|event| Event::decode(event.as_ref()).unwrap()).collect();
+        if events.iter().any(|event| manner.poison.contains(&event.time_ns)) {
             return Err(Status::invalid_argument("an event with an impossible 値"));
         }
         let mut store = self.store.lock().unwrap();
-        store.received += request.events.len() as u64;
-        store.largest_batch = store.largest_batch.max(request.events.len());
+        store.received += events.len() as u64;
+        store.largest_batch = store.largest_batch.max(events.len());
         let mut stored = 0;
-        for event in request.events {
+        for event in events {
             let key = (event.boot.clone(), event.sequence);
             let known = store.events.insert(key, event.clone());
             assert!(known.is_none_or(|known| known == event), "one number, two events");

@@ -1,0 +1,268 @@
+//! A block: some hundred events that are compressed, stored and read together.
+
+use bytes::Bytes;
+use prost::Message;
+use sekimori_proto::v1::Event;
+use thiserror::Error;
+
+use super::entry::Entry;
+use super::tags::{self, Tag, Tagged};
+use crate::limits::BLOCK_BYTES_MAX;
+
+/// A block that is not what was written. The rest of the store is not touched by it.
+#[derive(Debug, Error)]
+pub enum DamagedBlock {
+    /// Decompression, or its checksum.
+    #[error("{0}")]
+    Compression(#[from] std::io::Error),
+    /// Not a block inside.
+    #[error("{0}")]
+    Decode(#[from] prost::DecodeError),
+    /// An event of a host that the block does not name.
+    #[error("an event of no host")]
+    Host,
+}
+
+/// What is compressed.
+#[derive(Clone, PartialEq, Message)]
+struct Body {
+    #[prost(string, repeated, tag = "1")]
+    hosts: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    entries: Vec<BodyEntry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BodyEntry {
+    /// Place in `hosts`.
+    #[prost(uint32, tag = "1")]
+    host: u32,
+    #[prost(uint64, tag = "2")]
+    cursor: u64,
+    #[prost(sint64, tag = "3")]
+    time_ns: i64,
+    #[prost(bytes = "bytes", tag = "4")]
+    event: Bytes,
+}
+
+/// An event with its place in the store.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its place.
+    pub cursor: u64,
+    /// Whose it is.
+    pub host: std::sync::Arc<str>,
+    /// The event.
+    pub entry: Entry,
+}
+
+/// What is known of a block without a look into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The lowest cursor in it.
+    pub first: u64,
+    /// The highest.
+    pub last: u64,
+    /// How many events.
+    pub events: u32,
+    /// UTC ns since 1970 of the oldest event.
+    pub oldest_ns: i64,
+    /// Of the newest.
+    pub newest_ns: i64,
+    /// See [`tags`].
+    pub tags: Vec<u8>,
+}
+
+impl Header {
+    /// Checksum of all of it.
+    pub fn sum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&self.first.to_le_bytes());
+        sum.update(&self.last.to_le_bytes());
+        sum.update(&self.events.to_le_bytes());
+        sum.update(&self.oldest_ns.to_le_bytes());
+        sum.update(&self.newest_ns.to_le_bytes());
+        sum.update(&self.tags);
+        sum.finalize()
+    }
+}
+
+/// A block ready to be stored.
+#[derive(Debug)]
+pub struct Packed {
+    /// What it is found by.
+    pub header: Header,
+    /// zstd frame with a checksum.
+    pub body: Vec<u8>,
+}
+
+/// Packs events, at least one, in this order.
+///
+/// # Errors
+/// When zstd fails, for want of memory.
+pub fn pack(
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    events: &[&Placed],
+) -> std::io::Result<Packed> {
+    let mut body = Body { entries: Vec::with_capacity(events.len()), ..Body::default() };
+    let mut found: Vec<Tag> = Vec::with_capacity(events.len() * 8);
+    let (mut first, mut last) = (u64::MAX, 0);
+    let (mut oldest_ns, mut newest_ns) = (i64::MAX, i64::MIN);
+    for Placed { cursor, host, entry } in events {
+        // The events of a host come together.
+        let place = body.hosts.iter().rposition(|known| **known == **host);
+        let place = place.unwrap_or_else(|| {
+            found.push(tags::tag(Tagged::Host, host.as_bytes()));
+            body.hosts.push(host.to_string());
+            body.hosts.len() - 1
+        });
+        found.extend_from_slice(&entry.tags);
+        (first, last) = (first.min(*cursor), last.max(*cursor));
+        oldest_ns = oldest_ns.min(entry.time_ns);
+        newest_ns = newest_ns.max(entry.time_ns);
+        body.entries.push(BodyEntry {
+            host: u32::try_from(place).unwrap_or(u32::MAX),
+            cursor: *cursor,
+            time_ns: entry.time_ns,
+            event: entry.body.clone(),
+        });
+    }
+    let header = Header {
+        first,
+        last,
+        events: u32::try_from(events.len()).unwrap_or(u32::MAX),
+        oldest_ns,
+        newest_ns,
+        tags: tags::to_bytes(found),
+    };
+    Ok(Packed { header, body: compressor.compress(&body.encode_to_vec())? })
+}
+
+/// A block that was read.
+#[derive(Debug)]
+pub struct Block {
+    hosts: Vec<String>,
+    entries: Vec<BodyEntry>,
+}
+
+/// One event of a block that was read, not decoded yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Its place in the store.
+    pub cursor: u64,
+    /// UTC, ns since 1970.
+    pub time_ns: i64,
+    /// Whose it is.
+    pub host: &'a str,
+    /// The encoded event, as the agent sent it.
+    pub body: &'a Bytes,
+}
+
+impl Block {
+    /// Unpacks a block.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn unpack(packed: &[u8]) -> Result<Block, DamagedBlock> {
+        let body = zstd::bulk::decompress(packed, BLOCK_BYTES_MAX)?;
+        let Body { hosts, entries } = Body::decode(Bytes::from(body))?;
+        if entries.iter().any(|entry| entry.host as usize >= hosts.len()) {
+            return Err(DamagedBlock::Host);
+        }
+        Ok(Block { hosts, entries })
+    }
+
+    /// Its events, as they were packed.
+    pub fn entries(&self) -> impl Iterator<Item = Stored<'_>> {
+        self.entries.iter().filter_map(|entry| {
+            let host = self.hosts.get(entry.host as usize)?;
+            let BodyEntry { cursor, time_ns, .. } = *entry;
+            Some(Stored { cursor, time_ns, host, body: &entry.event })
+        })
+    }
+
+    /// What of it the writer needs to pack its events again.
+    ///
+    /// # Errors
+    /// When an event is damaged.
+    pub fn placed(&self) -> Result<Vec<Placed>, DamagedBlock> {
+        let mut placed = Vec::with_capacity(self.entries.len());
+        for stored in self.entries() {
+            let event = Event::decode(stored.body.as_ref())?;
+            // The name of an event without a boot is of no use any more: it is stored.
+            if let Some(entry) = Entry::new(&event, stored.body.clone()) {
+                placed.push(Placed { cursor: stored.cursor, host: stored.host.into(), entry });
+            }
+        }
+        Ok(placed)
+    }
+}
+
+impl Stored<'_> {
+    /// The event as it is shown.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn event(&self) -> Result<Event, prost::DecodeError> {
+        let mut event = Event::decode(self.body.as_ref())?;
+        self.host.clone_into(&mut event.host);
+        event.cursor = self.cursor;
+        Ok(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::limits::BOOT_BYTES;
+
+    fn placed(cursor: u64, host: &str) -> Placed {
+        let event = Event {
+            boot: vec![1; BOOT_BYTES],
+            sequence: cursor,
+            kind: 6,
+            time_ns: 100 - i64::try_from(cursor).unwrap(),
+            message: "資料".into(),
+            host: "liar".into(),
+            ..Event::default()
+        };
+        let body = Bytes::from(event.encode_to_vec());
+        Placed { cursor, host: host.into(), entry: Entry::new(&event, body).unwrap() }
+    }
+
+    fn packed(events: &[Placed]) -> Packed {
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        compressor.include_checksum(true).unwrap();
+        pack(&mut compressor, &events.iter().collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn what_is_packed_comes_back() {
+        let events = [placed(3, "a"), placed(5, "b"), placed(9, "a")];
+        let Packed { header, body } = packed(&events);
+        assert_eq!((header.first, header.last, header.events), (3, 9, 3));
+        assert_eq!((header.oldest_ns, header.newest_ns), (91, 97));
+        assert!(tags::may_have(&header.tags, &[tags::tag(Tagged::Host, b"b")]));
+        let block = Block::unpack(&body).unwrap();
+        let shown: Vec<Event> = block.entries().map(|it| it.event().unwrap()).collect();
+        let names: Vec<_> =
+            shown.iter().map(|it| (it.cursor, it.host.as_str(), it.sequence)).collect();
+        assert_eq!(names, [(3, "a", 3), (5, "b", 5), (9, "a", 9)]);
+        let again = block.placed().unwrap();
+        assert_eq!(packed(&again).header, header);
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let Packed { mut body, .. } = packed(&[placed(1, "a"), placed(2, "a")]);
+        for place in 0..body.len() {
+            *body.get_mut(place).unwrap() ^= 1;
+            assert!(Block::unpack(&body).is_err(), "byte {place}");
+            *body.get_mut(place).unwrap() ^= 1;
+        }
+        body.truncate(body.len() - 1);
+        assert!(Block::unpack(&body).is_err());
+    }
+}

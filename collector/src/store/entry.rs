@@ -1,0 +1,62 @@
+//! An event made ready for the writer: everything that costs time and needs no order is done here,
+//! outside its thread.
+
+use bytes::Bytes;
+use sekimori_proto::v1::Event;
+
+use super::tags::{self, Tag};
+use crate::identity::Agent;
+use crate::limits::BOOT_BYTES;
+
+/// Agent boot.
+pub type Boot = [u8; BOOT_BYTES];
+
+/// An event, as the agent encoded it, and what the store wants to know of it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Together with `sequence` its name.
+    pub boot: Boot,
+    /// From 1.
+    pub sequence: u64,
+    /// UTC, ns since 1970.
+    pub time_ns: i64,
+    /// Number of [`sekimori_proto::v1::Kind`]; agents may know more of them.
+    pub kind: i32,
+    /// Events that this one says were lost.
+    pub lost: u64,
+    /// What it can be found by, without that of its host.
+    pub tags: Vec<Tag>,
+    /// The encoded event.
+    pub body: Bytes,
+}
+
+impl Entry {
+    /// Of an event and its bytes; `None` when its boot is none.
+    pub fn new(event: &Event, body: Bytes) -> Option<Entry> {
+        Some(Entry {
+            boot: event.boot.as_slice().try_into().ok()?,
+            sequence: event.sequence,
+            time_ns: event.time_ns,
+            kind: event.kind,
+            lost: event.loss.as_ref().map_or(0, |loss| loss.count),
+            tags: tags::of_event(event),
+            body,
+        })
+    }
+}
+
+/// What an agent wants to have stored, at once or not at all.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Whose events these are, whatever they say.
+    pub host: String,
+    /// In the agent's order.
+    pub entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Of the agent that sent them.
+    pub fn new(agent: &Agent, entries: Vec<Entry>) -> Batch {
+        Batch { host: agent.name().to_owned(), entries }
+    }
+}

@@ -1,0 +1,287 @@
+//! The store as a whole, without the services.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message as _;
+use sekimori_proto::v1::{Event, Filter, Kind};
+
+use super::block::Placed;
+use super::current::Current;
+use super::files::Files;
+use super::totals::Totals;
+use super::{Batch, Condition, Entry, Page, Position, Search, Store, Written};
+use crate::identity::{Agent, Operator};
+use crate::limits::{CURSORS_SKIPPED, JOINED_EVENTS};
+
+fn entry(sequence: u64, kind: Kind) -> Entry {
+    let event = Event {
+        boot: vec![1; 16],
+        sequence,
+        kind: kind.into(),
+        time_ns: i64::try_from(sequence).unwrap(),
+        message: format!("{sequence}{}", "x".repeat(200)),
+        ..Event::default()
+    };
+    Entry::new(&event, event.encode_to_vec().into()).unwrap()
+}
+
+/// Of two kinds, one of them rare.
+fn entries(sequences: std::ops::Range<u64>) -> Vec<Entry> {
+    let kind = |sequence| if sequence % 100 == 0 { Kind::UsbWrite } else { Kind::FileOpen };
+    sequences.map(|sequence| entry(sequence, kind(sequence))).collect()
+}
+
+async fn submit(store: &Store, host: &str, sequences: std::ops::Range<u64>) -> Written {
+    let batch = Batch::new(&Agent::for_test(host), entries(sequences));
+    store.writer().submit(batch).await.unwrap()
+}
+
+async fn put(store: &Store, sequences: std::ops::Range<u64>) -> u32 {
+    submit(store, "pc", sequences).await.await.unwrap().unwrap()
+}
+
+/// All that matches, page by page.
+async fn search(store: &Store, filter: Filter, newest_first: bool) -> Page {
+    let condition = Condition::new(Some(&filter)).unwrap();
+    let mut all = Page { events: Vec::new(), next: None, gaps: Vec::new() };
+    let mut next = Some(Position { upper: u64::MAX, last: None });
+    while let Some(position) = next {
+        let condition = condition.clone();
+        let search = Search { condition, position, limit: 5000, newest_first };
+        let page = store.readers().search(&Operator::for_test(), search).await.unwrap();
+        all.events.extend(page.events);
+        all.gaps = page.gaps;
+        next = page.next;
+    }
+    all
+}
+
+fn names(events: &[Event]) -> Vec<(u64, u64)> {
+    events.iter().map(|event| (event.cursor, event.sequence)).collect()
+}
+
+/// Everything that a live stream from the beginning tells.
+async fn streamed(store: &Store) -> (Vec<(u64, u64)>, usize) {
+    let condition = Arc::new(Condition::new(None).unwrap());
+    let (mut seen, mut gaps, mut position) = (Vec::new(), 0, 0);
+    while position < store.committed().get() {
+        let (readers, condition) = (store.readers(), Arc::clone(&condition));
+        let step = readers.step(&Operator::for_test(), condition, position).await.unwrap();
+        assert!(step.position > position);
+        position = step.position;
+        gaps += step.gaps.len();
+        seen.extend(names(&step.events));
+    }
+    (seen, gaps)
+}
+
+fn expected(sequences: std::ops::RangeInclusive<u64>) -> Vec<(u64, u64)> {
+    sequences.map(|number| (number, number)).collect()
+}
+
+fn only_file(dir: &Path) -> std::path::PathBuf {
+    let [file] = Files::of(dir).unwrap().list().try_into().unwrap();
+    file.path.clone()
+}
+
+#[tokio::test]
+async fn batches_that_wait_together_are_answered_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    let mut answers = Vec::new();
+    for (host, sequences) in [("a", 1..11), ("b", 1..11), ("a", 6..16), ("b", 1..1), ("a", 1..3)] {
+        answers.push(submit(&store, host, sequences).await);
+    }
+    let writer = store.writer().clone();
+    // What was submitted before the wish to stop is stored.
+    store.close().await;
+    let mut counts = Vec::new();
+    for answer in answers {
+        counts.push(answer.await.unwrap().unwrap());
+    }
+    assert_eq!(counts, [10, 10, 5, 0, 0]);
+    assert!(writer.submit(Batch::new(&Agent::for_test("a"), Vec::new())).await.is_err());
+    let store = Store::open(dir.path(), None).unwrap();
+    let hosts = store.readers().hosts(&Operator::for_test());
+    let hosts: Vec<_> = hosts.iter().map(|it| (it.host.as_str(), it.events)).collect();
+    assert_eq!(hosts, [("a", 15), ("b", 10)]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn joined_or_not_every_event_is_there_once_and_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    let last = 3 * JOINED_EVENTS as u64 / 2;
+    let mut next = 1;
+    // Of all sizes, and some of it again.
+    for step in 0.. {
+        let end = (next + 7 + step % 900).min(last + 1);
+        let start = next.saturating_sub(step % 5).max(1);
+        assert_eq!(u64::from(put(&store, start..end).await), end - next);
+        next = end;
+        if next > last {
+            break;
+        }
+    }
+    assert_eq!(streamed(&store).await, (expected(1..=last), 0));
+    let rare = Filter { kinds: vec![Kind::UsbWrite.into()], ..Filter::default() };
+    let found = search(&store, rare.clone(), true).await;
+    let found: Vec<u64> = found.events.iter().map(|event| event.sequence).collect();
+    let mut wanted: Vec<u64> = (1..=last).filter(|it| it % 100 == 0).collect();
+    wanted.reverse();
+    assert_eq!(found, wanted);
+    store.close().await;
+    let path = only_file(dir.path());
+    let connection = super::schema::open_reader(&path).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM blocks WHERE small"), 0, "a close joins the rest");
+    assert_eq!(count("SELECT sum(events) FROM blocks"), i64::try_from(last).unwrap());
+    assert_eq!(
+        count(
+            "SELECT count(*) FROM blocks b WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE block = b.block)"
+        ),
+        0
+    );
+    assert!(count("SELECT count(*) FROM blocks") < 40);
+    drop(connection);
+    let store = Store::open(dir.path(), None).unwrap();
+    assert_eq!(put(&store, 1..last + 2).await, 1);
+    assert_eq!(streamed(&store).await, (expected(1..=last + 1), 0));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_waits_to_be_joined_waits_on_after_sudden_death() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    for start in [1, 101, 201] {
+        assert_eq!(put(&store, start..start + 100).await, 100);
+    }
+    // As the disk has it in this moment.
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    store.close().await;
+    let store = Store::open(copy.path(), None).unwrap();
+    assert_eq!(streamed(&store).await, (expected(1..=300), 0));
+    let last = JOINED_EVENTS as u64 + 100;
+    for start in (1..=last).step_by(500) {
+        put(&store, start..(start + 500).min(last + 1)).await;
+    }
+    assert_eq!(streamed(&store).await, (expected(1..=last), 0));
+    store.close().await;
+}
+
+fn current(dir: &Path) -> (Files, Current, Totals) {
+    let files = Files::of(dir).unwrap();
+    let (current, totals) = Current::open(&files).unwrap();
+    (files, current, totals)
+}
+
+fn commit(
+    current: &mut Current,
+    sequences: std::ops::Range<u64>,
+) -> Result<u64, super::StoreError> {
+    let host: Arc<str> = "pc".into();
+    let new = current.keep_new(&host, entries(sequences));
+    let placed = |entry| Placed { cursor: 0, host: Arc::clone(&host), entry };
+    current.commit(new.into_iter().map(placed).collect(), &BTreeMap::new())
+}
+
+#[test]
+fn a_full_disk_refuses_what_does_not_fit_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, mut current, totals) = current(dir.path());
+    assert_eq!(commit(&mut current, 1..6).unwrap(), 5);
+    // SQLite reports this limit as it reports a full disk. The connection that is opened after the
+    // failure does not have it.
+    current.limit_pages(30);
+    let error = commit(&mut current, 6..60_000).unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    current.begin(&files, &totals).unwrap();
+    assert_eq!(commit(&mut current, 4..200).unwrap(), 199, "nothing of the refused is stored");
+    assert_eq!(commit(&mut current, 1..200).unwrap(), 199);
+}
+
+#[tokio::test]
+async fn files_follow_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, mut writing, totals) = current(dir.path());
+    for (day, range) in [("2026-01-01", 1..300), ("2026-01-02", 200..500), ("2025-12-31", 1..501)] {
+        writing.begin_file(&files, day.parse().unwrap(), &totals).unwrap();
+        commit(&mut writing, range).unwrap();
+    }
+    // The day is another one than that of the file.
+    writing.begin(&files, &totals).unwrap();
+    commit(&mut writing, 501..601).unwrap();
+    writing.close();
+    drop((files, writing));
+    let store = Store::open(dir.path(), None).unwrap();
+    assert_eq!(store.shared.files.list().len(), 5, "the first is empty");
+    assert_eq!(streamed(&store).await, (expected(1..=600), 0));
+    let found = search(&store, Filter::default(), false).await;
+    assert_eq!(names(&found.events), expected(1..=600));
+    assert_eq!(put(&store, 1..602).await, 1, "what the first file has is known in the last");
+    store.shared.files.remove(1).unwrap();
+    store.shared.files.remove(2).unwrap();
+    assert_eq!(store.readers().removed_up_to(), 299);
+    assert_eq!(put(&store, 1..602).await, 0, "and when it is gone");
+    assert_eq!(streamed(&store).await, (expected(300..=601), 0));
+    store.close().await;
+}
+
+/// Writes nonsense over all pages but the first.
+fn spoil(path: &Path, from: u64, bytes: usize) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&vec![0x5a; bytes], from).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_part_is_told_and_the_rest_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    for start in (1..20_001).step_by(1000) {
+        put(&store, start..start + 1000).await;
+    }
+    store.close().await;
+    let path = only_file(dir.path());
+    let size = std::fs::metadata(&path).unwrap().len();
+    // Somewhere among the bodies, which are nearly all of it.
+    spoil(&path, size / 2, 4096);
+    let store = Store::open(dir.path(), None).unwrap();
+    let found = search(&store, Filter::default(), false).await;
+    assert!(!found.gaps.is_empty());
+    let readable = found.events.len();
+    assert!((1000..20_000).contains(&readable), "{readable}");
+    let (seen, gaps) = streamed(&store).await;
+    assert!(gaps > 0);
+    assert_eq!(seen.len(), readable);
+    assert_eq!(put(&store, 20_001..20_011).await, 10, "and it takes more");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn behind_a_last_file_that_cannot_be_read_another_one_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, 1..101).await;
+    store.close().await;
+    spoil(&only_file(dir.path()), 0, 8192);
+    let store = Store::open(dir.path(), None).unwrap();
+    assert_eq!(put(&store, 101..111).await, 10);
+    let found = search(&store, Filter::default(), false).await;
+    let cursors: Vec<u64> = (1..=10).map(|it| CURSORS_SKIPPED + it).collect();
+    assert_eq!(found.events.iter().map(|it| it.cursor).collect::<Vec<_>>(), cursors);
+    assert_eq!(found.gaps.len(), 1, "{:?}", found.gaps);
+    let (seen, gaps) = streamed(&store).await;
+    assert_eq!((seen.len(), gaps), (10, 1));
+    store.close().await;
+}
