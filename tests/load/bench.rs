@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use sekimori_collector::identity::Role;
@@ -35,8 +35,8 @@ pub struct Bench {
     pub full: bool,
     /// Stored events that questions are asked about.
     pub rows: u64,
-    /// Events per second of the collector's CPU, when that was measured.
-    pub ingested: OnceLock<f64>,
+    /// Events per second of the collector's CPU, each time that was measured.
+    pub ingested: Mutex<Vec<f64>>,
     temporary: TempDir,
     events: Vec<Prepared>,
 }
@@ -62,7 +62,7 @@ impl Bench {
             cores,
             full: false,
             rows: 0,
-            ingested: OnceLock::new(),
+            ingested: Mutex::default(),
             temporary,
             events: (0..HOSTS).map(prepared).collect(),
         })

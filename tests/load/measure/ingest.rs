@@ -1,6 +1,6 @@
 //! How much comes in: many agents send as fast as the collector acknowledges.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::agents::{Agents, Pace, WITHOUT_END};
 use crate::bench::{Bench, HOSTS};
@@ -9,7 +9,7 @@ use crate::figures::Figures;
 use crate::meter::{Meter, Spent, in_seconds, resident_mib};
 
 /// How long it is measured.
-const SECONDS: u64 = 12;
+const SECONDS: u64 = 10;
 /// Events of each agent before, so that connections, caches and files are there.
 const BEFORE_EACH: u64 = 200;
 /// Events of a host are so far apart: a busy machine.
@@ -27,10 +27,11 @@ pub async fn measure(bench: &Bench) -> Result<()> {
     let all = events + BEFORE_EACH * agents.count();
     agents.close().await?;
     let stopped = collector.stop().await?;
-    // Once is enough for those who compare with it.
-    let _ = bench.ingested.set(spent.per_cpu_second(events));
+    let mut before = bench.ingested.lock().map_err(|_| anyhow!("a thread panicked"))?;
+    let again = if before.is_empty() { "" } else { ", again" };
+    before.push(spent.per_cpu_second(events));
     let (collector_percent, load_percent) = spent.percent();
-    Figures::new("ingest", &format!("{HOSTS} agents"))
+    Figures::new("ingest", &format!("{HOSTS} agents{again}"))
         .number("events", events)
         .number("events/s", spent.per_second(events))
         .number("events/CPU s", spent.per_cpu_second(events))

@@ -51,6 +51,7 @@ pub fn whole(number: f64) -> String {
 /// With as many places as are worth it.
 pub fn number(number: f64) -> String {
     match number.abs() {
+        _ if number.fract() == 0.0 => whole(number),
         ..10.0 => format!("{number:.2}"),
         10.0..100.0 => format!("{number:.1}"),
         _ => whole(number),
@@ -72,6 +73,7 @@ mod tests {
         assert_eq!(whole(999.6), "1,000");
         assert_eq!(number(1_234.5), "1,234");
         assert_eq!(number(12.34), "12.3");
+        assert_eq!(number(20.0), "20");
         assert_eq!(number(0.256), "0.26");
         assert_eq!(signed(-12.0), "-12");
         assert_eq!(signed(0.2), "+0");
