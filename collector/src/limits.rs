@@ -107,7 +107,7 @@ pub const QUESTION_BYTES_MAX: usize = 64 << 10;
 pub const PAGE_TOKEN_BYTES_MAX: usize = 128;
 
 /// Live streams at one time.
-pub const SUBSCRIBERS_MAX: usize = 64;
+pub const SUBSCRIBERS_MAX: usize = 256;
 /// Live streams of one operator.
 pub const SUBSCRIBERS_OF_ONE_MAX: usize = 16;
 /// Events a subscriber may lag behind its own reading task.

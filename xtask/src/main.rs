@@ -34,7 +34,8 @@ enum Task {
     Test(test::Options),
     /// Show in a VM how a leak is seen, stopped and recorded
     Demo,
-    /// Count in a VM how many instructions operations take without and with the monitor
+    /// Count in a VM how many instructions operations take without and with the monitor; with
+    /// `collector`, measure here what the collector bears
     Bench(bench::Options),
     /// Feed any bytes to what reads records, kernel types, traffic and policies
     Fuzz(fuzz::Options),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sekimori_proto::v1::{Destination, Device, Event, File, Loss, Process};
+use sekimori_proto::v1::{Destination, Device, Event, File, Kind, Loss, Process};
 use thiserror::Error;
 
 use crate::limits::{
@@ -54,6 +54,9 @@ pub enum Fault {
     /// Nothing says what happened.
     #[error("kind is not set")]
     Kind,
+    /// Only the collector says what operators do there.
+    #[error("records of operators are the collector's own")]
+    Collectors,
     /// A field that is too long.
     #[error("{field} has {size} {unit}, at most {limit}")]
     TooLong {
@@ -104,6 +107,9 @@ fn check_fields(event: &Event) -> Result<(), Fault> {
     // Kinds and verdicts that this collector does not know yet are kept: agents may be newer.
     if event.kind == 0 {
         return Err(Fault::Kind);
+    }
+    if event.kind() == Kind::Operator {
+        return Err(Fault::Collectors);
     }
     at_most("rule", event.rule.len(), NAME_BYTES_MAX)?;
     at_most("message", event.message.len(), SENTENCE_BYTES_MAX)?;
@@ -244,6 +250,7 @@ mod tests {
     #[case(Event { sequence: 0, ..good() }, "sequence must be from 1 to 2^63 - 1")]
     #[case(Event { sequence: u64::MAX, ..good() }, "sequence must be from 1 to 2^63 - 1")]
     #[case(Event { kind: 0, ..good() }, "kind is not set")]
+    #[case(Event { kind: 103, ..good() }, "records of operators are the collector's own")]
     #[case(Event { rule: "r".repeat(257), ..good() }, "rule has 257 bytes, at most 256")]
     #[case(
         Event { file: Some(File { path: vec![1; 8193], ..File::default() }), ..good() },

@@ -43,6 +43,10 @@ struct BodyEntry {
     time_ns: i64,
     #[prost(bytes = "bytes", tag = "4")]
     event: Bytes,
+    #[prost(int32, tag = "5")]
+    kind: i32,
+    #[prost(int32, tag = "6")]
+    verdict: i32,
 }
 
 /// An event with its place in the store.
@@ -125,6 +129,8 @@ pub fn pack(
             cursor: *cursor,
             time_ns: entry.time_ns,
             event: entry.body.clone(),
+            kind: entry.kind,
+            verdict: entry.verdict,
         });
     }
     let header = Header {
@@ -152,6 +158,10 @@ pub struct Stored<'a> {
     pub cursor: u64,
     /// UTC, ns since 1970.
     pub time_ns: i64,
+    /// Number of its kind.
+    pub kind: i32,
+    /// Number of its verdict.
+    pub verdict: i32,
     /// Whose it is.
     pub host: &'a str,
     /// The encoded event, as the agent sent it.
@@ -176,8 +186,8 @@ impl Block {
     pub fn entries(&self) -> impl Iterator<Item = Stored<'_>> {
         self.entries.iter().filter_map(|entry| {
             let host = self.hosts.get(entry.host as usize)?;
-            let BodyEntry { cursor, time_ns, .. } = *entry;
-            Some(Stored { cursor, time_ns, host, body: &entry.event })
+            let BodyEntry { cursor, time_ns, kind, verdict, .. } = *entry;
+            Some(Stored { cursor, time_ns, kind, verdict, host, body: &entry.event })
         })
     }
 

@@ -22,6 +22,8 @@ pub struct Entry {
     pub time_ns: i64,
     /// Number of [`sekimori_proto::v1::Kind`]; agents may know more of them.
     pub kind: i32,
+    /// Number of [`sekimori_proto::v1::Verdict`].
+    pub verdict: i32,
     /// Events that this one says were lost.
     pub lost: u64,
     /// What it can be found by, without that of its host.
@@ -38,6 +40,7 @@ impl Entry {
             sequence: event.sequence,
             time_ns: event.time_ns,
             kind: event.kind,
+            verdict: event.verdict,
             lost: event.loss.as_ref().map_or(0, |loss| loss.count),
             tags: tags::of_event(event),
             body,

@@ -105,18 +105,18 @@ impl Condition {
 
     /// What can be said of an event before it is decoded.
     pub fn may_be(&self, stored: &Stored<'_>) -> bool {
-        self.may_match_times(stored.time_ns, stored.time_ns)
-            && (self.filter.hosts.is_empty()
-                || self.filter.hosts.iter().any(|it| it == stored.host))
+        let Filter { kinds, verdicts, hosts, .. } = &self.filter;
+        (kinds.is_empty() || kinds.contains(&stored.kind))
+            && (verdicts.is_empty() || verdicts.contains(&stored.verdict))
+            && self.may_match_times(stored.time_ns, stored.time_ns)
+            && (hosts.is_empty() || hosts.iter().any(|it| it == stored.host))
     }
 
     /// Whether an event matches for which [`Condition::may_be`] holds.
     pub fn matches(&self, event: &Event) -> bool {
-        let Filter { kinds, verdicts, users, rules, serials, destinations, .. } = &self.filter;
+        let Filter { users, rules, serials, destinations, .. } = &self.filter;
         let process = event.process.as_ref();
-        (kinds.is_empty() || kinds.contains(&event.kind))
-            && (verdicts.is_empty() || verdicts.contains(&event.verdict))
-            && (rules.is_empty() || rules.contains(&event.rule))
+        (rules.is_empty() || rules.contains(&event.rule))
             && (users.is_empty()
                 || process
                     .is_some_and(|it| users.contains(&it.user) || users.contains(&it.login_user)))
@@ -199,6 +199,7 @@ fn check_length(name: &'static str, text: &str) -> Result<(), FilterError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use bytes::Bytes;
     use rstest::rstest;
     use sekimori_proto::v1::{File, Name, Process, SmtpEnvelope};
 
@@ -242,7 +243,10 @@ mod tests {
         let condition = Condition::new(Some(filter)).unwrap();
         let tags = tags::to_bytes(tags::of_event(&event()));
         let header = Header { first: 1, last: 1, events: 1, oldest_ns: 5, newest_ns: 5, tags };
-        (condition.matches(&event()), condition.may_match(&header))
+        let event = event();
+        let (kind, verdict, body) = (event.kind, event.verdict, Bytes::new());
+        let stored = Stored { cursor: 1, time_ns: 5, kind, verdict, host: "pc", body: &body };
+        (condition.may_be(&stored) && condition.matches(&event), condition.may_match(&header))
     }
 
     #[rstest]

@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: what the monitor costs, counted in instructions.
+//! `cargo xtask bench`: what the monitor costs, counted in instructions; and what the collector
+//! bears, measured on this machine.
 
+mod collector;
 mod figures;
 mod marks;
 mod peers;
@@ -22,7 +24,10 @@ const TIMEOUT: Duration = Duration::from_secs(7200);
 
 /// Which measurements to take.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    pub part: Option<Part>,
     /// Kernel series [default: the matrix's default; with --verifier all of them]
     #[arg(long, value_name = "SERIES")]
     pub kernel: Option<String>,
@@ -40,12 +45,22 @@ pub struct Options {
     pub operation: Option<String>,
 }
 
+/// What is measured without a VM.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Part {
+    /// Measure here what the collector bears: ingest, memory, disk, questions
+    Collector(collector::Options),
+}
+
 /// Boots a guest that counts its instructions, measures there, and prints the tables. The figures
 /// go to `target/bench-SERIES.json` too.
 ///
 /// # Errors
 /// When the guest does not come up or a measurement fails.
 pub fn run(options: &Options) -> Result<u8> {
+    if let Some(Part::Collector(options)) = &options.part {
+        return collector::run(options);
+    }
     let matrix = Matrix::read()?;
     let series: Vec<Series> = match &options.kernel {
         None if options.verifier => matrix.kernel,

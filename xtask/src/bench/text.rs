@@ -48,6 +48,16 @@ pub fn whole(number: f64) -> String {
     text
 }
 
+/// With as many places as are worth it.
+pub fn number(number: f64) -> String {
+    match number.abs() {
+        _ if number.fract() == 0.0 => whole(number),
+        ..10.0 => format!("{number:.2}"),
+        10.0..100.0 => format!("{number:.1}"),
+        _ => whole(number),
+    }
+}
+
 /// Kibibytes as mebibytes.
 pub fn mebibytes(kib: u64) -> String {
     format!("{:.0} MiB", kib as f64 / 1024.0)
@@ -55,12 +65,16 @@ pub fn mebibytes(kib: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{signed, table, whole};
+    use super::{number, signed, table, whole};
 
     #[test]
     fn numbers_read_well() {
         assert_eq!(whole(1_234_567.4), "1,234,567");
         assert_eq!(whole(999.6), "1,000");
+        assert_eq!(number(1_234.5), "1,234");
+        assert_eq!(number(12.34), "12.3");
+        assert_eq!(number(20.0), "20");
+        assert_eq!(number(0.256), "0.26");
         assert_eq!(signed(-12.0), "-12");
         assert_eq!(signed(0.2), "+0");
     }
