@@ -134,7 +134,9 @@ fn refused(error: WriteError) -> Status {
 /// What does not decode is the sender's fault, and tonic calls it internal.
 fn unreadable(status: Status) -> Status {
     match status.code() {
-        Code::Internal | Code::OutOfRange => Status::invalid_argument(status.message()),
+        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
+            Status::invalid_argument(status.message())
+        }
         _ => status,
     }
 }

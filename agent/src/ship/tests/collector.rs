@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -63,13 +64,14 @@ impl Fake {
 
     pub fn serve(&self, path: &Path) -> JoinHandle<()> {
         let listener = UnixListenerStream::new(UnixListener::bind(path).unwrap());
-        let service = IngestServiceServer::new(self.clone());
+        let service =
+            IngestServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Zstd);
         let server = Server::builder().add_service(service).serve_with_incoming(listener);
         tokio::spawn(async move { server.await.unwrap() })
     }
 
     pub fn service(&self) -> IngestServiceServer<Self> {
-        IngestServiceServer::new(self.clone())
+        IngestServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Zstd)
     }
 
     /// Times of what is stored, but for Loss events, sorted.
