@@ -34,6 +34,9 @@ pub struct Condition {
     text: Option<Finder<'static>>,
     /// Of each condition on a tagged field, the values that it holds for.
     wanted: Vec<Vec<Tag>>,
+    /// Of each condition on a text, the texts of which an encoded event must have one to match: they
+    /// lie in it as they are.
+    verbatim: Vec<Vec<Finder<'static>>>,
     since_ns: i64,
     until_ns: i64,
 }
@@ -87,9 +90,18 @@ impl Condition {
                 wanted.push(values.iter().map(|value| tags::tag(field, value)).collect());
             }
         }
+        let verbatim = [&filter.users, &filter.rules, &filter.serials, &filter.destinations];
+        let finder = |text: &[u8]| Finder::new(text).into_owned();
+        let mut verbatim: Vec<Vec<Finder<'_>>> = verbatim
+            .into_iter()
+            .map(|texts| texts.iter().map(|text| finder(text.as_bytes())).collect())
+            .collect();
+        verbatim.push(programs.iter().map(|program| finder(program)).collect());
+        verbatim.push(text.clone().filter(|_| !may_be_address(&filter.text)).into_iter().collect());
+        verbatim.retain(|texts| !texts.is_empty());
         let since_ns = filter.since_ns.unwrap_or(i64::MIN);
         let until_ns = filter.until_ns.unwrap_or(i64::MAX);
-        Ok(Condition { filter, programs, text, wanted, since_ns, until_ns })
+        Ok(Condition { filter, programs, text, wanted, verbatim, since_ns, until_ns })
     }
 
     /// Whether events between these times may match.
@@ -110,6 +122,10 @@ impl Condition {
             && (verdicts.is_empty() || verdicts.contains(&stored.verdict))
             && self.may_match_times(stored.time_ns, stored.time_ns)
             && (hosts.is_empty() || hosts.iter().any(|it| it == stored.host))
+            && self
+                .verbatim
+                .iter()
+                .all(|texts| texts.iter().any(|text| text.find(stored.body).is_some()))
     }
 
     /// Whether an event matches for which [`Condition::may_be`] holds.
@@ -130,6 +146,11 @@ impl Condition {
                 }))
             && self.text.as_ref().is_none_or(|text| has_text(event, text))
     }
+}
+
+/// Whether a text may be a part of an address with its port, which are not written so in an event.
+fn may_be_address(text: &str) -> bool {
+    text.bytes().all(|it| it.is_ascii_hexdigit() || b".:[]".contains(&it))
 }
 
 /// The device that came or went, and that of the file.
@@ -199,7 +220,7 @@ fn check_length(name: &'static str, text: &str) -> Result<(), FilterError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use bytes::Bytes;
+    use prost::Message as _;
     use rstest::rstest;
     use sekimori_proto::v1::{File, Name, Process, SmtpEnvelope};
 
@@ -244,7 +265,7 @@ mod tests {
         let tags = tags::to_bytes(tags::of_event(&event()));
         let header = Header { first: 1, last: 1, events: 1, oldest_ns: 5, newest_ns: 5, tags };
         let event = event();
-        let (kind, verdict, body) = (event.kind, event.verdict, Bytes::new());
+        let (kind, verdict, body) = (event.kind, event.verdict, event.encode_to_vec().into());
         let stored = Stored { cursor: 1, time_ns: 5, kind, verdict, host: "pc", body: &body };
         (condition.may_be(&stored) && condition.matches(&event), condition.may_match(&header))
     }
@@ -264,6 +285,9 @@ mod tests {
     #[case(text("[::1]:25"))]
     #[case(text("b@c"))]
     #[case(text("x.exam"))]
+    #[case(text("]:2"))]
+    #[case(text("25"))]
+    #[case(Filter { users: vec!["root".into()], ..text("/bin") })]
     fn what_is_asked_for_is_found(#[case] filter: Filter) {
         assert_eq!(asked(&filter), (true, true));
     }

@@ -64,7 +64,7 @@ enum Question {
     Search(SearchRequest),
 }
 
-fn questions(newest_ns: i64) -> [(&'static str, Question); 4] {
+fn questions(newest_ns: i64) -> [(&'static str, Question); 5] {
     let since = |ns: i64| Filter { since_ns: Some(ns), ..Filter::default() };
     let kind = |kind: Kind, filter: Filter| Filter { kinds: vec![kind.into()], ..filter };
     let copied = AggregateRequest {
@@ -88,16 +88,19 @@ fn questions(newest_ns: i64) -> [(&'static str, Question); 4] {
         }),
         ..SearchRequest::default()
     };
-    let seen = AggregateRequest {
-        filter: Some(Filter { text: world::serial(STICK), ..Filter::default() }),
+    let by_host = |filter| AggregateRequest {
+        filter: Some(filter),
         by: vec![Field::Host.into()],
         ..AggregateRequest::default()
     };
+    let seen = by_host(Filter { serials: vec![world::serial(STICK)], ..Filter::default() });
+    let somewhere = by_host(Filter { text: world::serial(STICK), ..Filter::default() });
     [
         ("who copied to which stick, a month", Question::Aggregate(copied)),
         ("top uploads by destination, a day", Question::Aggregate(uploaded)),
         ("one person's evening", Question::Search(evening)),
         ("which hosts saw this serial", Question::Aggregate(seen)),
+        ("which have this text anywhere", Question::Aggregate(somewhere)),
     ]
 }
 
