@@ -148,9 +148,12 @@ impl Condition {
     }
 }
 
-/// Whether a text may be a part of an address with its port, which are not written so in an event.
+/// Whether a text may be a part of an address with its port, and of neither alone: an event has the
+/// address as a text and the port as a number.
 fn may_be_address(text: &str) -> bool {
-    text.bytes().all(|it| it.is_ascii_hexdigit() || b".:[]".contains(&it))
+    let across = text.contains([':', '[', ']']);
+    let port = text.len() <= 5 && text.bytes().all(|it| it.is_ascii_digit());
+    port || (across && text.bytes().all(|it| it.is_ascii_hexdigit() || b".:[]".contains(&it)))
 }
 
 /// The device that came or went, and that of the file.
