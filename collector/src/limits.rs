@@ -37,6 +37,8 @@ pub const COMMIT_EVENTS_MAX: usize = 32_000;
 pub const COMMIT_GATHER: Duration = Duration::from_millis(5);
 /// Events that are joined into blocks of one kind each; fewer wait for more of them.
 pub const JOINED_EVENTS: usize = 16_384;
+/// Blocks that wait to be joined, however few events they have: each costs a question a look.
+pub const SMALL_BLOCKS_MAX: usize = 512;
 /// Events of one block.
 pub const BLOCK_EVENTS_MAX: usize = 1024;
 /// Bytes of the events of one block, unless it is a single one.

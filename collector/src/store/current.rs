@@ -23,7 +23,8 @@ use super::sequences::Sequences;
 use super::totals::{Total, Totals};
 use super::{schema, table};
 use crate::limits::{
-    BLOCK_BYTES, BLOCK_EVENTS_MAX, CURSORS_SKIPPED, FILE_BYTES_MAX, JOINED_EVENTS, ZSTD_LEVEL,
+    BLOCK_BYTES, BLOCK_EVENTS_MAX, CURSORS_SKIPPED, FILE_BYTES_MAX, JOINED_EVENTS,
+    SMALL_BLOCKS_MAX, ZSTD_LEVEL,
 };
 
 /// The last file, what is known of all before it, and what waits to be joined.
@@ -182,11 +183,10 @@ impl Current {
         for (placed, cursor) in new.iter_mut().zip(self.last + 1..) {
             placed.cursor = cursor;
         }
-        let stored = if self.waiting.len() + new.len() < JOINED_EVENTS {
-            self.store_small(&new, totals)
-        } else {
-            self.store_joined(&new, totals)
-        };
+        let few =
+            self.small.len() < SMALL_BLOCKS_MAX && self.waiting.len() + new.len() < JOINED_EVENTS;
+        let stored =
+            if few { self.store_small(&new, totals) } else { self.store_joined(&new, totals) };
         match stored {
             Ok(true) => {
                 self.waiting.clear();
@@ -307,6 +307,9 @@ impl Current {
         }
         file.set_span(Span::empty(last));
         let file = Arc::new(file);
+        // What still waits stays in small blocks where it is.
+        self.waiting.clear();
+        self.small.clear();
         tracing::info!(path = %file.path.display(), "a new file of the store is begun");
         files.add(Arc::clone(&file));
         (self.file, self.connection) = (file, Some(connection));

@@ -104,6 +104,13 @@ impl Condition {
         Ok(Condition { filter, programs, text, wanted, verbatim, since_ns, until_ns })
     }
 
+    /// The first and the last time that an event may have.
+    pub fn times(&self) -> (i64, i64) {
+        let last =
+            if self.until_ns == i64::MAX { i64::MAX } else { self.until_ns.saturating_sub(1) };
+        (self.since_ns, last)
+    }
+
     /// Whether events between these times may match.
     pub fn may_match_times(&self, oldest_ns: i64, newest_ns: i64) -> bool {
         newest_ns >= self.since_ns && (oldest_ns < self.until_ns || self.until_ns == i64::MAX)

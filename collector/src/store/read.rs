@@ -114,7 +114,10 @@ pub struct Readers {
     files: Files,
     totals: Totals,
     blocks: Arc<Mutex<Kept>>,
+    /// For questions.
     places: Arc<Semaphore>,
+    /// For steps of live streams, which are short: long questions do not hold them up.
+    step_places: Arc<Semaphore>,
 }
 
 impl Readers {
@@ -122,12 +125,14 @@ impl Readers {
     pub fn new(files: Files, totals: Totals) -> Readers {
         let kept = NonZeroUsize::new(BLOCKS_KEPT).unwrap_or(NonZeroUsize::MIN);
         let blocks = Arc::new(Mutex::new(LruCache::new(kept)));
-        Readers { files, totals, blocks, places: Arc::new(Semaphore::new(READERS_MAX)) }
+        let places = || Arc::new(Semaphore::new(READERS_MAX));
+        Readers { files, totals, blocks, places: places(), step_places: places() }
     }
 
     /// Closes the connections that wait. One that is in use closes when its query ends.
     pub fn close(&self) {
         self.places.close();
+        self.step_places.close();
         self.files.close();
     }
 
@@ -136,7 +141,7 @@ impl Readers {
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, _reader: &Operator, search: Search) -> Result<Page, ReadError> {
-        self.run(move |look| look.search(&search)).await
+        self.run(&self.places, move |look| look.search(&search)).await
     }
 
     /// The matching events behind `position`; looks at a bounded number of events, so the step may
@@ -150,7 +155,7 @@ impl Readers {
         condition: Arc<Condition>,
         position: u64,
     ) -> Result<Step, ReadError> {
-        self.run(move |look| look.step(&condition, position)).await
+        self.run(&self.step_places, move |look| look.step(&condition, position)).await
     }
 
     /// Puts the matching events up to `upper` into groups.
@@ -164,7 +169,7 @@ impl Readers {
         upper: u64,
         groups: Groups,
     ) -> Result<(Groups, Vec<Gap>), ReadError> {
-        self.run(move |look| look.aggregate(&condition, upper, groups)).await
+        self.run(&self.places, move |look| look.aggregate(&condition, upper, groups)).await
     }
 
     /// Every host in the store, by name.
@@ -185,13 +190,13 @@ impl Readers {
         self.files.list().first().map_or(0, |file| file.span().before)
     }
 
-    /// Runs `query` on a thread that may block.
-    async fn run<T, F>(&self, query: F) -> Result<T, ReadError>
+    /// Runs `query` on a thread that may block, when there is a place for it.
+    async fn run<T, F>(&self, places: &Arc<Semaphore>, query: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Look) -> Result<T, ReadError> + Send + 'static,
     {
-        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(|error| ReadError::Task(error.to_string()))?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = Guard(Arc::clone(&cancelled));
@@ -318,6 +323,8 @@ impl Look {
             Ok(())
         })?;
         step.gaps = std::mem::take(&mut self.gaps);
+        // What lies behind this step is told by a later one.
+        step.gaps.retain(|gap| gap.last > position && gap.first <= end.max(position + 1));
         // Nothing could be read, or nothing is there: the next file is what comes next.
         step.position = if end > position { end } else { file.span().last };
         Ok(step)
@@ -387,7 +394,8 @@ impl Look {
         if !condition.may_match_times(span.oldest_ns, span.newest_ns) {
             return Ok(found);
         }
-        table::each_block(connection, |Listed { block: row, run, header }| {
+        let (since_ns, until_ns) = condition.times();
+        table::each_block(connection, since_ns, until_ns, |Listed { block: row, run, header }| {
             if row % 1024 == 0 {
                 self.go_on()?;
             }
@@ -398,7 +406,7 @@ impl Look {
                 Some(_) => {}
                 None => self.gap(file, run, run, format!("block {row}: its header is damaged")),
             }
-            Ok::<_, ReadError>(true)
+            Ok::<_, ReadError>(())
         })?;
         Ok(found)
     }

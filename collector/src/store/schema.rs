@@ -32,6 +32,7 @@ const MIGRATIONS: [&str; 1] = ["
         sum       INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX blocks_run ON blocks (run);
+    CREATE INDEX blocks_newest ON blocks (newest_ns, oldest_ns);
     CREATE TABLE bodies (
         block INTEGER PRIMARY KEY,
         body  BLOB NOT NULL

@@ -81,24 +81,24 @@ pub fn delete_block(connection: &Connection, block: i64) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// All blocks, in the order of their runs, until `each` wants no more.
+/// The blocks with events that may lie between these times, both inclusive.
 pub fn each_block<E: From<rusqlite::Error>>(
     connection: &Connection,
-    mut each: impl FnMut(Listed) -> Result<bool, E>,
+    oldest_ns: i64,
+    newest_ns: i64,
+    mut each: impl FnMut(Listed) -> Result<(), E>,
 ) -> Result<(), E> {
-    let sql = format!("SELECT {COLUMNS} FROM blocks ORDER BY block");
+    let sql = format!("SELECT {COLUMNS} FROM blocks WHERE newest_ns >= ?1 AND oldest_ns <= ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([oldest_ns, newest_ns])?;
     while let Some(row) = rows.next()? {
-        if !each(listed(row)?)? {
-            break;
-        }
+        each(listed(row)?)?;
     }
     Ok(())
 }
 
 /// The blocks of the runs that may have events behind `cursor`: whole runs, until there are
-/// `events_max` events.
+/// `events_max` such events.
 pub fn blocks_behind(
     connection: &Connection,
     cursor: u64,
@@ -117,7 +117,8 @@ pub fn blocks_behind(
         if events >= events_max && found.last().is_some_and(|last| last.run != block.run) {
             break;
         }
-        events += block.header.as_ref().map_or(0, |header| u64::from(header.events));
+        let behind = block.header.as_ref().filter(|header| header.last > cursor);
+        events += behind.map_or(0, |header| u64::from(header.events));
         found.push(block);
     }
     Ok(found)
