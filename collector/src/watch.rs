@@ -92,7 +92,8 @@ impl WatchService for Watch {
             )));
         }
         let removed = self.access.removed_up_to();
-        if let Some(position) = request.cursor.filter(|position| *position < removed) {
+        // From the beginning is from where it begins by now.
+        if let Some(position) = request.cursor.filter(|position| (1..removed).contains(position)) {
             return Err(Status::out_of_range(format!(
                 "cursor {position}: the events up to {removed} were kept as long as this collector \
                  keeps them and are gone; begin again with cursor {removed}"

@@ -9,16 +9,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use zstd::bulk::Compressor;
 
 use super::StoreError;
 use super::block::{self, Block, Packed, Placed};
 use super::entry::Entry;
-use super::files::{Files, Span, StoreFile};
+use super::files::{Files, Span, StoreFile, today};
 use super::sequences::Sequences;
 use super::totals::{Total, Totals};
 use super::{schema, table};
@@ -187,17 +185,16 @@ impl Current {
             self.small.len() < SMALL_BLOCKS_MAX && self.waiting.len() + new.len() < JOINED_EVENTS;
         let stored =
             if few { self.store_small(&new, totals) } else { self.store_joined(&new, totals) };
-        match stored {
-            Ok(true) => {
-                self.waiting.clear();
-                self.small.clear();
-            }
-            Ok(false) => self.waiting.append(&mut new),
-            Err(error) => {
-                self.sequences.roll_back();
-                self.connection = None;
-                return Err(error);
-            }
+        if let Err(error) = stored {
+            self.sequences.roll_back();
+            self.connection = None;
+            return Err(error);
+        }
+        if few {
+            self.waiting.append(&mut new);
+        } else {
+            self.waiting.clear();
+            self.small.clear();
         }
         self.sequences.commit();
         self.last = self.file.span().last;
@@ -222,25 +219,24 @@ impl Current {
         Ok(())
     }
 
-    /// True when nothing waits any more.
     fn store_small(
         &mut self,
         new: &[Placed],
         totals: &BTreeMap<Arc<str>, Total>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let new: Vec<&Placed> = new.iter().collect();
         let packed = self.pack(&new, false)?;
         let run = new.first().map_or(0, |it| it.cursor);
         let rows = self.write(&Change { run, joins: false, packed, totals })?;
         self.small.extend(rows);
-        Ok(false)
+        Ok(())
     }
 
     fn store_joined(
         &mut self,
         new: &[Placed],
         totals: &BTreeMap<Arc<str>, Total>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let waiting = std::mem::take(&mut self.waiting);
         let mut events: Vec<&Placed> = waiting.iter().chain(new).collect();
         let run = events.first().map_or(0, |it| it.cursor);
@@ -249,7 +245,7 @@ impl Current {
             .pack(&events, true)
             .and_then(|packed| self.write(&Change { run, joins: true, packed, totals }));
         self.waiting = waiting;
-        written.map(|_| true)
+        written.map(|_| ())
     }
 
     fn pack(&mut self, events: &[&Placed], by_kind: bool) -> Result<Vec<Packed>, StoreError> {
@@ -374,11 +370,6 @@ fn write_known(
     }
     table::set_cursor_before(&transaction, last)?;
     transaction.commit()
-}
-
-/// The day by this machine's clock, UTC.
-fn today() -> Date {
-    Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
 impl StoreError {

@@ -8,7 +8,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use rusqlite::Connection;
 
 use super::StoreError;
@@ -31,6 +33,18 @@ pub fn lock(dir: &Path) -> Result<StoreLock, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(StoreError::File { path, source }),
     }
+}
+
+/// The day by this machine's clock, UTC.
+pub fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// What SQLite keeps beside a database, by what it adds to the name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// What the events of a file lie between.
@@ -108,13 +122,7 @@ impl StoreFile {
     /// Bytes on the disk, with the write-ahead log.
     pub fn bytes(&self) -> u64 {
         let size = |path: &Path| fs::metadata(path).map_or(0, |it| it.len());
-        size(&self.path) + size(&self.beside("-wal"))
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(suffix);
-        name.into()
+        size(&self.path) + size(&beside(&self.path, "-wal"))
     }
 
     /// Reads with a connection of its own. One that failed is closed.
@@ -142,7 +150,7 @@ impl StoreFile {
         self.close();
         fs::remove_file(&self.path)?;
         for suffix in ["-wal", "-shm"] {
-            match fs::remove_file(self.beside(suffix)) {
+            match fs::remove_file(beside(&self.path, suffix)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

@@ -1,7 +1,7 @@
 //! What an earlier version stored: one file with a row for each event.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -11,7 +11,7 @@ use sekimori_proto::v1::Event;
 use super::block::Placed;
 use super::current::Current;
 use super::entry::Entry;
-use super::files::Files;
+use super::files::{Files, beside};
 use super::totals::{Total, Totals};
 use super::{StoreError, schema};
 use crate::limits::JOINED_EVENTS;
@@ -47,9 +47,7 @@ pub fn import(
     let moved = move_all(path, &connection, files, current, totals)?;
     drop(connection);
     for suffix in BESIDE {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let path = PathBuf::from(name);
+        let path = beside(path, suffix);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(StoreError::File { path, source });

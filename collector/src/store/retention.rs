@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
+use jiff::ToSpan as _;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
 use tokio::time;
 
-use super::files::{Files, StoreFile};
+use super::files::{Files, StoreFile, today};
 use crate::limits::RETENTION_INTERVAL;
 
 /// What is kept; everything without limits.
@@ -32,10 +31,6 @@ pub async fn retain(files: Files, keep: Keep) {
         // Removing a large file takes the file system a while.
         let _ = tokio::task::spawn_blocking(move || remove_one(&files, keep, today())).await;
     }
-}
-
-fn today() -> Date {
-    Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
 /// Removes the oldest file when it is too old, or when there are too many bytes. One at a time: when
