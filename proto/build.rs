@@ -6,8 +6,9 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "sekimori/v1/event.proto",
+    "sekimori/v1/evidence.proto",
     "sekimori/v1/ingest.proto",
     "sekimori/v1/query.proto",
     "sekimori/v1/watch.proto",

@@ -31,6 +31,12 @@ pub const CORRUPT_FILES_MAX: usize = 8;
 pub const RESYNC_BYTES_MAX: u64 = 256 << 20;
 /// Different (stage, kind, reason) sums that wait to become Loss events.
 pub const LOSS_SUMS_MAX: usize = 64;
+/// Events after which a signature is due.
+pub const CHECKPOINT_EVENTS: usize = 512;
+/// Longest time for which an event is not signed.
+pub const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(60);
+/// Events under one signature; each takes 16 bytes of the record.
+pub const CHECKPOINT_EVENTS_MAX: usize = 4096;
 
 /// Events of one batch to the collector.
 pub const BATCH_EVENTS_MAX: usize = 500;

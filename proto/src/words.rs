@@ -41,6 +41,8 @@ impl Word for Kind {
         (Kind::Agent, "agent"),
         (Kind::Device, "device"),
         (Kind::Operator, "operator"),
+        (Kind::Checkpoint, "checkpoint"),
+        (Kind::Custody, "custody"),
     ];
 }
 

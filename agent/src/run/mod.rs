@@ -68,7 +68,9 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     if kernel::OBJECT.is_empty() {
         return Err(RunError::Stub);
     }
-    let (spool, report) = Spool::open(&config.spool.directory, SpoolConfig::from(&config.spool))?;
+    let (mut spool, report) =
+        Spool::open(&config.spool.directory, SpoolConfig::from(&config.spool))?;
+    spool.sign()?;
     let spool = SharedSpool::new(spool);
     let result = run_with(config, options, spool.clone(), &report).await;
     if result.is_err() && report.clean {
@@ -503,6 +505,7 @@ impl Agent {
             "sekimori-agent {reason}; what the policy forbids stays forbidden, and the kernel \
              programs keep records for the next start as far as they have room"
         ));
+        self.pipeline.sign_off();
         let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
         if shipped.unacknowledged_bytes > 0 {
             let bytes = shipped.unacknowledged_bytes;

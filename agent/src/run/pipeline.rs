@@ -289,6 +289,13 @@ impl Pipeline {
         self.flush();
     }
 
+    /// Signs everything that is recorded.
+    pub fn sign_off(&self) {
+        if let Err(error) = self.spool.sign_off(self.enricher.clock.now_ns()) {
+            tracing::error!(%error, "the last records could not be signed");
+        }
+    }
+
     pub const fn told(&self) -> Told {
         self.tell.told()
     }

@@ -1,23 +1,20 @@
 //! The stream's messages with their events as they lie in the spool: encoded once is enough.
 
 use bytes::Bytes;
-use prost::Message as _;
-use sekimori_proto::v1::Event;
+use sekimori_evidence::Name;
 
 use crate::spool::{Batch, BatchEntry};
+
+/// Boot, sequence and lane with their tags.
+const NAME_BYTES_MAX: usize = 32;
 
 /// The event as it is sent: what was spooled, and behind it boot, sequence and lane. Fields of a
 /// message may come in any order.
 pub(super) fn event(batch: &Batch, entry: &BatchEntry) -> Bytes {
-    let rest = Event {
-        boot: batch.boot.to_vec(),
-        sequence: entry.sequence,
-        lane: batch.lane.number(),
-        ..Event::default()
-    };
-    let mut bytes = Vec::with_capacity(entry.payload.len() + rest.encoded_len());
+    let name = Name { boot: &batch.boot, sequence: entry.sequence, lane: batch.lane.number() };
+    let mut bytes = Vec::with_capacity(entry.payload.len() + NAME_BYTES_MAX);
     bytes.extend_from_slice(&entry.payload);
-    bytes.extend_from_slice(&rest.encode_to_vec());
+    name.encode(&mut bytes);
     bytes.into()
 }
 

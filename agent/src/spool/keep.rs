@@ -87,6 +87,7 @@ impl Spool {
                 files.push(Arc::clone(&segment.file));
             }
         }
+        files.extend(self.unsynced_chain());
         if std::mem::take(&mut self.directory_changed)
             && let Ok(directory) = File::open(&self.directory)
         {

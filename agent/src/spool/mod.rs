@@ -31,7 +31,8 @@
 //!
 //! Beside the segments: `acknowledged-LANE` (how far the collector has stored), `epoch`, `clean`
 //! (there after an orderly stop only), and `dropped-…` and `*.corrupt-unreported`, which stand for
-//! losses until their Loss event is on disk.
+//! losses until their Loss event is on disk. `evidence.key` and `chain` belong to the signatures
+//! ([`signer`]).
 //!
 //! # What deletes
 //!
@@ -51,6 +52,7 @@ mod read;
 mod recover;
 mod segment;
 mod shared;
+mod signer;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -177,6 +179,9 @@ pub enum SpoolError {
         /// [`limits::EVENT_BYTES_MAX`].
         limit: usize,
     },
+    /// No key to sign with.
+    #[error("spool: {0}")]
+    Key(#[from] sekimori_evidence::KeyError),
     /// No random numbers for the boot id.
     #[error("spool: the system gave no random bytes for a boot id: {message}")]
     Random {

@@ -101,6 +101,7 @@ impl Spool {
             ledger,
             directory_changed: true,
             dropped: 0,
+            signer: None,
         };
         Lane::ALL.into_iter().for_each(|lane| spool.reap(lane));
         Ok((spool, report))

@@ -70,16 +70,29 @@ impl SharedSpool {
         self.with(|spool| spool.append_with(lane, kind, encode)).unwrap_or(Ok(0))
     }
 
-    /// Appends Loss events for what was lost ([`Spool::record_losses`]), flushes, and wakes the
-    /// shipper. `time_ns` is now, UTC ns since 1970.
+    /// Appends Loss events for what was lost ([`Spool::record_losses`]) and a signature when one is
+    /// due ([`Spool::checkpoint`]), flushes, and wakes the shipper. `time_ns` is now, UTC ns since 1970.
     ///
     /// # Errors
     /// As [`Spool::flush`].
     pub fn flush(&self, time_ns: i64) -> Result<(), SpoolError> {
+        self.write(time_ns, false)
+    }
+
+    /// As [`SharedSpool::flush`], and all that is there by then is signed.
+    ///
+    /// # Errors
+    /// As [`Spool::flush`].
+    pub fn sign_off(&self, time_ns: i64) -> Result<(), SpoolError> {
+        self.write(time_ns, true)
+    }
+
+    fn write(&self, time_ns: i64, now: bool) -> Result<(), SpoolError> {
         self.flush_time_ns.store(time_ns, Ordering::Relaxed);
         let result = self.with(|spool| {
-            let recorded = spool.record_losses(time_ns);
-            spool.flush().and(recorded.map(drop))
+            let recorded = spool.record_losses(time_ns).map(drop);
+            let signed = spool.checkpoint(time_ns, now);
+            spool.flush().and(recorded).and(signed)
         });
         self.flushed.notify_waiters();
         result.unwrap_or(Ok(()))

@@ -12,6 +12,7 @@ use sekimori_proto::v1::{Event, Loss};
 
 use super::loss::{Ledger, SpoolLoss};
 use super::segment::{ENTRY_HEAD_BYTES, HEADER_BYTES, SegmentId, fill_head};
+use super::signer::Signer;
 use super::{Boot, Lane, Position, SpoolConfig, SpoolError};
 use crate::limits;
 
@@ -29,6 +30,7 @@ pub struct Spool {
     pub(super) ledger: Ledger,
     pub(super) directory_changed: bool,
     pub(super) dropped: u64,
+    pub(super) signer: Option<Signer>,
 }
 
 /// One lane.
@@ -173,7 +175,8 @@ impl Spool {
             return Err(SpoolError::TooLarge { bytes, limit });
         }
         state.pending.push_back(Pending { sequence, kind, bytes: entry_bytes, loss });
-        if state.buffer.len() >= limits::SPOOL_BUFFER_BYTES_MAX {
+        self.note(sequence, (lane, kind), start + ENTRY_HEAD_BYTES);
+        if self.lane(lane).buffer.len() >= limits::SPOOL_BUFFER_BYTES_MAX {
             self.flush_lane(lane)?;
         }
         Ok(sequence)
@@ -218,6 +221,7 @@ impl Spool {
     pub fn flush(&mut self) -> Result<(), SpoolError> {
         let telemetry = self.flush_lane(Lane::Telemetry);
         let alerts = self.flush_lane(Lane::Alerts);
+        self.keep_chain();
         telemetry.and(alerts)
     }
 

@@ -11,6 +11,7 @@ mod basics;
 mod damage;
 mod full;
 mod model;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,403 @@
+//! The records of one host against its checkpoints.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sekimori_proto::v1::{FindingKind, HostEvidence, Kind, Loss};
+
+use super::custody::Custodian;
+use super::ranges::{ranges, shown};
+use super::{Findings, Place, Scope};
+use crate::checkpoint::Signed;
+use crate::digest::{ABSENT, Digest, Name};
+
+/// A checkpoint whose signature holds.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub sha256: [u8; 32],
+    pub cursor: u64,
+    pub boot: Vec<u8>,
+    previous: Vec<u8>,
+}
+
+/// What one key signed: a host that is set up anew begins anew.
+#[derive(Debug, Default)]
+struct Line {
+    links: BTreeMap<u64, Link>,
+    /// Links with the number of another one.
+    forks: Vec<(u64, Link)>,
+}
+
+/// A record that is not what was signed.
+#[derive(Debug)]
+struct Changed {
+    boot: Vec<u8>,
+    sequence: u64,
+    cursor: u64,
+}
+
+#[derive(Debug, Default)]
+struct Boot {
+    /// Signed, and not seen yet.
+    expected: HashMap<u64, Digest>,
+    /// Seen, and not signed yet: digest and cursor.
+    seen: HashMap<u64, (Digest, u64)>,
+    /// Lowest sequence seen of each lane.
+    lowest: [Option<u64>; 2],
+    /// Highest sequence that is signed; 0 when none is.
+    signed_to: u64,
+    /// Sequences of checkpoints, whose signature is in themselves.
+    links: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    pub records: u64,
+    proven: u64,
+    boots: BTreeMap<Vec<u8>, Boot>,
+    lines: BTreeMap<Vec<u8>, Line>,
+    /// Keys in the order of the cursors of their first links.
+    keys: Vec<(u64, Vec<u8>)>,
+    changed: Vec<Changed>,
+    /// Records that were never signed stand under a number of which it is signed that nothing does.
+    inserted: Vec<(Vec<u8>, u64, u64)>,
+    /// Events that it recorded as lost after they had their numbers.
+    lost: u64,
+    /// Checkpoints among them.
+    lost_checkpoints: u64,
+    waiting: usize,
+}
+
+fn lane_index(digest: &Digest) -> usize {
+    usize::from(digest.last().is_some_and(|last| last & 1 == 1))
+}
+
+impl Host {
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = (u64, &Link)> {
+        self.lines.values().flat_map(|line| {
+            let forks = line.forks.iter().map(|(number, link)| (*number, link));
+            line.links.iter().map(|(number, link)| (*number, link)).chain(forks)
+        })
+    }
+
+    pub fn has_link(&self, number: u64, sha256: &[u8]) -> bool {
+        self.lines.values().any(|line| {
+            line.links.get(&number).is_some_and(|link| link.sha256 == sha256)
+                || line.forks.iter().any(|(it, link)| *it == number && link.sha256 == sha256)
+        })
+    }
+
+    /// What the host itself says that it lost.
+    pub fn lost(&mut self, loss: &Loss) {
+        if !matches!(loss.stage.as_str(), "spool" | "ship") {
+            return;
+        }
+        // No number: it could not be known.
+        let count = if loss.count == 0 { u64::MAX } else { loss.count };
+        self.lost = self.lost.saturating_add(count);
+        if loss.kind() == Kind::Checkpoint || loss.kind == 0 {
+            self.lost_checkpoints = self.lost_checkpoints.saturating_add(count);
+        }
+    }
+
+    pub fn event(&mut self, name: Name<'_>, digest: Digest, cursor: u64) {
+        let Name { boot, sequence, lane } = name;
+        if !self.boots.contains_key(boot) {
+            self.boots.insert(boot.to_vec(), Boot::default());
+        }
+        let Some(known) = self.boots.get_mut(boot) else { return };
+        if let Some(lowest) = known.lowest.get_mut(usize::from(lane != 0)) {
+            *lowest = Some(lowest.map_or(sequence, |it| it.min(sequence)));
+        }
+        match known.expected.remove(&sequence) {
+            None => {
+                known.seen.insert(sequence, (digest, cursor));
+                self.waiting += 1;
+            }
+            Some(signed) => {
+                self.waiting -= 1;
+                if signed == digest {
+                    self.proven += 1;
+                } else {
+                    self.changed.push(Changed { boot: boot.to_vec(), sequence, cursor });
+                }
+            }
+        }
+    }
+
+    /// A checkpoint that `carrier` carries.
+    pub fn link(&mut self, signed: Signed, carrier: Name<'_>, cursor: u64) {
+        let Signed { statement, sha256, key } = &signed;
+        let boot = self.boots.entry(statement.boot.clone()).or_default();
+        for (sequence, digest) in signed.digests() {
+            boot.signed_to = boot.signed_to.max(sequence);
+            match boot.seen.remove(&sequence) {
+                None if digest == ABSENT => {}
+                None => {
+                    boot.expected.insert(sequence, digest);
+                    self.waiting += 1;
+                }
+                Some((seen, at)) => {
+                    self.waiting -= 1;
+                    if seen == digest {
+                        self.proven += 1;
+                    } else if digest == ABSENT {
+                        self.inserted.push((statement.boot.clone(), sequence, at));
+                    } else {
+                        let boot = statement.boot.clone();
+                        self.changed.push(Changed { boot, sequence, cursor: at });
+                    }
+                }
+            }
+        }
+        match self.keys.iter_mut().find(|(_, known)| known == key) {
+            None => self.keys.push((cursor, key.clone())),
+            Some((first, _)) => *first = (*first).min(cursor),
+        }
+        let line = self.lines.entry(key.clone()).or_default();
+        let (boot, previous) = (statement.boot.clone(), statement.previous.clone());
+        let link = Link { sha256: *sha256, cursor, boot, previous };
+        match line.links.get(&statement.number) {
+            Some(known) if known.sha256 != *sha256 => line.forks.push((statement.number, link)),
+            Some(_) => return,
+            None => {
+                line.links.insert(statement.number, link);
+            }
+        }
+        let carrying = self.boots.entry(carrier.boot.to_vec()).or_default();
+        carrying.links.push(carrier.sequence);
+    }
+
+    pub fn evidence(&mut self, name: &str) -> HostEvidence {
+        self.keys.sort();
+        let newest = self.keys.last().and_then(|(_, key)| self.lines.get(key));
+        let head = newest.and_then(|line| line.links.last_key_value());
+        HostEvidence {
+            host: name.to_owned(),
+            records: self.records,
+            proven: self.proven,
+            keys: self.keys.iter().map(|(_, key)| key.clone()).collect(),
+            head_number: head.map_or(0, |(number, _)| *number),
+            head_sha256: head.map(|(_, link)| link.sha256.to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// What is wrong, now that everything was seen.
+    pub fn judge(
+        &mut self,
+        scope: Scope,
+        name: &str,
+        custodian: &Custodian,
+        findings: &mut Findings,
+    ) {
+        for boot in self.boots.values_mut() {
+            // The last one of a boot is in no other.
+            let own = boot.links.iter().filter(|it| boot.seen.remove(it).is_some());
+            self.proven += own.count() as u64;
+        }
+        self.judge_keys(name, custodian, findings);
+        let unexplained = self.judge_links(scope, name, custodian, findings);
+        self.judge_changed(name, findings);
+        if scope == Scope::Whole {
+            self.judge_missing(name, custodian, findings);
+        }
+        self.judge_unsigned(name, unexplained, findings);
+    }
+
+    fn judge_keys(&mut self, name: &str, custodian: &Custodian, findings: &mut Findings) {
+        self.keys.sort();
+        for (cursor, key) in self.keys.iter().skip(1) {
+            let Some(line) = self.lines.get(key) else { continue };
+            let received = line.links.iter().all(|(number, link)| {
+                custodian.is_countersigned(name, *number, &link.sha256)
+            });
+            let place = Place { host: name, cursor: *cursor, ..Place::default() };
+            let key = crate::hex(key);
+            if received {
+                let text = format!(
+                    "it signs with another key from here on, {key}: it was set up anew, or its \
+                     spool was taken away"
+                );
+                findings.note(FindingKind::KeyChanged, place, text);
+            } else {
+                let text = format!(
+                    "it signs with another key from here on, {key}, and the collector did not \
+                     receive all of it so"
+                );
+                findings.problem(FindingKind::KeyChanged, place, text);
+            }
+        }
+    }
+
+    /// Answers whether links are missing without a reason that is known, and whether any are.
+    fn judge_links(
+        &self,
+        scope: Scope,
+        name: &str,
+        custodian: &Custodian,
+        findings: &mut Findings,
+    ) -> MissingLinks {
+        let mut missing = MissingLinks::default();
+        let mut lost = self.lost_checkpoints;
+        for line in self.lines.values() {
+            for (number, link) in &line.forks {
+                let place = Place {
+                    host: name,
+                    boot: &link.boot,
+                    sequences: (*number, *number),
+                    cursor: link.cursor,
+                };
+                let text = format!("there are two checkpoints {number}, and both are signed");
+                findings.problem(FindingKind::CheckpointBroken, place, text);
+            }
+            let mut before: Option<(u64, &Link)> = None;
+            for (number, link) in &line.links {
+                let place = Place {
+                    host: name,
+                    boot: &link.boot,
+                    sequences: (*number, *number),
+                    cursor: link.cursor,
+                };
+                let next = before.map_or(1, |(number, _)| number + 1);
+                if next == *number {
+                    let expected = before.map(|(_, link)| link.sha256.to_vec()).unwrap_or_default();
+                    if link.previous != expected {
+                        let text = format!("checkpoint {number} does not follow the one before it");
+                        findings.problem(FindingKind::CheckpointBroken, place, text);
+                    }
+                } else if scope == Scope::Whole {
+                    let (count, gap) = (number - next, shown((next, number - 1)));
+                    let place = Place { sequences: (next, number - 1), ..place };
+                    missing.any = true;
+                    if before.is_none() && custodian.removed() > 0 {
+                        let text = format!("checkpoints {gap} are no longer kept");
+                        findings.note(FindingKind::Expired, place, text);
+                    } else if count <= lost {
+                        lost -= count;
+                        let text = format!("checkpoints {gap} are among what the host lost");
+                        findings.note(FindingKind::Lost, place, text);
+                    } else {
+                        missing.unexplained = true;
+                        let text = format!("checkpoints {gap} are missing");
+                        findings.problem(FindingKind::CheckpointMissing, place, text);
+                    }
+                }
+                before = Some((*number, link));
+            }
+        }
+        missing
+    }
+
+    fn judge_changed(&self, name: &str, findings: &mut Findings) {
+        for changed in &self.changed {
+            let Changed { boot, sequence, cursor, .. } = changed;
+            let (boot, cursor) = (boot.as_slice(), *cursor);
+            let place = Place { host: name, boot, sequences: (*sequence, *sequence), cursor };
+            let text = format!("record {sequence} is not what was signed");
+            findings.problem(FindingKind::Changed, place, text);
+        }
+        for (boot, sequence, cursor) in &self.inserted {
+            let place = Place {
+                host: name,
+                boot,
+                sequences: (*sequence, *sequence),
+                cursor: *cursor,
+            };
+            let text =
+                format!("record {sequence} is there, and it is signed that nothing was kept as it");
+            findings.problem(FindingKind::Inserted, place, text);
+        }
+    }
+
+    /// Signed and not there.
+    fn judge_missing(&self, name: &str, custodian: &Custodian, findings: &mut Findings) {
+        let mut missing = Vec::new();
+        for (boot, known) in &self.boots {
+            let expired = |(sequence, digest): &(&u64, &Digest)| {
+                let lowest = known.lowest.get(lane_index(digest)).copied().flatten();
+                custodian.removed() > 0 && lowest.is_none_or(|lowest| **sequence < lowest)
+            };
+            let gone = known.expected.iter().filter(expired).map(|(sequence, _)| *sequence);
+            for range in ranges(gone) {
+                let place = Place { host: name, boot, sequences: range, cursor: 0 };
+                let text = format!("records {} are no longer kept", shown(range));
+                findings.note(FindingKind::Expired, place, text);
+            }
+            let gone = known.expected.iter().filter(|it| !expired(it));
+            let found = ranges(gone.map(|(sequence, _)| *sequence));
+            missing.extend(found.into_iter().map(|range| (boot, range)));
+        }
+        let count: u64 = missing.iter().map(|(_, (first, last))| last - first + 1).sum();
+        let explained = count <= self.lost;
+        for (boot, range) in missing {
+            let place = Place { host: name, boot, sequences: range, cursor: 0 };
+            let range = shown(range);
+            if explained {
+                let text = format!("records {range} are among what the host recorded as lost");
+                findings.note(FindingKind::Lost, place, text);
+            } else {
+                let text = if self.lost == 0 {
+                    format!("records {range} were signed and are not there")
+                } else {
+                    format!(
+                        "records {range} were signed and are not there; {count} records are \
+                         missing in all, and the host lost {}",
+                        self.lost
+                    )
+                };
+                findings.problem(FindingKind::Removed, place, text);
+            }
+        }
+    }
+
+    /// There and not signed.
+    fn judge_unsigned(&self, name: &str, missing: MissingLinks, findings: &mut Findings) {
+        let last = self.last_boots();
+        for (boot, known) in &self.boots {
+            for range in ranges(known.seen.keys().copied()) {
+                let cursor = known.seen.get(&range.0).map_or(0, |(_, cursor)| *cursor);
+                let place = Place { host: name, boot, sequences: range, cursor };
+                let range_shown = shown(range);
+                if self.lines.is_empty() {
+                    let text = format!("records {range_shown}: the host has never signed anything");
+                    findings.note(FindingKind::NeverSigned, place, text);
+                } else if range.0 > known.signed_to && last.contains(&boot) {
+                    let text = format!("records {range_shown} are not signed yet");
+                    findings.note(FindingKind::NotSignedYet, place, text);
+                } else if missing.any && !missing.unexplained {
+                    let text = format!(
+                        "records {range_shown} cannot be proven: their checkpoint is lost or no \
+                         longer kept"
+                    );
+                    findings.note(FindingKind::Lost, place, text);
+                } else {
+                    let text =
+                        format!("records {range_shown} are there, and nobody has signed them");
+                    findings.problem(FindingKind::Inserted, place, text);
+                }
+            }
+        }
+    }
+
+    /// The boot of the record with the last cursor, and that of the last link of each key: nobody
+    /// has come yet to sign what is behind them, or nobody with that key.
+    fn last_boots(&self) -> Vec<&Vec<u8>> {
+        let by_link = self.links().map(|(_, link)| (link.cursor, &link.boot));
+        let by_record = self.boots.iter().filter_map(|(boot, known)| {
+            known.seen.values().map(|(_, cursor)| *cursor).max().map(|cursor| (cursor, boot))
+        });
+        let newest = by_link.chain(by_record).max().map(|(_, boot)| boot);
+        let lines = self.lines.values().filter_map(|line| line.links.last_key_value());
+        lines.map(|(_, link)| &link.boot).chain(newest).collect()
+    }
+}
+
+/// Numbers of checkpoints that are not there.
+#[derive(Clone, Copy, Debug, Default)]
+struct MissingLinks {
+    any: bool,
+    unexplained: bool,
+}
