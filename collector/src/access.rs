@@ -259,6 +259,7 @@ mod tests {
     use tonic::{Code, Request};
 
     use super::*;
+    use crate::author::Author;
     use crate::identity::Peer;
     use crate::store::{Position, Store};
 
@@ -266,7 +267,8 @@ mod tests {
     async fn what_cannot_be_recorded_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("events"), None).unwrap();
-        let audit = Audit::new(store.writer().clone()).unwrap();
+        let author = Author::open(dir.path(), &store).await.unwrap();
+        let audit = Audit::new(author);
         let access = Access::new(store.readers().clone(), audit);
         let mut request = Request::new(());
         request.extensions_mut().insert(Peer::from_local_uid(0, 0, "h").unwrap());

@@ -1,35 +1,18 @@
 //! What operators do becomes a record, before they have what it gives them.
 //!
-//! The collector is the author: its records have a host of their own ([`Agent::collector`]), a boot
-//! for each run, and sequences from 1, as an agent's. They go the way of all events, through the
-//! one writer, and are read as all others are.
+//! The collector is the author ([`crate::author`]).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use jiff::Timestamp;
-use prost::Message as _;
-use sekimori_proto::v1::{ActPhase, Event, Kind, OperatorAct, Verdict};
-use thiserror::Error;
+use sekimori_proto::v1::{ActPhase, Event, Kind, OperatorAct};
 use tonic::Status;
 
-use crate::identity::{Agent, Operator};
-use crate::limits::BOOT_BYTES;
-use crate::store::{Batch, Entry, WriteError, Writer};
-
-/// The system gives no random bytes.
-#[derive(Clone, Copy, Debug, Error)]
-#[error("the system gives no random bytes for the boot of the collector's own records: {0}")]
-pub struct AuditError(getrandom::Error);
+use crate::author::Author;
+use crate::identity::Operator;
+use crate::store::WriteError;
 
 /// Writes the records.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    writer: Writer,
-    collector: Agent,
-    boot: [u8; BOOT_BYTES],
-    /// Number of the last record. A record that could not be stored leaves a gap.
-    sequence: Arc<AtomicU64>,
+    author: Author,
 }
 
 /// What an operator did.
@@ -46,19 +29,14 @@ pub struct Act {
 }
 
 impl Audit {
-    /// Begins the records of one run.
-    ///
-    /// # Errors
-    /// [`AuditError`].
-    pub fn new(writer: Writer) -> Result<Audit, AuditError> {
-        let mut boot = [0; BOOT_BYTES];
-        getrandom::fill(&mut boot).map_err(AuditError)?;
-        Ok(Audit { writer, collector: Agent::collector(), boot, sequence: Arc::default() })
+    /// Records through the collector's author.
+    pub fn new(author: Author) -> Audit {
+        Audit { author }
     }
 
     /// The host of these records.
     pub fn host(&self) -> &str {
-        self.collector.name()
+        self.author.host()
     }
 
     /// Stores what `operator` did; it is on the disk when this returns.
@@ -75,16 +53,8 @@ impl Audit {
             address: operator.address().map(|it| it.to_string()).unwrap_or_default(),
             phase: act.phase.into(),
         };
-        let event = Event {
-            boot: self.boot.to_vec(),
-            sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
-            time_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
-            kind: Kind::Operator.into(),
-            verdict: Verdict::Allowed.into(),
-            act: Some(act),
-            ..Event::default()
-        };
-        self.store(event).await.map_err(|error| {
+        let event = Event { kind: Kind::Operator.into(), act: Some(act), ..Event::default() };
+        self.author.store(event).await.map_err(|error| {
             tracing::error!(%operator, %error, "what an operator does cannot be recorded");
             let reason = format!("what you read cannot be recorded, so nothing is shown: {error}");
             match error {
@@ -92,14 +62,5 @@ impl Audit {
                 WriteError::Failed(_) | WriteError::Stopping => Status::unavailable(reason),
             }
         })
-    }
-
-    /// The one place where a record is handed to the store.
-    async fn store(&self, event: Event) -> Result<(), WriteError> {
-        let body = event.encode_to_vec().into();
-        let entry = Entry::new(&event, body);
-        let entry = entry.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
-        let written = self.writer.submit(Batch::new(&self.collector, vec![entry])).await?;
-        written.await.unwrap_or(Err(WriteError::Stopping)).map(|_| ())
     }
 }

@@ -7,8 +7,11 @@
 
 pub mod access;
 pub mod audit;
+pub mod author;
 pub mod bus;
 pub mod config;
+pub mod custody;
+pub mod evidence;
 pub mod identity;
 pub mod ingest;
 pub mod limits;

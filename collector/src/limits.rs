@@ -119,6 +119,27 @@ pub const WATCH_PAGE_EVENTS: usize = 1000;
 /// Events whose blocks a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 
+/// Time between two signatures over the collector's own records, when there are any.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Records under one signature; each takes 16 bytes of it.
+pub const CHECKPOINT_EVENTS_MAX: usize = 4096;
+/// Time between two looks for checkpoints that are to be countersigned.
+pub const CUSTODY_INTERVAL: Duration = Duration::from_secs(10);
+/// Checkpoints that one record countersigns.
+pub const COUNTERSIGNED_MAX: usize = 1000;
+/// Verifications and exports at one time: each reads all of the store.
+pub const EVIDENCE_RUNNING_MAX: usize = 1;
+/// Events between two words on how far a verification has come.
+pub const EVIDENCE_PROGRESS: u64 = 100_000;
+/// Records of one case.
+pub const CASE_RECORDS_MAX: u64 = 1_000_000;
+/// Bytes of the records of one case.
+pub const CASE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of the reason for a case.
+pub const CASE_REASON_BYTES_MAX: usize = 2 << 10;
+/// Bytes of a case that are sent at once.
+pub const CASE_CHUNK_BYTES: usize = 256 << 10;
+
 /// Bytes of the list of revoked certificates.
 pub const REVOKED_BYTES_MAX: u64 = 16 << 20;
 /// Time between two looks at it.

@@ -59,6 +59,14 @@ pub fn subscribe(request: &SubscribeRequest) -> Result<String, TooLong> {
     words.text()
 }
 
+/// Which events, and nothing else.
+///
+/// # Errors
+/// [`TooLong`].
+pub fn of_filter(filter: Option<&Filter>) -> Result<String, TooLong> {
+    Words::of(filter).text()
+}
+
 #[derive(Debug, Default)]
 struct Words(String);
 

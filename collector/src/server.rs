@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::v1::evidence_service_server::EvidenceServiceServer;
 use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
 use sekimori_proto::v1::watch_service_server::WatchServiceServer;
@@ -16,9 +17,12 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::access::Access;
-use crate::audit::{Audit, AuditError};
+use crate::audit::Audit;
+use crate::author::{Author, AuthorError};
 use crate::bus::{Connected, Stop};
 use crate::config::{Config, STORE_BEFORE};
+use crate::custody::Custodian;
+use crate::evidence::Evidence;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
@@ -26,7 +30,7 @@ use crate::pki::PkiError;
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
-use crate::store::{Keep, Store, StoreError};
+use crate::store::{FilterError, Keep, Store, StoreError};
 use crate::tls::{self, TlsError};
 use crate::watch::{Places, Watch};
 
@@ -42,9 +46,12 @@ pub enum ServerError {
     /// Store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Records of what operators do.
+    /// The collector's own records.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Author(#[from] AuthorError),
+    /// Its filter, which is not wrong.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -73,6 +80,9 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Collector {
     store: Store,
+    author: Author,
+    custodian: Custodian,
+    dir: PathBuf,
     tls: std::sync::Arc<rustls::ServerConfig>,
     tcp: TcpListener,
     address: SocketAddr,
@@ -93,6 +103,9 @@ impl Collector {
         let (revocations, follower) = revocation::begin(&config.dir)?;
         let earlier = config.dir.join(STORE_BEFORE);
         let store = Store::open(&config.store, Some(&earlier))?;
+        let author = Author::open(&config.dir, &store).await?;
+        let (readers, committed) = (store.readers().clone(), store.committed().clone());
+        let custodian = Custodian::new(author.clone(), readers, committed)?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -104,7 +117,20 @@ impl Collector {
             ),
         };
         let (keep, stop) = (config.keep, Stop::default());
-        Ok(Collector { store, tls, tcp, address, unix, revocations, follower, keep, stop })
+        Ok(Collector {
+            store,
+            author,
+            custodian,
+            dir: config.dir.clone(),
+            tls,
+            tcp,
+            address,
+            unix,
+            revocations,
+            follower,
+            keep,
+            stop,
+        })
     }
 
     /// The address it is bound to, with the port that was taken.
@@ -124,10 +150,16 @@ impl Collector {
     /// [`ServerError`].
     pub async fn serve(self) -> Result<(), ServerError> {
         let streams = Places::default();
-        let routes = routes(&self.store, &self.stop, &streams)?;
+        let routes = self.routes(&streams)?;
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
-        let retention = tokio::spawn(self.store.retain(self.keep));
+        let custodian = self.custodian.clone();
+        let retention = tokio::spawn(self.store.retain(self.keep, move |removed| {
+            let custodian = custodian.clone();
+            async move { custodian.removed(removed).await }
+        }));
+        let signing = tokio::spawn(self.author.clone().run());
+        let custody = tokio::spawn(self.custodian.clone().run());
         let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls, self.revocations));
         let (unix, file) = match self.unix {
             None => (None, None),
@@ -156,11 +188,19 @@ impl Collector {
         tcp.abort();
         follower.abort();
         retention.abort();
+        signing.abort();
+        custody.abort();
         if let Some(unix) = unix {
             unix.abort();
         }
         drop(file);
         streams.all_free().await;
+        if let Err(error) = self.custodian.countersign().await {
+            tracing::warn!(%error, "the next start countersigns what came last");
+        }
+        if let Err(error) = self.author.sign().await {
+            tracing::warn!(%error, "the next start signs what the collector recorded last");
+        }
         self.store.close().await;
         Ok(served?)
     }
@@ -179,50 +219,66 @@ fn transport() -> Server {
         .http2_keepalive_timeout(Some(limit::KEEPALIVE_TIME_MAX))
 }
 
-fn routes(store: &Store, stop: &Stop, streams: &Places) -> Result<Routes, ServerError> {
-    let connected = Connected::default();
-    let committed = store.committed().clone();
-    let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
-    let access = Access::new(store.readers().clone(), Audit::new(store.writer().clone())?);
-    let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
-    let query = Query::new(access, committed, connected);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    // The reporter may go: every service is up as long as the collector is.
-    let (reporter, health) = tonic_health::server::health_reporter();
-    let names = [
-        sekimori_proto::v1::ingest_service_server::SERVICE_NAME,
-        sekimori_proto::v1::watch_service_server::SERVICE_NAME,
-        sekimori_proto::v1::query_service_server::SERVICE_NAME,
-    ];
-    tokio::spawn(async move {
-        for name in names {
-            reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
-        }
-    });
-    let mut routes = Routes::builder();
-    routes
-        .add_service(
-            IngestServiceServer::new(ingest)
-                .accept_compressed(CompressionEncoding::Zstd)
-                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
-                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
-        )
-        .add_service(
-            WatchServiceServer::new(watch)
-                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
-                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
-        )
-        .add_service(
-            QueryServiceServer::new(query)
-                .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
-                .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
-        )
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes())
+impl Collector {
+    fn routes(&self, streams: &Places) -> Result<Routes, ServerError> {
+        let Collector { store, author, custodian, dir, stop, .. } = self;
+        let connected = Connected::default();
+        let committed = store.committed().clone();
+        let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
+        let access = Access::new(store.readers().clone(), Audit::new(author.clone()));
+        let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
+        let evidence = Evidence::new(
+            store.readers().clone(),
+            author.clone(),
+            custodian.clone(),
+            committed.clone(),
+            dir.clone(),
+        );
+        let query = Query::new(access, committed, connected);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // The reporter may go: every service is up as long as the collector is.
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let names = [
+            sekimori_proto::v1::ingest_service_server::SERVICE_NAME,
+            sekimori_proto::v1::watch_service_server::SERVICE_NAME,
+            sekimori_proto::v1::query_service_server::SERVICE_NAME,
+            sekimori_proto::v1::evidence_service_server::SERVICE_NAME,
+        ];
+        tokio::spawn(async move {
+            for name in names {
+                reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+            }
+        });
+        let mut routes = Routes::builder();
+        routes
+            .add_service(
+                IngestServiceServer::new(ingest)
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
+            .add_service(
+                WatchServiceServer::new(watch)
+                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
+            .add_service(
+                QueryServiceServer::new(query)
+                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
+            .add_service(
+                EvidenceServiceServer::new(evidence)
+                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        Ok(routes.routes())
+    }
 }

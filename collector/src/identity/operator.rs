@@ -37,6 +37,11 @@ impl Operator {
         Operator { name: name.to_owned(), rank, address: None }
     }
 
+    /// The collector itself, which reads what it countersigns and shows nobody.
+    pub(crate) fn collector() -> Operator {
+        Operator::new("collector", Rank::Admin)
+    }
+
     /// An operator out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test() -> Operator {

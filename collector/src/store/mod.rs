@@ -15,6 +15,7 @@ mod groups;
 mod import;
 mod read;
 mod retention;
+mod scan;
 mod schema;
 mod sequences;
 mod table;
@@ -27,9 +28,11 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use sekimori_proto::v1::Removed;
 use thiserror::Error;
 
 use crate::bus::Committed;
+pub use block::Stored;
 use current::Current;
 pub use entry::{Batch, Entry};
 use files::{Files, Span};
@@ -132,9 +135,14 @@ impl Store {
         &self.readers
     }
 
-    /// Removes what is older or more than is to be kept, again and again.
-    pub fn retain(&self, keep: Keep) -> impl Future<Output = ()> + use<> {
-        retention::retain(self.shared.files.clone(), keep)
+    /// Removes what is older or more than is to be kept, again and again. `tell` is told before:
+    /// up to which cursor, and why; it answers whether that could be recorded.
+    pub fn retain<T, F>(&self, keep: Keep, tell: T) -> impl Future<Output = ()> + use<T, F>
+    where
+        T: FnMut(Removed) -> F,
+        F: Future<Output = bool>,
+    {
+        retention::retain(self.shared.files.clone(), keep, tell)
     }
 
     /// Commits what is queued and closes the store: the writer last, so that SQLite moves the

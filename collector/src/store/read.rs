@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use rusqlite::Connection;
@@ -190,8 +190,26 @@ impl Readers {
         self.files.list().first().map_or(0, |file| file.span().before)
     }
 
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.places
+    }
+
     /// Runs `query` on a thread that may block, when there is a place for it.
     async fn run<T, F>(&self, places: &Arc<Semaphore>, query: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Look) -> Result<T, ReadError> + Send + 'static,
+    {
+        self.run_for(places, QUERY_TIME_MAX, query).await
+    }
+
+    /// The same, for at most this time.
+    pub(super) async fn run_for<T, F>(
+        &self,
+        places: &Arc<Semaphore>,
+        time_max: Duration,
+        query: F,
+    ) -> Result<T, ReadError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Look) -> Result<T, ReadError> + Send + 'static,
@@ -202,7 +220,7 @@ impl Readers {
         let _guard = Guard(Arc::clone(&cancelled));
         let mut look = Look {
             readers: self.clone(),
-            deadline: Instant::now() + QUERY_TIME_MAX,
+            deadline: Instant::now().checked_add(time_max),
             cancelled,
             gaps: Vec::new(),
         };
@@ -224,9 +242,10 @@ impl Drop for Guard {
 }
 
 /// One question at work.
-struct Look {
+pub(super) struct Look {
     readers: Readers,
-    deadline: Instant,
+    /// None: as long as it takes.
+    deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
     gaps: Vec<Gap>,
 }
@@ -361,7 +380,7 @@ impl Look {
     }
 
     /// Reads a file as it is at one moment. One that is damaged is noted and left out.
-    fn within(
+    pub(super) fn within(
         &mut self,
         file: &StoreFile,
         read: impl FnOnce(&mut Look, &Connection) -> Result<(), ReadError>,
@@ -382,7 +401,7 @@ impl Look {
     }
 
     /// The blocks of a file that may have matching events up to `upper`.
-    fn listed(
+    pub(super) fn listed(
         &mut self,
         file: &StoreFile,
         connection: &Connection,
@@ -444,6 +463,24 @@ impl Look {
         if let Some(block) = kept().get(&(file.number, row)) {
             return Ok(Some(Arc::clone(block)));
         }
+        let block = self.fresh_block(file, connection, row, header)?.map(Arc::new);
+        if let Some(block) = &block {
+            let kept = self.readers.blocks.lock();
+            kept.unwrap_or_else(PoisonError::into_inner).put((file.number, row), Arc::clone(block));
+        }
+        Ok(block)
+    }
+
+    /// The same, past the blocks that are kept: whoever looks at all of them once has no use for
+    /// them.
+    pub(super) fn fresh_block(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        row: i64,
+        header: &Header,
+    ) -> Result<Option<Block>, ReadError> {
+        self.go_on()?;
         let body = match table::body(connection, row) {
             Ok(body) => body.unwrap_or_default(),
             Err(error) if is_passing(&error) => return Err(error.into()),
@@ -453,11 +490,7 @@ impl Look {
             }
         };
         match Block::unpack(&body) {
-            Ok(block) => {
-                let block = Arc::new(block);
-                kept().put((file.number, row), Arc::clone(&block));
-                Ok(Some(block))
-            }
+            Ok(block) => Ok(Some(block)),
             Err(error) => {
                 self.gap(file, header.first, header.last, format!("block {row}: {error}"));
                 Ok(None)
@@ -465,11 +498,19 @@ impl Look {
         }
     }
 
+    pub(super) fn files(&self) -> Vec<Arc<StoreFile>> {
+        self.readers.files.list()
+    }
+
+    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
+    }
+
     fn go_on(&self) -> Result<(), ReadError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(ReadError::Cancelled);
         }
-        if Instant::now() > self.deadline {
+        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(ReadError::TooLong);
         }
         Ok(())

@@ -47,7 +47,8 @@ impl Signed {
         let statement = CheckpointStatement::decode(statement.as_slice())
             .map_err(|_| CheckpointError::Statement)?;
         let whole = statement.digests.len().is_multiple_of(DIGEST_BYTES);
-        let numbered = statement.number > 0 && (statement.first > 0 || statement.digests.is_empty());
+        let numbered =
+            statement.number > 0 && (statement.first > 0 || statement.digests.is_empty());
         if !whole || !numbered {
             return Err(CheckpointError::Statement);
         }

@@ -6,6 +6,7 @@
 //! events in any order and says which of them are what was signed, and what is missing.
 #![forbid(unsafe_code)]
 
+pub mod case;
 mod chain;
 mod checkpoint;
 mod digest;
@@ -17,5 +18,5 @@ pub use chain::{Chain, Head};
 pub use checkpoint::{CheckpointError, Signed};
 pub use digest::{ABSENT, DIGEST_BYTES, Digest, Name, digest};
 pub use key::{KeyError, SigningKey};
-pub use text::hex;
+pub use text::{hex, unhex};
 pub use verify::{Outcome, Scope, TooMuch, Verifier};

@@ -13,9 +13,7 @@ mod ranges;
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use sekimori_proto::v1::{
-    Event, EvidenceSummary, Finding, FindingKind, HostEvidence, Kind,
-};
+use sekimori_proto::v1::{Event, EvidenceSummary, Finding, FindingKind, HostEvidence, Kind};
 use thiserror::Error;
 
 use self::custody::Custodian;
@@ -197,7 +195,16 @@ impl Findings {
         }
         let Place { host, boot, sequences: (first, last), cursor } = place;
         let (host, boot) = (host.to_owned(), boot.to_vec());
-        self.list.push(Finding { kind: kind.into(), problem, host, boot, first, last, cursor, text });
+        self.list.push(Finding {
+            kind: kind.into(),
+            problem,
+            host,
+            boot,
+            first,
+            last,
+            cursor,
+            text,
+        });
     }
 }
 

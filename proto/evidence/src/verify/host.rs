@@ -211,9 +211,10 @@ impl Host {
         self.keys.sort();
         for (cursor, key) in self.keys.iter().skip(1) {
             let Some(line) = self.lines.get(key) else { continue };
-            let received = line.links.iter().all(|(number, link)| {
-                custodian.is_countersigned(name, *number, &link.sha256)
-            });
+            let received = line
+                .links
+                .iter()
+                .all(|(number, link)| custodian.is_countersigned(name, *number, &link.sha256));
             let place = Place { host: name, cursor: *cursor, ..Place::default() };
             let key = crate::hex(key);
             if received {
@@ -300,12 +301,8 @@ impl Host {
             findings.problem(FindingKind::Changed, place, text);
         }
         for (boot, sequence, cursor) in &self.inserted {
-            let place = Place {
-                host: name,
-                boot,
-                sequences: (*sequence, *sequence),
-                cursor: *cursor,
-            };
+            let place =
+                Place { host: name, boot, sequences: (*sequence, *sequence), cursor: *cursor };
             let text =
                 format!("record {sequence} is there, and it is signed that nothing was kept as it");
             findings.problem(FindingKind::Inserted, place, text);

@@ -162,7 +162,8 @@ fn a_removed_record_is_named() {
 #[test]
 fn an_inserted_record_is_named() {
     let mut world = World::sound();
-    let forged = |boot: &[u8], sequence| body(boot, sequence, 0, Event { kind: 6, ..Event::default() });
+    let forged =
+        |boot: &[u8], sequence| body(boot, sequence, 0, Event { kind: 6, ..Event::default() });
     let body = forged(&[2; 16], 7);
     world.stored.insert(0, Stored { host: HOST, cursor: 100, body });
     // Behind all that is there, and of a boot that nobody knows: nothing tells it from a new one.
