@@ -160,6 +160,8 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONTROL_CLIENTS_MAX: usize = 8;
 /// Bytes of a policy file.
 pub const POLICY_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a policy's text in the record of it, compressed.
+pub const POLICY_TEXT_BYTES_MAX: usize = 192 << 10;
 
 /// Addresses whose DNS names are remembered.
 pub const ADDRESSES_MAX: usize = 1 << 12;

@@ -12,7 +12,7 @@ use sekimori_evidence::{Scope, TooMuch, Verifier};
 use sekimori_proto::v1::evidence_service_server::EvidenceService;
 use sekimori_proto::v1::verify_response::Part;
 use sekimori_proto::v1::{
-    ActPhase, ExportRequest, ExportResponse, Filter, VerifyRequest, VerifyResponse,
+    ActPhase, ExportRequest, ExportResponse, Filter, Head, VerifyRequest, VerifyResponse,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,7 +24,7 @@ use crate::author::Author;
 use crate::bus::Committed;
 use crate::custody::Custodian;
 use crate::identity::{Admin, Analyst, Operator};
-use crate::limits::{CASE_REASON_BYTES_MAX, EVIDENCE_PROGRESS, EVIDENCE_RUNNING_MAX};
+use crate::limits::{CASE_REASON_BYTES_MAX, EVIDENCE_PROGRESS, EVIDENCE_RUNNING_MAX, HEADS_MAX};
 use crate::question;
 use crate::store::{Condition, Gap, ReadError, Readers, Stored};
 
@@ -77,11 +77,14 @@ impl EvidenceService for Evidence {
         request: Request<VerifyRequest>,
     ) -> Result<Response<Answers<VerifyResponse>>, Status> {
         let analyst = Analyst::of(&request)?;
-        let VerifyRequest { hosts } = request.into_inner();
+        let VerifyRequest { hosts, expected } = request.into_inner();
         let filter = Filter { hosts: hosts.clone(), ..Filter::default() };
         let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let condition = Condition::new(Some(&filter)).map_err(|error| bad(&error))?;
         let question = question::of_filter(Some(&filter)).map_err(|error| bad(&error))?;
+        if expected.len() > HEADS_MAX {
+            return Err(bad(&format!("expected: at most {HEADS_MAX} links")));
+        }
         let place = self.place()?;
         let upper = self.committed.get();
         let work = Verification {
@@ -91,6 +94,7 @@ impl EvidenceService for Evidence {
             question,
             own: (!hosts.is_empty()).then(|| self.author.host().to_owned()),
             hosts,
+            expected,
             condition: Arc::new(condition),
             upper,
         };
@@ -156,6 +160,7 @@ struct Verification {
     operator: Operator,
     question: String,
     hosts: Vec<String>,
+    expected: Vec<Head>,
     /// The collector's own host, whose records say what was received of others.
     own: Option<String>,
     condition: Arc<Condition>,
@@ -189,6 +194,7 @@ impl Verification {
         for Gap { first, last, reason } in &gaps {
             verifier.unreadable(*first, *last, reason);
         }
+        self.expected.iter().for_each(|head| verifier.expect(head.clone()));
         let outcome = verifier.finish();
         self.record(ActPhase::End, outcome.summary.records).await?;
         let findings = outcome.findings.into_iter().map(Part::Finding);
@@ -244,3 +250,6 @@ fn read_status(error: &ReadError) -> Status {
     tracing::error!(%error, "reading for a verification or a case failed");
     Status::unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

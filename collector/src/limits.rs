@@ -131,6 +131,8 @@ pub const COUNTERSIGNED_MAX: usize = 1000;
 pub const EVIDENCE_RUNNING_MAX: usize = 1;
 /// Events between two words on how far a verification has come.
 pub const EVIDENCE_PROGRESS: u64 = 100_000;
+/// Links that a verification may be asked for.
+pub const HEADS_MAX: usize = 10_000;
 /// Records of one case.
 pub const CASE_RECORDS_MAX: u64 = 1_000_000;
 /// Bytes of the records of one case.

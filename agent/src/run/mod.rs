@@ -232,7 +232,7 @@ impl Agent {
         if self.sensor.took_over() {
             message.push_str("; the kernel programs were at work all along");
         }
-        self.pipeline.say(message);
+        self.pipeline.say_policy(message, self.keeper.text());
         if let Some(gap) = gap(report, self.sensor.took_over()) {
             self.pipeline.say(gap);
         }
@@ -422,7 +422,7 @@ impl Agent {
                     "policy {} with {} rules is in force, generation {}",
                     policy.name, policy.rules, policy.generation
                 );
-                self.pipeline.say(message.clone());
+                self.pipeline.say_policy(message.clone(), self.keeper.text());
                 Answer { ok: true, message, findings: warnings, status: None }
             }
             Err((reason, findings)) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sekimori_abi::event::{kind, operation, verdict};
 use sekimori_abi::table::Accounts;
-use sekimori_proto::v1::{Event, Kind, Verdict};
+use sekimori_proto::v1::{Event, Kind, PolicyText, Verdict};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::taken::Taken;
@@ -266,6 +266,15 @@ impl Pipeline {
         let message = message.into();
         tracing::info!("{message}");
         self.keep(&agent_event(self.enricher.clock.now_ns(), message));
+        self.flush();
+    }
+
+    /// One `agent` record of the policy that is in force from here on.
+    pub fn say_policy(&mut self, message: impl Into<String>, policy: PolicyText) {
+        let message = message.into();
+        tracing::info!("{message}");
+        let event = agent_event(self.enricher.clock.now_ns(), message);
+        self.keep(&Event { policy: Some(policy), ..event });
         self.flush();
     }
 

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 
 use sekimori_abi::table::SET_NONE;
 use sekimori_policy::{Compiled, Finding, SystemDirectory};
+use sekimori_proto::v1::PolicyText;
+use sha2::{Digest as _, Sha256};
 
 use crate::control::PolicyStatus;
-use crate::limits::POLICY_BYTES_MAX;
+use crate::limits::{POLICY_BYTES_MAX, POLICY_TEXT_BYTES_MAX};
 use crate::record::{RuleBook, RuleFact};
 
 /// Files whose change may give a name in the policy another uid.
@@ -136,6 +138,18 @@ impl Keeper {
     /// A new policy was refused; the one before it stays.
     pub fn refused(&mut self, reason: String) {
         self.status.refused = Some(reason);
+    }
+
+    /// The policy in force, word for word, for the record. Without its text when that is too long for
+    /// an event.
+    pub fn text(&self) -> PolicyText {
+        let text_zstd = zstd::encode_all(self.source.as_slice(), 0).unwrap_or_default();
+        let fits = text_zstd.len() <= POLICY_TEXT_BYTES_MAX;
+        PolicyText {
+            name: self.status.name.clone(),
+            sha256: Sha256::digest(&self.source).to_vec(),
+            text_zstd: if fits { text_zstd } else { Vec::new() },
+        }
     }
 
     pub const fn status(&self) -> &PolicyStatus {

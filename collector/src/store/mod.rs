@@ -21,6 +21,9 @@ mod sequences;
 mod table;
 mod tags;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod tamper;
+#[cfg(test)]
 mod tests;
 mod totals;
 mod write;

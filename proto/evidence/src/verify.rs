@@ -13,7 +13,7 @@ mod ranges;
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use sekimori_proto::v1::{Event, EvidenceSummary, Finding, FindingKind, HostEvidence, Kind};
+use sekimori_proto::v1::{Event, EvidenceSummary, Finding, FindingKind, Head, HostEvidence, Kind};
 use thiserror::Error;
 
 use self::custody::Custodian;
@@ -63,6 +63,8 @@ pub struct Verifier {
     records: u64,
     /// Of all hosts.
     waiting: usize,
+    /// Links that were told before.
+    expected: Vec<Head>,
 }
 
 impl Verifier {
@@ -76,6 +78,7 @@ impl Verifier {
             findings: Findings::default(),
             records: 0,
             waiting: 0,
+            expected: Vec::new(),
         }
     }
 
@@ -134,6 +137,11 @@ impl Verifier {
         if self.waiting > WAITING_MAX { Err(TooMuch) } else { Ok(()) }
     }
 
+    /// A link that was told before, and must still be there.
+    pub fn expect(&mut self, head: Head) {
+        self.expected.push(head);
+    }
+
     /// Events that could not be read: what was there cannot be said.
     pub fn unreadable(&mut self, first: u64, last: u64, reason: &str) {
         let text = format!("cursors {first} to {last} cannot be read: {reason}");
@@ -144,7 +152,7 @@ impl Verifier {
     /// What came out of it.
     #[must_use]
     pub fn finish(self) -> Outcome {
-        let Verifier { scope, mut hosts, custodian, mut findings, records, .. } = self;
+        let Verifier { scope, mut hosts, custodian, mut findings, records, expected, .. } = self;
         let mut told = Vec::with_capacity(hosts.len());
         for (name, host) in &mut hosts {
             custodian.judge(scope, name, host, &mut findings);
@@ -152,6 +160,9 @@ impl Verifier {
             told.push(host.evidence(name));
         }
         custodian.judge_missing(scope, &hosts, &mut findings);
+        for head in &expected {
+            judge_expected(head, hosts.get(&head.host), &custodian, &mut findings);
+        }
         let proven = told.iter().map(|it| it.proven).sum();
         let Findings { mut list, problems } = findings;
         list.sort_by_key(|it| !it.problem);
@@ -160,6 +171,28 @@ impl Verifier {
             hosts: told,
             summary: EvidenceSummary { records, proven, problems },
         }
+    }
+}
+
+/// A link that was noted elsewhere is there, or it is older than what is kept.
+fn judge_expected(
+    head: &Head,
+    host: Option<&Host>,
+    custodian: &Custodian,
+    findings: &mut Findings,
+) {
+    let Head { host: name, number, sha256 } = head;
+    if host.is_some_and(|host| host.has_link(*number, sha256)) {
+        return;
+    }
+    let place = Place { host: name, sequences: (*number, *number), ..Place::default() };
+    let older = host.is_none_or(|host| host.links().all(|(it, _)| it > *number));
+    if older && custodian.removed() > 0 {
+        let text = format!("checkpoint {number}, which was noted elsewhere, is no longer kept");
+        findings.note(FindingKind::Expired, place, text);
+    } else {
+        let text = format!("checkpoint {number}, which was noted elsewhere, is not there");
+        findings.problem(FindingKind::CheckpointMissing, place, text);
     }
 }
 

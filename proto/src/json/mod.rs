@@ -12,10 +12,14 @@ mod text;
 
 pub use text::{UnescapeError, escape, unescape};
 
+use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use crate::v1;
 use crate::words::Word;
+
+/// Bytes of one digest in a checkpoint.
+const CHECKPOINT_DIGEST_BYTES: usize = 16;
 
 /// The event as one JSON object.
 pub fn event(event: &v1::Event) -> Value {
@@ -49,6 +53,9 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "device", event.device.as_ref().map(device));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "act", event.act.as_ref().map(act));
+    extra(&mut object, "checkpoint", event.checkpoint.as_ref().map(checkpoint));
+    extra(&mut object, "custody", event.custody.as_ref().map(custody));
+    extra(&mut object, "policy", event.policy.as_ref().map(policy));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
     extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
@@ -169,6 +176,41 @@ fn act(act: &v1::OperatorAct) -> Value {
         "name": act.name, "role": act.role, "method": act.method, "question": act.question,
         "answered": act.answered, "address": text_or_null(&act.address), "phase": phase,
     })
+}
+
+fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
+    // One that cannot be read is shown empty; whether it holds is for a verification to say.
+    let statement = v1::CheckpointStatement::decode(checkpoint.statement.as_slice());
+    let statement = statement.unwrap_or_default();
+    json!({
+        "number": statement.number, "boot": hexadecimal(&statement.boot),
+        "first": statement.first, "records": statement.digests.len() / CHECKPOINT_DIGEST_BYTES,
+        "time": time(statement.time_ns), "dropped": statement.dropped,
+        "previous": text_or_null(&hexadecimal(&statement.previous)),
+        "key": hexadecimal(&checkpoint.key),
+    })
+}
+
+fn custody(custody: &v1::Custody) -> Value {
+    let countersigned = custody.countersigned.iter().map(|it| {
+        json!({
+            "host": it.host, "number": it.number, "sha256": hexadecimal(&it.statement_sha256),
+            "cursor": it.cursor,
+        })
+    });
+    let removed = custody.removed.as_ref().map(|it| {
+        json!({
+            "through_cursor": it.through_cursor, "events": it.events, "reason": it.reason,
+        })
+    });
+    json!({
+        "countersigned": countersigned.collect::<Vec<_>>(),
+        "through_cursor": custody.through_cursor, "removed": removed,
+    })
+}
+
+fn policy(policy: &v1::PolicyText) -> Value {
+    json!({ "name": policy.name, "sha256": hexadecimal(&policy.sha256) })
 }
 
 fn extra(object: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// Exit code for a command line or file that makes no sense.
 pub const USAGE: u8 = 64;
-/// Exit code for a policy with errors.
+/// Exit code for a policy with errors, and for records that are not as they were signed.
 pub const FINDING: u8 = 2;
 /// Exit code for a kernel that cannot do the job.
 pub const UNSUPPORTED: u8 = 69;

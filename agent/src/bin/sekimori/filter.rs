@@ -1,14 +1,14 @@
 //! The filter flags of `watch`, `search` and `top`.
 
-use sekimori_proto::v1::{Filter, Gap, Kind, Verdict};
+use sekimori_proto::v1::{Event, Filter, Gap, Kind, Verdict};
 use sekimori_proto::words::Word;
 
 /// Which events. Different flags must all hold; a flag given twice holds for either value.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Which events")]
 pub struct FilterArgs {
-    /// Kind, as in a policy's `on:`, or exit, tamper, device, loss, agent, operator; may be repeated
-    /// or listed with commas.
+    /// Kind, as in a policy's `on:`, or exit, tamper, device, loss, agent, operator, checkpoint,
+    /// custody; may be repeated or listed with commas.
     #[arg(long = "kind", value_name = "KIND", value_parser = word::<Kind>, value_delimiter = ',')]
     kinds: Vec<Kind>,
     /// Host, as the collector knows it.
@@ -61,6 +61,14 @@ impl FilterArgs {
             destinations: self.destinations.clone(),
             programs: self.programs.clone(),
         }
+    }
+}
+
+impl FilterArgs {
+    /// Whether an event is one for people who read lines: signatures are not, unless they are asked
+    /// for.
+    pub fn shows(&self, event: &Event) -> bool {
+        !self.kinds.is_empty() || !matches!(event.kind(), Kind::Checkpoint | Kind::Custody)
     }
 }
 

@@ -5,8 +5,13 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
+use prost::Message as _;
 use sekimori_agent::decode::printable;
-use sekimori_proto::v1::{ActPhase, Device, Event, Kind, Operation, OperatorAct, Process, Verdict};
+use sekimori_evidence::DIGEST_BYTES;
+use sekimori_proto::v1::{
+    ActPhase, CheckpointStatement, Device, Event, Kind, Operation, OperatorAct, Process, Removed,
+    Verdict,
+};
 use sekimori_proto::words::Word as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -45,6 +50,10 @@ pub fn show(event: &Event, dated: bool, zone: &TimeZone) -> String {
     line.push(' ');
     if let (Kind::Operator, Some(act)) = (event.kind(), &event.act) {
         line.push_str(&act_of_operator(act));
+        return line;
+    }
+    if let Some(text) = evidence(event) {
+        line.push_str(&text);
         return line;
     }
     if matches!(event.kind(), Kind::Loss | Kind::Agent) {
@@ -260,6 +269,31 @@ fn sources(event: &Event) -> Option<String> {
         (others, true) => text.push_str(&format!(" and more than {others} more")),
     }
     Some(text)
+}
+
+/// What was signed, or became of it.
+fn evidence(event: &Event) -> Option<String> {
+    if let Some(checkpoint) = &event.checkpoint {
+        let statement = CheckpointStatement::decode(checkpoint.statement.as_slice()).ok()?;
+        let count = (statement.digests.len() / DIGEST_BYTES) as u64;
+        let (first, last) = (statement.first, (statement.first + count).saturating_sub(1));
+        return Some(format!("{} signs records {first} to {last}", statement.number));
+    }
+    let custody = event.custody.as_ref()?;
+    if let Some(removed) = &custody.removed {
+        let Removed { through_cursor, events, reason } = removed;
+        let reason = printable(reason.as_bytes());
+        return Some(format!("removed {events} events, up to cursor {through_cursor}: {reason}"));
+    }
+    let countersigned = custody.countersigned.len();
+    let mut hosts: Vec<&str> = custody.countersigned.iter().map(|it| it.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let hosts = printable(hosts.join(", ").as_bytes());
+    Some(cut(
+        &format!("countersigned {countersigned} checkpoints of {hosts}"),
+        ARGUMENTS_COLUMNS_MAX,
+    ))
 }
 
 fn about_the_monitor(event: &Event) -> String {

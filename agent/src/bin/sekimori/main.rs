@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod attack;
+mod case;
 mod collector;
 mod doctor;
 mod failure;
@@ -12,6 +13,7 @@ mod search;
 mod status;
 mod time;
 mod top;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -36,6 +38,10 @@ enum Command {
     Search(search::Args),
     /// Count stored events in groups: by user, device, destination, hour and more.
     Top(top::Args),
+    /// Say whether records are what their hosts signed: those of the collector, or of a case.
+    Verify(verify::Args),
+    /// Write records into one file, with what proves them.
+    Case(case::Args),
     /// Say how the agent and the collector stand.
     Status(status::Args),
     /// Try out whether this kernel can do the job.
@@ -51,10 +57,11 @@ Examples:
   sekimori search --kind usb.write --user alice --since '2 hours ago'
   sekimori search --text 顧客 --newest --limit 20 --json
   sekimori top --by user,device --kind usb.write --order bytes --since '30 days ago'
+  sekimori verify
   sekimori policy lint policy.yaml
   sekimori doctor
 
-Exit codes: 0 done, 1 failed, 2 a policy has errors, 64 wrong usage, 69 this kernel cannot do it,
+Exit codes: 0 done, 1 failed, 2 a policy has errors or records are not as they were signed, 64 wrong usage, 69 this kernel cannot do it,
 77 no permission.";
 
 fn main() -> ExitCode {
@@ -78,6 +85,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Watch(args) => in_runtime(watch::run(args)),
         Command::Search(args) => in_runtime(search::run(args)),
         Command::Top(args) => in_runtime(top::run(args)),
+        Command::Verify(args) => in_runtime(verify::run(args)),
+        Command::Case(args) => in_runtime(case::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),

@@ -63,7 +63,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         for event in &response.events {
             if args.json {
                 writeln!(out, "{}", json::event(event))?;
-            } else {
+            } else if args.filter.shows(event) {
                 writeln!(out, "{}", line::show(event, true, &zone))?;
             }
         }

@@ -68,7 +68,7 @@ enum End {
 }
 
 async fn follow(args: &Args, filter: Filter) -> Result<(), Failure> {
-    let mut screen = Screen { json: args.json, zone: TimeZone::system() };
+    let mut screen = Screen { json: args.json, filter: &args.filter, zone: TimeZone::system() };
     let mut cursor = args.cursor;
     // Everything since a time lies behind no cursor that could be known here.
     if args.from_start || (cursor.is_none() && filter.since_ns.is_some()) {
@@ -98,7 +98,7 @@ async fn connection(
     args: &Args,
     filter: &Filter,
     cursor: &mut Option<u64>,
-    screen: &mut Screen,
+    screen: &mut Screen<'_>,
     connected_once: &mut bool,
 ) -> Result<(), End> {
     let channel = args.collector.connect().await.map_err(End::Fatal)?;
@@ -130,17 +130,18 @@ async fn connection(
     Err(End::Broken(Status::unavailable("the collector ended the stream")))
 }
 
-struct Screen {
+struct Screen<'a> {
     json: bool,
+    filter: &'a FilterArgs,
     zone: TimeZone,
 }
 
-impl Screen {
+impl Screen<'_> {
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
         let mut out = anstream::stdout().lock();
         if self.json {
             writeln!(out, "{}", json::event(event))?;
-        } else {
+        } else if self.filter.shows(event) {
             writeln!(out, "{}", line::show(event, false, &self.zone))?;
         }
         out.flush()?;

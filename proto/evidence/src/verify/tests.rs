@@ -283,6 +283,30 @@ fn a_host_that_never_signed() {
 }
 
 #[test]
+fn what_was_noted_elsewhere_must_be_there() {
+    let world = World::sound();
+    let outcome = world.verify();
+    let host = outcome.hosts.iter().find(|it| it.host == HOST).unwrap();
+    let head = |number, sha256: &[u8]| sekimori_proto::v1::Head {
+        host: HOST.into(),
+        number,
+        sha256: sha256.to_vec(),
+    };
+    for (head, problems) in [
+        (head(host.head_number, &host.head_sha256), 0),
+        (head(host.head_number, &[0; 32]), 1),
+        (head(host.head_number + 1, &host.head_sha256), 1),
+    ] {
+        let mut verifier = Verifier::new(Scope::Whole);
+        for Stored { host, cursor, body } in &world.stored {
+            verifier.look(host, *cursor, body).unwrap();
+        }
+        verifier.expect(head);
+        assert_eq!(verifier.finish().summary.problems, problems);
+    }
+}
+
+#[test]
 fn bytes_that_are_no_event() {
     let mut world = World::sound();
     world.at(3).body = b"\xff".to_vec();
