@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(14);
+        complete::<Kind>(16);
         complete::<Verdict>(4);
         complete::<Operation>(32);
         complete::<NameSource>(6);
