@@ -6,8 +6,10 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
+    "sekimori/v1/enroll.proto",
     "sekimori/v1/event.proto",
+    "sekimori/v1/fleet.proto",
     "sekimori/v1/ingest.proto",
     "sekimori/v1/query.proto",
     "sekimori/v1/watch.proto",

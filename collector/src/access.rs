@@ -259,7 +259,7 @@ mod tests {
     use tonic::{Code, Request};
 
     use super::*;
-    use crate::identity::Peer;
+    use crate::identity::{Caller, Peer};
     use crate::store::{Position, Store};
 
     #[tokio::test]
@@ -269,7 +269,7 @@ mod tests {
         let audit = Audit::new(store.writer().clone()).unwrap();
         let access = Access::new(store.readers().clone(), audit);
         let mut request = Request::new(());
-        request.extensions_mut().insert(Peer::from_local_uid(0, 0, "h").unwrap());
+        request.extensions_mut().insert(Caller::Known(Peer::from_local_uid(0, 0, "h").unwrap()));
         let analyst = Analyst::of(&request).unwrap();
         let search = || Search {
             condition: Condition::new(None).unwrap(),

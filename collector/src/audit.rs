@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use prost::Message as _;
-use sekimori_proto::v1::{ActPhase, Event, Kind, OperatorAct, Verdict};
+use sekimori_proto::v1::{ActPhase, Event, HostChange, Kind, OperatorAct, Verdict};
 use thiserror::Error;
 use tonic::Status;
 
@@ -75,16 +75,8 @@ impl Audit {
             address: operator.address().map(|it| it.to_string()).unwrap_or_default(),
             phase: act.phase.into(),
         };
-        let event = Event {
-            boot: self.boot.to_vec(),
-            sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
-            time_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
-            kind: Kind::Operator.into(),
-            verdict: Verdict::Allowed.into(),
-            act: Some(act),
-            ..Event::default()
-        };
-        self.store(event).await.map_err(|error| {
+        let event = Event { act: Some(act), ..self.event(Kind::Operator) };
+        self.store(vec![event]).await.map_err(|error| {
             tracing::error!(%operator, %error, "what an operator does cannot be recorded");
             let reason = format!("what you read cannot be recorded, so nothing is shown: {error}");
             match error {
@@ -94,12 +86,41 @@ impl Audit {
         })
     }
 
-    /// The one place where a record is handed to the store.
-    async fn store(&self, event: Event) -> Result<(), WriteError> {
-        let body = event.encode_to_vec().into();
-        let entry = Entry::new(&event, body);
-        let entry = entry.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
-        let written = self.writer.submit(Batch::new(&self.collector, vec![entry])).await?;
+    /// Stores what became of a host or a certificate; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn change(&self, change: HostChange) -> Result<(), WriteError> {
+        self.changes(vec![change]).await
+    }
+
+    /// The same for many, in one commit.
+    ///
+    /// # Errors
+    /// When they cannot be stored: then none is.
+    pub async fn changes(&self, changes: Vec<HostChange>) -> Result<(), WriteError> {
+        let event = |change| Event { host_change: Some(change), ..self.event(Kind::Host) };
+        self.store(changes.into_iter().map(event).collect()).await
+    }
+
+    /// A record without what it is about.
+    fn event(&self, kind: Kind) -> Event {
+        Event {
+            boot: self.boot.to_vec(),
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
+            time_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+            kind: kind.into(),
+            verdict: Verdict::Allowed.into(),
+            ..Event::default()
+        }
+    }
+
+    /// The one place where records are handed to the store.
+    async fn store(&self, events: Vec<Event>) -> Result<(), WriteError> {
+        let entry = |event: &Event| Entry::new(event, event.encode_to_vec().into());
+        let entries: Option<Vec<Entry>> = events.iter().map(entry).collect();
+        let entries = entries.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
+        let written = self.writer.submit(Batch::new(&self.collector, entries)).await?;
         written.await.unwrap_or(Err(WriteError::Stopping)).map(|_| ())
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::v1::enroll_service_server::EnrollServiceServer;
+use sekimori_proto::v1::fleet_service_server::FleetServiceServer;
 use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
 use sekimori_proto::v1::watch_service_server::WatchServiceServer;
@@ -13,12 +15,17 @@ use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use crate::access::Access;
 use crate::audit::{Audit, AuditError};
 use crate::bus::{Connected, Stop};
+use crate::certificates::{self, Certificates};
 use crate::config::{Config, STORE_BEFORE};
+use crate::enroll::Enroll;
+use crate::fleet::{Fleet, FleetAnswers};
+use crate::identity::Caller;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
@@ -26,8 +33,8 @@ use crate::pki::PkiError;
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
-use crate::store::{Keep, Store, StoreError};
-use crate::tls::{self, TlsError};
+use crate::store::{Store, StoreError};
+use crate::tls::TlsError;
 use crate::watch::{Places, Watch};
 
 /// Why the collector does not run.
@@ -72,14 +79,16 @@ pub enum ServerError {
 /// A collector that is bound and has its store open, but serves nobody yet.
 #[derive(Debug)]
 pub struct Collector {
+    config: Config,
     store: Store,
-    tls: std::sync::Arc<rustls::ServerConfig>,
+    fleet: Fleet,
+    certificates: Certificates,
+    certificates_follower: certificates::Follower,
     tcp: TcpListener,
     address: SocketAddr,
     unix: Option<(UnixListener, SocketFile)>,
     revocations: Revocations,
     follower: Follower,
-    keep: Keep,
     stop: Stop,
 }
 
@@ -89,10 +98,11 @@ impl Collector {
     /// # Errors
     /// [`ServerError`] names what failed and where.
     pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
-        let tls = tls::server_config(&config.dir)?;
+        let (certificates, certificates_follower) = certificates::begin(&config.dir)?;
         let (revocations, follower) = revocation::begin(&config.dir)?;
         let earlier = config.dir.join(STORE_BEFORE);
         let store = Store::open(&config.store, Some(&earlier))?;
+        let fleet = Fleet::open(&config.store)?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -103,8 +113,19 @@ impl Collector {
                     .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
             ),
         };
-        let (keep, stop) = (config.keep, Stop::default());
-        Ok(Collector { store, tls, tcp, address, unix, revocations, follower, keep, stop })
+        Ok(Collector {
+            config: config.clone(),
+            store,
+            fleet,
+            certificates,
+            certificates_follower,
+            tcp,
+            address,
+            unix,
+            revocations,
+            follower,
+            stop: Stop::default(),
+        })
     }
 
     /// The address it is bound to, with the port that was taken.
@@ -124,11 +145,20 @@ impl Collector {
     /// [`ServerError`].
     pub async fn serve(self) -> Result<(), ServerError> {
         let streams = Places::default();
-        let routes = routes(&self.store, &self.stop, &streams)?;
+        let audit = Audit::new(self.store.writer().clone())?;
+        let enroll = Enroll::new(self.config.dir.clone(), audit.clone(), self.fleet.clone());
+        let routes = routes(&self.store, &self.stop, &streams, &audit, &self.fleet)?
+            .add_service(
+                EnrollServiceServer::new(enroll).max_decoding_message_size(limit::ENROLL_BYTES_MAX),
+            )
+            .add_service(FleetServiceServer::new(FleetAnswers::new(self.fleet.clone())));
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
-        let retention = tokio::spawn(self.store.retain(self.keep));
-        let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls, self.revocations));
+        let certificates = tokio::spawn(self.certificates_follower.follow());
+        let hosts = tokio::spawn(self.fleet.clone().follow(audit, self.config.silent_after));
+        let retention = tokio::spawn(self.store.retain(self.config.keep));
+        let tcp = acceptor.clone().tcp(self.tcp, self.certificates, self.revocations);
+        let tcp = tokio::spawn(tcp);
         let (unix, file) = match self.unix {
             None => (None, None),
             Some((listener, file)) => {
@@ -155,12 +185,15 @@ impl Collector {
         };
         tcp.abort();
         follower.abort();
+        certificates.abort();
+        hosts.abort();
         retention.abort();
         if let Some(unix) = unix {
             unix.abort();
         }
         drop(file);
         streams.all_free().await;
+        self.fleet.keep().await;
         self.store.close().await;
         Ok(served?)
     }
@@ -179,11 +212,18 @@ fn transport() -> Server {
         .http2_keepalive_timeout(Some(limit::KEEPALIVE_TIME_MAX))
 }
 
-fn routes(store: &Store, stop: &Stop, streams: &Places) -> Result<Routes, ServerError> {
+fn routes(
+    store: &Store,
+    stop: &Stop,
+    streams: &Places,
+    audit: &Audit,
+    fleet: &Fleet,
+) -> Result<Routes, ServerError> {
     let connected = Connected::default();
     let committed = store.committed().clone();
-    let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
-    let access = Access::new(store.readers().clone(), Audit::new(store.writer().clone())?);
+    let (writer, fleet) = (store.writer().clone(), fleet.clone());
+    let ingest = Ingest::new(writer, connected.clone(), fleet, stop.clone());
+    let access = Access::new(store.readers().clone(), audit.clone());
     let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
     let query = Query::new(access, committed, connected);
     let reflection = || {
@@ -197,6 +237,8 @@ fn routes(store: &Store, stop: &Stop, streams: &Places) -> Result<Routes, Server
         sekimori_proto::v1::ingest_service_server::SERVICE_NAME,
         sekimori_proto::v1::watch_service_server::SERVICE_NAME,
         sekimori_proto::v1::query_service_server::SERVICE_NAME,
+        sekimori_proto::v1::enroll_service_server::SERVICE_NAME,
+        sekimori_proto::v1::fleet_service_server::SERVICE_NAME,
     ];
     tokio::spawn(async move {
         for name in names {
@@ -221,8 +263,9 @@ fn routes(store: &Store, stop: &Stop, streams: &Places) -> Result<Routes, Server
                 .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
                 .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
         )
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        // They ask for no identity by themselves.
+        .add_service(InterceptedService::new(health, Caller::known))
+        .add_service(InterceptedService::new(reflection().build_v1()?, Caller::known))
+        .add_service(InterceptedService::new(reflection().build_v1alpha()?, Caller::known));
     Ok(routes.routes())
 }

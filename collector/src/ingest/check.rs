@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use sekimori_proto::v1::{Destination, Device, Event, File, Kind, Loss, Process};
+use sekimori_proto::words::Word as _;
 use thiserror::Error;
 
 use crate::limits::{
@@ -54,9 +55,9 @@ pub enum Fault {
     /// Nothing says what happened.
     #[error("kind is not set")]
     Kind,
-    /// Only the collector says what operators do there.
-    #[error("records of operators are the collector's own")]
-    Collectors,
+    /// Only the collector says what happens there.
+    #[error("records of kind {} are the collector's own", .0.word())]
+    Collectors(Kind),
     /// A field that is too long.
     #[error("{field} has {size} {unit}, at most {limit}")]
     TooLong {
@@ -108,8 +109,8 @@ fn check_fields(event: &Event) -> Result<(), Fault> {
     if event.kind == 0 {
         return Err(Fault::Kind);
     }
-    if event.kind() == Kind::Operator {
-        return Err(Fault::Collectors);
+    if let kind @ (Kind::Operator | Kind::Host) = event.kind() {
+        return Err(Fault::Collectors(kind));
     }
     at_most("rule", event.rule.len(), NAME_BYTES_MAX)?;
     at_most("message", event.message.len(), SENTENCE_BYTES_MAX)?;
@@ -250,7 +251,8 @@ mod tests {
     #[case(Event { sequence: 0, ..good() }, "sequence must be from 1 to 2^63 - 1")]
     #[case(Event { sequence: u64::MAX, ..good() }, "sequence must be from 1 to 2^63 - 1")]
     #[case(Event { kind: 0, ..good() }, "kind is not set")]
-    #[case(Event { kind: 103, ..good() }, "records of operators are the collector's own")]
+    #[case(Event { kind: 103, ..good() }, "records of kind operator are the collector's own")]
+    #[case(Event { kind: 106, ..good() }, "records of kind host are the collector's own")]
     #[case(Event { rule: "r".repeat(257), ..good() }, "rule has 257 bytes, at most 256")]
     #[case(
         Event { file: Some(File { path: vec![1; 8193], ..File::default() }), ..good() },

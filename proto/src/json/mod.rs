@@ -49,6 +49,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "device", event.device.as_ref().map(device));
     extra(&mut object, "loss", event.loss.as_ref().map(loss));
     extra(&mut object, "act", event.act.as_ref().map(act));
+    extra(&mut object, "host_change", event.host_change.as_ref().map(host_change));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
     extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
@@ -168,6 +169,18 @@ fn act(act: &v1::OperatorAct) -> Value {
     json!({
         "name": act.name, "role": act.role, "method": act.method, "question": act.question,
         "answered": act.answered, "address": text_or_null(&act.address), "phase": phase,
+    })
+}
+
+fn host_change(change: &v1::HostChange) -> Value {
+    let time_or_null = |ns: i64| if ns == 0 { Value::Null } else { time(ns) };
+    json!({
+        "turn": change.turn().word(), "name": change.name, "role": change.role,
+        "address": text_or_null(&change.address), "serial": text_or_null(&change.serial),
+        "serial_before": text_or_null(&change.serial_before),
+        "valid_until": time_or_null(change.valid_until_ns), "superseded": change.superseded,
+        "token": text_or_null(&change.token), "token_by": text_or_null(&change.token_by),
+        "last_seen": time_or_null(change.last_seen_ns),
     })
 }
 

@@ -4,8 +4,10 @@
 mod attack;
 mod collector;
 mod doctor;
+mod enroll;
 mod failure;
 mod filter;
+mod fleet;
 mod line;
 mod policy;
 mod search;
@@ -38,6 +40,10 @@ enum Command {
     Top(top::Args),
     /// Say how the agent and the collector stand.
     Status(status::Args),
+    /// Say how every host stands: version, policy, last sign of life, losses, certificate.
+    Fleet(fleet::Args),
+    /// Get your certificate from the collector, with a token that somebody made for you.
+    Enroll(enroll::Args),
     /// Try out whether this kernel can do the job.
     Doctor(doctor::Args),
     /// Check, explain and reload policies.
@@ -79,6 +85,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Search(args) => in_runtime(search::run(args)),
         Command::Top(args) => in_runtime(top::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
+        Command::Fleet(args) => in_runtime(fleet::run(args)),
+        Command::Enroll(args) => in_runtime(enroll::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),
     }
