@@ -15,7 +15,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 
-use crate::limits::{CERTIFICATE_DAYS_LEFT, CERTIFICATES_INTERVAL, SECONDS_A_DAY};
+use crate::limits::{
+    AUTHORITY_DAYS_LEFT, CERTIFICATE_DAYS_LEFT, CERTIFICATES_INTERVAL, SECONDS_A_DAY,
+};
 use crate::pki::{self, CA_FILE, SERVER_FILE, SERVER_KEY_FILE};
 use crate::tls::{self, Loaded, TlsError, Validity};
 
@@ -31,6 +33,7 @@ pub struct Follower {
     moving: bool,
     sender: watch::Sender<Arc<ServerConfig>>,
     validity: Validity,
+    authority: Validity,
     look_at_end: Instant,
 }
 
@@ -52,10 +55,10 @@ enum Due {
 /// [`TlsError`] says which file is missing or bad.
 pub fn begin(dir: &Path) -> Result<(Certificates, Follower), TlsError> {
     let seen = look(dir);
-    let Loaded { config, validity } = tls::load(dir)?;
+    let Loaded { config, validity, authority } = tls::load(dir)?;
     let (sender, receiver) = watch::channel(config);
-    let (dir, look_at_end) = (dir.to_owned(), Instant::now());
-    let follower = Follower { dir, seen, moving: false, sender, validity, look_at_end };
+    let (dir, look_at_end, moving) = (dir.to_owned(), Instant::now(), false);
+    let follower = Follower { dir, seen, moving, sender, validity, authority, look_at_end };
     Ok((receiver, follower))
 }
 
@@ -88,12 +91,12 @@ impl Follower {
                 let until = validity.until();
                 tracing::error!("the new certificate ENDED at {until}: the one before stays");
             }
-            Ok(Loaded { config, validity }) => {
+            Ok(Loaded { config, validity, authority }) => {
                 tracing::info!(
                     until = %validity.until(),
                     "the collector has other certificates; new connections are shown them"
                 );
-                self.validity = validity;
+                (self.validity, self.authority) = (validity, authority);
                 self.sender.send_replace(config);
             }
             Err(error) => tracing::error!(
@@ -107,6 +110,14 @@ impl Follower {
     /// Renews the collector's own certificate, or tells of its end.
     async fn mind_the_end(&mut self) {
         let now = jiff::Timestamp::now().as_second();
+        let left = days(self.authority.until_s.saturating_sub(now));
+        if left < AUTHORITY_DAYS_LEFT {
+            let until = self.authority.until();
+            tracing::warn!(
+                "the authority ends in {left} days, at {until}, and every certificate with it: put \
+                 a new one in front of it in {CA_FILE}, so that hosts hear of it in time"
+            );
+        }
         if due(&self.validity, now) == Due::Nothing {
             return;
         }
@@ -122,8 +133,7 @@ impl Follower {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        let left = self.validity.until_s.saturating_sub(now);
-        let days = left / i64::try_from(SECONDS_A_DAY).unwrap_or(i64::MAX);
+        let days = days(self.validity.until_s.saturating_sub(now));
         let until = self.validity.until();
         if days < CERTIFICATE_DAYS_LEFT {
             tracing::warn!(
@@ -139,6 +149,10 @@ impl Follower {
             );
         }
     }
+}
+
+const fn days(seconds: i64) -> i64 {
+    seconds / SECONDS_A_DAY.cast_signed()
 }
 
 fn due(validity: &Validity, now_s: i64) -> Due {

@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod config;
 pub mod enroll;
 pub mod fleet;
+mod gate;
 pub mod identity;
 pub mod ingest;
 pub mod limits;

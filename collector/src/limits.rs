@@ -131,6 +131,8 @@ pub const REVOKED_EXCEPT_KEPT: usize = 8;
 pub const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
 /// Days before the end of the collector's own certificate from which on the log warns of it.
 pub const CERTIFICATE_DAYS_LEFT: i64 = 90;
+/// Days before the end of the authority from which on the log warns of it.
+pub const AUTHORITY_DAYS_LEFT: i64 = 365;
 /// Certificates of authorities that are sent with the collector's own.
 pub const AUTHORITIES_SHOWN_MAX: usize = 4;
 /// Seconds of a day.

@@ -15,8 +15,8 @@ use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
+use tower::layer::{Layer, layer_fn};
 
 use crate::access::Access;
 use crate::audit::{Audit, AuditError};
@@ -25,7 +25,7 @@ use crate::certificates::{self, Certificates};
 use crate::config::{Config, STORE_BEFORE};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetAnswers};
-use crate::identity::Caller;
+use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
@@ -200,8 +200,9 @@ impl Collector {
 }
 
 /// The transport's limits, each set on purpose.
-fn transport() -> Server {
+fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
     Server::builder()
+        .layer(layer_fn(Gate::new))
         .timeout(limit::CALL_TIME_MAX)
         .concurrency_limit_per_connection(limit::CONNECTION_CALLS_MAX as usize)
         .max_concurrent_streams(limit::CONNECTION_CALLS_MAX)
@@ -263,9 +264,8 @@ fn routes(
                 .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
                 .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
         )
-        // They ask for no identity by themselves.
-        .add_service(InterceptedService::new(health, Caller::known))
-        .add_service(InterceptedService::new(reflection().build_v1()?, Caller::known))
-        .add_service(InterceptedService::new(reflection().build_v1alpha()?, Caller::known));
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
     Ok(routes.routes())
 }

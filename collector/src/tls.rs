@@ -78,6 +78,8 @@ pub struct Loaded {
     pub config: Arc<ServerConfig>,
     /// Of the collector's certificate.
     pub validity: Validity,
+    /// Of the authority that ends last.
+    pub authority: Validity,
 }
 
 /// Reads `ca.pem`, `server.pem` and `server.key` of `dir`. A certificate that has ended is no error:
@@ -102,11 +104,14 @@ pub fn load(dir: &Path) -> Result<Loaded, TlsError> {
     for certificate in &authorities {
         roots.add(certificate.clone()).map_err(|error| unusable(&error))?;
     }
+    let ends = authorities.iter().filter_map(validity).max_by_key(|it| it.until_s);
+    let authority = ends.ok_or_else(|| unusable(&"ca.pem cannot be read"))?;
     // A host that enrols knows the authority by its hash and must be shown it.
     let mut chain = certificates(&dir.join(SERVER_FILE))?;
     let more = authorities.into_iter().filter(|it| !chain.contains(it)).collect::<Vec<_>>();
     chain.extend(more.into_iter().take(AUTHORITIES_SHOWN_MAX));
-    let validity = validity(&chain).ok_or_else(|| unusable(&"server.pem cannot be read"))?;
+    let validity = chain.first().and_then(validity);
+    let validity = validity.ok_or_else(|| unusable(&"server.pem cannot be read"))?;
     let key_path = dir.join(SERVER_KEY_FILE);
     let key = PrivateKeyDer::from_pem_file(&key_path)
         .map_err(|source| TlsError::File { path: key_path, source })?;
@@ -123,11 +128,11 @@ pub fn load(dir: &Path) -> Result<Loaded, TlsError> {
         .with_single_cert(chain, key)
         .map_err(|error| unusable(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Loaded { config: Arc::new(config), validity })
+    Ok(Loaded { config: Arc::new(config), validity, authority })
 }
 
-fn validity(chain: &[CertificateDer<'_>]) -> Option<Validity> {
-    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let validity = certificate.validity();
     let (from_s, until_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     Some(Validity { from_s, until_s })

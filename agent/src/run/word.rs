@@ -43,8 +43,9 @@ fn findings(agent: &Agent) -> Vec<String> {
         findings
             .push("the kernel does not call the programs' hooks: nothing is enforced".to_owned());
     }
-    if let Some(reason) = &agent.keeper.status().refused {
-        findings.push(format!("the last policy was refused: {reason}"));
+    // Why may name people, and this is for all operators.
+    if agent.keeper.status().refused.is_some() {
+        findings.push("the last policy was refused; `sekimori status` there says why".to_owned());
     }
     let missing = agent.sensor.features().iter().filter(|feature| !feature.attached);
     findings.extend(missing.map(|it| format!("{} ({}): {}", it.name, it.hook, it.detail)));

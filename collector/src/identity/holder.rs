@@ -132,15 +132,6 @@ impl Caller {
     pub const fn stranger(address: SocketAddr) -> Caller {
         Caller::Stranger(Stranger::new(address))
     }
-
-    /// Lets a call to a service that asks for no identity by itself pass, if there is one.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED` when there is none.
-    pub fn known(request: Request<()>) -> Result<Request<()>, Status> {
-        Peer::of(&request).map(|_| ())?;
-        Ok(request)
-    }
 }
 
 impl fmt::Display for Caller {

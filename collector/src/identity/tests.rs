@@ -137,7 +137,6 @@ fn a_stranger_may_enrol_and_nothing_else() {
         Analyst::of(&request).err(),
         Admin::of(&request).err(),
         Holder::of(&request).err(),
-        Caller::known(request).err(),
     ];
     for status in refused {
         assert_eq!(status.unwrap().code(), tonic::Code::Unauthenticated);

@@ -159,8 +159,13 @@ fn append_locked(dir: &Path, lines: &[Line]) -> Result<(), PkiError> {
     let mut options = OpenOptions::new();
     let mut file = options.append(true).create(true).mode(0o600).open(&path).map_err(file_error)?;
     give_to_owner(&file, dir).map_err(file_error)?;
-    // One write: the lines are there or they are not.
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(file_error)
+    let before = file.metadata().map_err(file_error)?.len();
+    // One write: the lines are there or they are not. A full disk may take a part of them, which
+    // would be a line that nobody understands.
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        let _ = file.set_len(before);
+        file_error(error)
+    })
 }
 
 /// Leaves out what a later line made void, and all but the last [`REVOKED_EXCEPT_KEPT`] certificates
