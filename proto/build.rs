@@ -6,9 +6,11 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
+    "sekimori/v1/enroll.proto",
     "sekimori/v1/event.proto",
     "sekimori/v1/evidence.proto",
+    "sekimori/v1/fleet.proto",
     "sekimori/v1/ingest.proto",
     "sekimori/v1/query.proto",
     "sekimori/v1/watch.proto",

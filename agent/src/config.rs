@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use sekimori_abi::event::kind;
 use serde::Deserialize;
@@ -101,14 +102,22 @@ impl fmt::Display for Address {
     }
 }
 
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("collector address {0:?} is neither https://HOST:PORT nor unix:/ABSOLUTE/PATH")]
+pub struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        parse_address(text).ok_or_else(|| AddressError(text.to_owned()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_address(&text).ok_or_else(|| {
-            D::Error::custom(format!(
-                "collector address {text:?} is neither https://HOST:PORT nor unix:/ABSOLUTE/PATH"
-            ))
-        })
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -375,7 +384,7 @@ fn check_collector(document: CollectorDocument) -> Result<Collector, String> {
             let missing = missing.join(", ");
             return Err(format!(
                 "collector: {missing} missing; an https address needs ca, cert and key \
-                 (`sekimori-collector enroll NAME` makes them)"
+                 (`sekimori-agent enroll` fills them)"
             ));
         }
     };

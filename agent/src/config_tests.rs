@@ -17,9 +17,9 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.control, Control::default());
     assert_eq!(config.record, Record::default());
     let tls = Tls {
-        ca: "/etc/sekimori/ca.pem".into(),
-        cert: "/etc/sekimori/cert.pem".into(),
-        key: "/etc/sekimori/key.pem".into(),
+        ca: "/var/lib/sekimori/tls/ca.pem".into(),
+        cert: "/var/lib/sekimori/tls/cert.pem".into(),
+        key: "/var/lib/sekimori/tls/key.pem".into(),
         server_name: None,
     };
     let address = Address::Https("https://collector.example:7443".into());

@@ -8,6 +8,7 @@
 pub mod causes;
 pub mod config;
 pub mod control;
+pub mod credentials;
 pub mod decode;
 pub mod enrich;
 pub mod flow;

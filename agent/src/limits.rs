@@ -61,6 +61,21 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Wait for the answer to such a ping.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes that are read of a file with a token.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
+/// Time for an enrolment or a renewal, once connected.
+pub const ENROLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Wait behind the start, about, before the end of the certificate is looked at.
+pub const RENEW_FIRST: Duration = Duration::from_secs(60);
+/// Time between two looks at it, about.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(3600);
+/// Time between two words to the collector of how the agent stands.
+pub const STATE_INTERVAL: Duration = Duration::from_secs(30);
+/// Sentences of what does not work that are told to the collector.
+pub const FINDINGS_MAX: usize = 32;
+/// Characters of such a sentence.
+pub const FINDING_CHARS_MAX: usize = 160;
+
 /// Turns of reading the rings at the end; what comes later is the next agent's.
 pub const STOP_TURNS_MAX: usize = 64;
 

@@ -260,7 +260,7 @@ mod tests {
 
     use super::*;
     use crate::author::Author;
-    use crate::identity::Peer;
+    use crate::identity::{Caller, Peer};
     use crate::store::{Position, Store};
 
     #[tokio::test]
@@ -271,7 +271,7 @@ mod tests {
         let audit = Audit::new(author);
         let access = Access::new(store.readers().clone(), audit);
         let mut request = Request::new(());
-        request.extensions_mut().insert(Peer::from_local_uid(0, 0, "h").unwrap());
+        request.extensions_mut().insert(Caller::Known(Peer::from_local_uid(0, 0, "h").unwrap()));
         let analyst = Analyst::of(&request).unwrap();
         let search = || Search {
             condition: Condition::new(None).unwrap(),

@@ -2,7 +2,7 @@
 //!
 //! The collector is the author ([`crate::author`]).
 
-use sekimori_proto::v1::{ActPhase, Event, Kind, OperatorAct};
+use sekimori_proto::v1::{ActPhase, Event, HostChange, Kind, OperatorAct};
 use tonic::Status;
 
 use crate::author::Author;
@@ -62,5 +62,25 @@ impl Audit {
                 WriteError::Failed(_) | WriteError::Stopping => Status::unavailable(reason),
             }
         })
+    }
+
+    /// Stores what became of a host or a certificate; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn change(&self, change: HostChange) -> Result<(), WriteError> {
+        self.changes(vec![change]).await
+    }
+
+    /// The same for many, in one commit.
+    ///
+    /// # Errors
+    /// When they cannot be stored: then none is.
+    pub async fn changes(&self, changes: Vec<HostChange>) -> Result<(), WriteError> {
+        let event = |change| {
+            let kind = Kind::Host.into();
+            Event { kind, host_change: Some(change), ..Event::default() }
+        };
+        self.author.store_all(changes.into_iter().map(event).collect()).await
     }
 }

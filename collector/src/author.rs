@@ -6,7 +6,7 @@
 //! finds it in the store.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex as Shared, PoisonError};
 
@@ -20,7 +20,7 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use crate::identity::{Agent, Operator};
 use crate::limits::{BOOT_BYTES, CHECKPOINT_EVENTS_MAX, CHECKPOINT_INTERVAL};
-use crate::store::{Batch, Condition, Entry, ReadError, Store, WriteError, Writer};
+use crate::store::{Batch, Condition, Entry, ReadError, Store, WriteError, Writer, Written};
 
 /// The file with the key, in the collector's directory.
 pub const KEY_FILE: &str = "evidence.key";
@@ -93,18 +93,25 @@ impl Author {
     /// # Errors
     /// When it could not be stored.
     pub async fn store(&self, event: Event) -> Result<(), WriteError> {
+        self.store_all(vec![event]).await
+    }
+
+    /// The same for many, in one commit.
+    ///
+    /// # Errors
+    /// When they could not be stored: then none is.
+    pub async fn store_all(&self, events: Vec<Event>) -> Result<(), WriteError> {
         let mut own = self.own.lock().await;
         // So that what is behind the last signature in the store is what is not signed.
         while !own.left.is_empty() {
             self.sign_once(&mut own).await?;
         }
-        let (sequence, written) = self.submit(&mut own, event).await?;
+        let (sequences, written) = self.submit(&mut own, events).await?;
         own.news = true;
         drop(own);
         let result = written.await.unwrap_or(Err(WriteError::Stopping)).map(|_| ());
         if result.is_err() {
-            // Nothing was kept under this number.
-            self.own.lock().await.chain.note(sequence, ABSENT);
+            absent(&mut self.own.lock().await.chain, sequences);
         }
         result
     }
@@ -133,9 +140,9 @@ impl Author {
             checkpoint: Some(checkpoint),
             ..Event::default()
         };
-        let (sequence, written) = self.submit(own, event).await?;
+        let (sequences, written) = self.submit(own, vec![event]).await?;
         if let Err(error) = written.await.unwrap_or(Err(WriteError::Stopping)) {
-            own.chain.note(sequence, ABSENT);
+            absent(&mut own.chain, sequences);
             return Err(error);
         }
         let Own { chain, left, news } = &mut **own;
@@ -168,32 +175,41 @@ impl Author {
         }
     }
 
-    /// Numbers a record and hands it to the writer. The lock is held, so that the order of the
+    /// Numbers records and hands them to the writer. The lock is held, so that the order of the
     /// numbers is that of the store.
     async fn submit(
         &self,
         own: &mut MutexGuard<'_, Own>,
-        mut event: Event,
-    ) -> Result<(u64, crate::store::Written), WriteError> {
-        let sequence = own.chain.next();
-        event.boot = own.chain.boot().to_vec();
-        event.sequence = sequence;
-        event.time_ns = now_ns();
-        if event.verdict() == Verdict::Unspecified {
-            event.verdict = Verdict::Allowed.into();
+        events: Vec<Event>,
+    ) -> Result<(Range<u64>, Written), WriteError> {
+        let first = own.chain.next();
+        let mut entries = Vec::with_capacity(events.len());
+        for (sequence, mut event) in (first..).zip(events) {
+            event.boot = own.chain.boot().to_vec();
+            event.sequence = sequence;
+            event.time_ns = now_ns();
+            if event.verdict() == Verdict::Unspecified {
+                event.verdict = Verdict::Allowed.into();
+            }
+            let body = event.encode_to_vec();
+            own.chain.note(sequence, digest(&[&body], event.lane));
+            // Its boot is one.
+            entries.extend(Entry::new(&event, body.into()));
         }
-        let body = event.encode_to_vec();
-        own.chain.note(sequence, digest(&[&body], event.lane));
-        let entry = Entry::new(&event, body.into());
-        let entry = entry.ok_or_else(|| WriteError::Failed("its boot is none".to_owned()))?;
-        match self.writer.submit(Batch::new(&self.collector, vec![entry])).await {
-            Ok(written) => Ok((sequence, written)),
+        let sequences = first..own.chain.next();
+        match self.writer.submit(Batch::new(&self.collector, entries)).await {
+            Ok(written) => Ok((sequences, written)),
             Err(error) => {
-                own.chain.note(sequence, ABSENT);
+                absent(&mut own.chain, sequences);
                 Err(error)
             }
         }
     }
+}
+
+/// Nothing was kept under these numbers.
+fn absent(chain: &mut Chain, sequences: Range<u64>) {
+    sequences.for_each(|sequence| chain.note(sequence, ABSENT));
 }
 
 fn now_ns() -> i64 {

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::limits::SILENT_AFTER;
 use crate::store::Keep;
 
 /// Port of the collector when none is given.
@@ -25,6 +27,8 @@ pub struct Config {
     pub store: PathBuf,
     /// What is kept of it.
     pub keep: Keep,
+    /// A host that gives no sign of life for so long is silent, which is a record.
+    pub silent_after: Duration,
 }
 
 impl Config {
@@ -36,6 +40,7 @@ impl Config {
         store: Option<PathBuf>,
     ) -> Config {
         let store = store.unwrap_or_else(|| dir.join(STORE));
-        Config { dir, listen, socket, store, keep: Keep::default() }
+        let (keep, silent_after) = (Keep::default(), SILENT_AFTER);
+        Config { dir, listen, socket, store, keep, silent_after }
     }
 }

@@ -146,6 +146,54 @@ pub const CASE_CHUNK_BYTES: usize = 256 << 10;
 pub const REVOKED_BYTES_MAX: u64 = 16 << 20;
 /// Time between two looks at it.
 pub const REVOKED_INTERVAL: Duration = Duration::from_secs(1);
+/// Certificates of one revoked name that are still let in when the list is made shorter.
+pub const REVOKED_EXCEPT_KEPT: usize = 8;
+
+/// Time between two looks at the collector's certificates. They are read when they did not change for
+/// as long: key and certificate are two files.
+pub const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
+/// Days before the end of the collector's own certificate from which on the log warns of it.
+pub const CERTIFICATE_DAYS_LEFT: i64 = 90;
+/// Days before the end of the authority from which on the log warns of it.
+pub const AUTHORITY_DAYS_LEFT: i64 = 365;
+/// Certificates of authorities that are sent with the collector's own.
+pub const AUTHORITIES_SHOWN_MAX: usize = 4;
+/// Seconds of a day.
+pub const SECONDS_A_DAY: u64 = 86_400;
+/// Bytes of a request for a certificate; one for a key on P-256 has some 250.
+pub const CSR_BYTES_MAX: usize = 4 << 10;
+/// Bytes of one call of `EnrollService`, encoded.
+pub const ENROLL_BYTES_MAX: usize = 16 << 10;
+/// Days that the certificate of a peer may be valid.
+pub const PEER_DAYS_MAX: u32 = 3650;
+/// Tokens that nobody used yet.
+pub const TOKENS_MAX: usize = 10_000;
+/// Bytes of the file of one token.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
+/// How long a token may be good for.
+pub const TOKEN_TIME_MAX: Duration = Duration::from_secs(30 * SECONDS_A_DAY);
+/// And how long at least.
+pub const TOKEN_TIME_MIN: Duration = Duration::from_secs(60);
+/// Connections without a certificate at one time.
+pub const STRANGERS_MAX: usize = 64;
+/// Of them, from one address (IPv6: from one /64).
+pub const STRANGERS_OF_ONE_MAX: usize = 16;
+/// How long such a connection may last.
+pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time between two attempts to enrol from one address that fail, in the long run.
+pub const ATTEMPT_INTERVAL: Duration = Duration::from_secs(6);
+/// Attempts from one address that need not keep to it.
+pub const ATTEMPTS_BURST: u32 = 20;
+/// The same for all addresses together.
+pub const ATTEMPTS_ALL_INTERVAL: Duration = Duration::from_millis(50);
+/// Attempts from all addresses that need not keep to it.
+pub const ATTEMPTS_ALL_BURST: u32 = 500;
+/// Time between two renewals of one name, in the long run.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
+/// Renewals of one name that need not keep to it.
+pub const RENEWALS_BURST: u32 = 10;
+/// Addresses, and names, whose pace is known at one time; those that were idle longest go first.
+pub const PACES_KEPT_MAX: usize = 16 << 10;
 
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 2048;
@@ -171,3 +219,22 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a stop waits for calls that are still open.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Hosts that are known; the certificates of more are good, and they are not in the list.
+pub const FLEET_HOSTS_MAX: usize = 100_000;
+/// Bytes of what an agent says of itself, encoded. What is longer is not kept.
+pub const HOST_STATE_BYTES_MAX: usize = 8 << 10;
+/// Time between two looks at who is silent, and between two writes of what is known.
+pub const FLEET_INTERVAL: Duration = Duration::from_secs(5);
+/// A host is silent after this time unless it is said.
+pub const SILENT_AFTER: Duration = Duration::from_secs(300);
+/// The least that may be said: an agent gives a sign each 30 s.
+pub const SILENT_AFTER_MIN: Duration = Duration::from_secs(60);
+/// Hosts of one page when the request does not say.
+pub const FLEET_PAGE_DEFAULT: u32 = 500;
+/// Hosts of one page.
+pub const FLEET_PAGE_MAX: u32 = 1000;
+/// Bytes of the hosts of one page; the page ends early so that the answer fits.
+pub const FLEET_PAGE_BYTES_MAX: usize = 3 << 20;
+/// A host whose certificate ended and that gave no sign for so many days is forgotten.
+pub const FLEET_DAYS_KEPT: i64 = 90;

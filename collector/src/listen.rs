@@ -1,35 +1,41 @@
 //! Connections: TCP with mutual TLS, and a unix socket that asks the kernel who is there.
 //!
-//! Both kinds come out of one stream, each connection already with the [`Peer`] behind it. A peer
-//! that cannot be told is never served. Handshakes run beside each other and are bounded in number
+//! Both kinds come out of one stream, each connection already with the [`Caller`] behind it. Whoever
+//! shows no certificate is a stranger: there is room for few of them, and not for long. Handshakes run beside each other and are bounded in number
 //! and time, so that neither garbage nor silence on the port holds up anyone else.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::identity::{IdentityError, Peer, own_host, serial_of};
-use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
+use crate::identity::{Caller, Peer, own_host};
+use crate::limits::{
+    ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, STRANGER_TIME_MAX,
+};
 use crate::revocation::{Certificate, Revocations};
+use crate::strangers::{StrangerPlace, Strangers};
 
 /// A connection whose peer is known.
 #[derive(Debug)]
 pub struct Connection {
     channel: Channel,
-    peer: Peer,
-    /// Ready when the peer's certificate is revoked.
-    revoked: Revoked,
+    caller: Caller,
+    /// Ready when it must end.
+    end: End,
     _place: OwnedSemaphorePermit,
+    _stranger: Option<StrangerPlace>,
 }
 
 #[derive(Debug)]
@@ -38,12 +44,12 @@ enum Channel {
     Unix(UnixStream),
 }
 
-/// Waits until a certificate is revoked.
-struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
+/// Waits until a connection must end, and says why.
+struct End(Pin<Box<dyn Future<Output = &'static str> + Send>>);
 
-impl std::fmt::Debug for Revoked {
+impl std::fmt::Debug for End {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Revoked")
+        formatter.write_str("End")
     }
 }
 
@@ -68,10 +74,10 @@ impl Acceptor {
     pub async fn tcp(
         self,
         listener: TcpListener,
-        config: Arc<ServerConfig>,
+        config: watch::Receiver<Arc<ServerConfig>>,
         revocations: Revocations,
     ) {
-        let tls = TlsAcceptor::from(config);
+        let strangers = Strangers::default();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         while let Some(place) = self.place().await {
             let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
@@ -87,24 +93,32 @@ impl Acceptor {
                 },
                 () = self.connections.closed() => return,
             };
-            let (tls, connections) = (tls.clone(), self.connections.clone());
-            let revocations = revocations.clone();
+            // The certificates may be others than those of the connection before.
+            let tls = TlsAcceptor::from(Arc::clone(&config.borrow()));
+            let connections = self.connections.clone();
+            let (revocations, strangers) = (revocations.clone(), strangers.clone());
             tokio::spawn(async move {
                 let _handshake = handshake;
                 let shaken = time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, tls)).await;
-                match shaken {
-                    Ok(Ok((_, peer, certificate))) if revocations.refuse(&certificate) => {
-                        let serial = certificate.serial;
-                        tracing::warn!(%address, %peer, serial, "connection refused: revoked");
+                let stream = match shaken {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(reason)) => {
+                        tracing::warn!(%address, reason, "connection refused");
+                        return;
                     }
-                    Ok(Ok((stream, peer, certificate))) => {
-                        let (channel, peer) = (Channel::Tls(Box::new(stream)), peer.at(address));
-                        let revoked = Revoked(Box::pin(revocations.refused(certificate)));
-                        let connection = Connection { channel, peer, revoked, _place: place };
+                    Err(_) => {
+                        tracing::warn!(%address, "connection refused: no TLS in time");
+                        return;
+                    }
+                };
+                match admit(&stream, address, &revocations, &strangers) {
+                    Ok(Admitted { caller, end, stranger }) => {
+                        let channel = Channel::Tls(Box::new(stream));
+                        let (_place, _stranger) = (place, stranger);
+                        let connection = Connection { channel, caller, end, _place, _stranger };
                         let _ = connections.send(Ok(connection)).await;
                     }
-                    Ok(Err(reason)) => tracing::warn!(%address, reason, "connection refused"),
-                    Err(_) => tracing::warn!(%address, "connection refused: no TLS in time"),
+                    Err(reason) => tracing::warn!(%address, reason, "connection refused"),
                 }
             });
         }
@@ -136,8 +150,8 @@ impl Acceptor {
                 continue;
             };
             let channel = Channel::Unix(stream);
-            let revoked = Revoked(Box::pin(std::future::pending()));
-            let connection = Connection { channel, peer, revoked, _place: place };
+            let (caller, end) = (Caller::Known(peer), End(Box::pin(std::future::pending())));
+            let connection = Connection { channel, caller, end, _place: place, _stranger: None };
             if self.connections.send(Ok(connection)).await.is_err() {
                 return;
             }
@@ -152,19 +166,54 @@ impl Acceptor {
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    tls: TlsAcceptor,
-) -> Result<(TlsStream<TcpStream>, Peer, Certificate), String> {
+async fn shake_hands(stream: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<TcpStream>, String> {
     // Acknowledgements are small and awaited.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
+    tls.accept(stream).await.map_err(|error| error.to_string())
+}
+
+/// Who has come in, and until when.
+struct Admitted {
+    caller: Caller,
+    end: End,
+    stranger: Option<StrangerPlace>,
+}
+
+fn admit(
+    stream: &TlsStream<TcpStream>,
+    address: SocketAddr,
+    revocations: &Revocations,
+    strangers: &Strangers,
+) -> Result<Admitted, String> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first());
-    let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate.to_string())?;
-    let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?;
-    let serial = serial_of(certificate).map_err(|error| error.to_string())?;
-    let certificate = Certificate { identity: peer.identity().unwrap_or_default(), serial };
-    Ok((stream, peer, certificate))
+    let Some(certificate) = certificate else {
+        let place = strangers.enter(address.ip())?;
+        let end = End(Box::pin(async {
+            time::sleep(STRANGER_TIME_MAX).await;
+            "it showed no certificate and had its time"
+        }));
+        return Ok(Admitted { caller: Caller::stranger(address), end, stranger: Some(place) });
+    };
+    let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?.at(address);
+    let shown = peer.shown().ok_or("its certificate says nothing")?;
+    let (identity, serial) = (peer.identity().unwrap_or_default(), shown.serial.clone());
+    let certificate = Certificate { identity, serial };
+    if revocations.refuse(&certificate) {
+        return Err(format!("the certificate {} of {peer} is revoked", certificate.serial));
+    }
+    let (revoked, left) = (revocations.clone().refused(certificate), time_left(shown.until_s));
+    let end = End(Box::pin(async move {
+        tokio::select! {
+            () = revoked => "its certificate is revoked",
+            () = time::sleep(left) => "its certificate has ended",
+        }
+    }));
+    Ok(Admitted { caller: Caller::Known(peer), end, stranger: None })
+}
+
+fn time_left(until_s: i64) -> Duration {
+    let left = until_s.saturating_sub(jiff::Timestamp::now().as_second());
+    Duration::from_secs(u64::try_from(left).unwrap_or(0))
 }
 
 /// `accept` fails when the process is out of descriptors: others must close first.
@@ -174,10 +223,10 @@ async fn pause(error: &io::Error) {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 
@@ -188,8 +237,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.revoked.0.as_mut().poll(context).is_ready() {
-            tracing::warn!(peer = %this.peer, "connection ended: its certificate is revoked");
+        if let Poll::Ready(reason) = this.end.0.as_mut().poll(context) {
+            tracing::warn!(caller = %this.caller, "connection ended: {reason}");
+            // A future that is done is not asked again.
+            this.end = End(Box::pin(std::future::ready(reason)));
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         match &mut this.channel {

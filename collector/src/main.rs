@@ -1,15 +1,17 @@
-//! `sekimori-collector`: the daemon, and the two commands that make its certificates.
+//! `sekimori-collector`: the daemon, and the commands that make certificates and tokens.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
-use sekimori_collector::pki::{self, PkiError};
+use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
+use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_collector::store::{Keep, StoreError};
 use sekimori_collector::tls::TlsError;
@@ -21,8 +23,9 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_NO_PERMISSION: u8 = 77;
 
 const AFTER_HELP: &str = "\
-First `init` once, then `enroll NAME` for every host and `enroll NAME --role ROLE` for everyone who \
-asks; then `run`.
+First `init` once, then `run`. `token NAME` prints a token, with which a host enrols by itself \
+(`sekimori-agent enroll`), or with --role someone who asks (`sekimori enroll`). `enroll NAME` makes \
+key and certificate here instead.
 
 Roles: a viewer sees how the hosts stand and counts that tell nothing of people, an analyst reads \
 every record, an admin may also change things. What they read is a record itself \
@@ -64,6 +67,27 @@ enum Command {
         /// For someone who asks, not for a host that delivers: viewer, analyst or admin.
         #[arg(long)]
         role: Option<Rank>,
+        /// Days that the certificate is valid. Agents and operators renew theirs by themselves.
+        #[arg(long, default_value_t = PEER_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Print a token, with which one host or operator can enrol once. It is shown once and kept
+    /// nowhere. A collector that runs takes it without a restart.
+    Token {
+        /// Name of the host, or of the operator: 1 to 64 of a-z A-Z 0-9 . _ -
+        name: String,
+        /// Directory that `init` made.
+        #[arg(long)]
+        dir: PathBuf,
+        /// What the certificate lets its holder do: agent, viewer, analyst or admin.
+        #[arg(long, default_value_t = Role::Agent)]
+        role: Role,
+        /// How long the token is good for, from 1m to 30d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = token_time)]
+        valid: Duration,
+        /// Days that the certificate will be valid.
+        #[arg(long, default_value_t = PEER_DAYS, value_parser = days())]
+        days: u32,
     },
     /// Refuse every certificate that an agent or operator was given up to now. A collector that runs
     /// ends their connections within seconds; `enroll` makes a new one.
@@ -101,7 +125,32 @@ enum Command {
         /// Remove the oldest events when the store is larger than so many GiB [default: keep them].
         #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..1_000_000))]
         keep_gib: Option<u64>,
+        /// A host that gives no sign of life for so long is silent, which is a record.
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = silent_time)]
+        silent_after: Duration,
     },
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(PEER_DAYS_MAX))
+}
+
+fn token_time(text: &str) -> Result<Duration, String> {
+    time_between(text, TOKEN_TIME_MIN, TOKEN_TIME_MAX)
+}
+
+fn silent_time(text: &str) -> Result<Duration, String> {
+    time_between(text, SILENT_AFTER_MIN, TOKEN_TIME_MAX)
+}
+
+/// A time as `90s`, `5m`, `1h 30m` or `2d`.
+fn time_between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let time = time.ok().and_then(|time| Duration::try_from(time).ok());
+    time.filter(|time| (least..=most).contains(time)).ok_or_else(|| {
+        format!("expected {} s to {} days", least.as_secs(), most.as_secs() / 86_400)
+    })
 }
 
 fn main() -> ExitCode {
@@ -131,10 +180,21 @@ fn execute(command: Command) -> anyhow::Result<()> {
             println!("made the authority and the collector's certificate in {}", dir.display());
             println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
         }
-        Command::Enroll { name, dir, out, role } => {
+        Command::Enroll { name, dir, out, role, days } => {
             let role = role.map_or(Role::Agent, Role::Operator);
-            let out = pki::enroll(&dir, &name, role, out.as_deref())?;
+            let out = pki::enroll_for(&dir, &name, role, Life::days(days), out.as_deref())?;
             println!("made the certificate of {role} {name} in {}", out.display());
+        }
+        Command::Token { name, dir, role, valid, days } => {
+            let offer = Offer { name: &name, role, valid, days, by: &person() };
+            let token = pki::issue_token(&dir, &offer)?;
+            println!("{token}");
+            let program = if role == Role::Agent { "sudo sekimori-agent" } else { "sekimori" };
+            eprintln!(
+                "a token for {role} {name}, good once and for {} minutes; with it in a file there: \
+                 {program} enroll --collector https://HOST:PORT --token-file FILE",
+                valid.as_secs() / 60,
+            );
         }
         Command::Revoke { name, dir, role, reason } => {
             let role = role.map_or(Role::Agent, Role::Operator);
@@ -154,12 +214,23 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
             );
         }
-        Command::Run { dir, listen, socket, store, keep_days, keep_gib } => {
+        Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
-            run(&Config { keep, ..Config::new(dir, listen, socket, store) })?;
+            run(&Config { keep, silent_after, ..Config::new(dir, listen, socket, store) })?;
         }
     }
     Ok(())
+}
+
+/// Whoever runs this process, for the record of what becomes of the token: uid, and login uid where
+/// the session has one.
+fn person() -> String {
+    let uid = nix::unistd::getuid();
+    let login = std::fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    match login.trim().parse::<u32>() {
+        Ok(login) if login != u32::MAX => format!("uid {uid} (login uid {login})"),
+        _ => format!("uid {uid}"),
+    }
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::v1::enroll_service_server::EnrollServiceServer;
 use sekimori_proto::v1::evidence_service_server::EvidenceServiceServer;
+use sekimori_proto::v1::fleet_service_server::FleetServiceServer;
 use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
 use sekimori_proto::v1::watch_service_server::WatchServiceServer;
@@ -15,14 +17,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::layer::{Layer, layer_fn};
 
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::author::{Author, AuthorError};
 use crate::bus::{Connected, Stop};
+use crate::certificates::{self, Certificates};
 use crate::config::{Config, STORE_BEFORE};
 use crate::custody::Custodian;
+use crate::enroll::Enroll;
 use crate::evidence::Evidence;
+use crate::fleet::{Fleet, FleetAnswers};
+use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
@@ -30,8 +37,8 @@ use crate::pki::PkiError;
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
-use crate::store::{FilterError, Keep, Store, StoreError};
-use crate::tls::{self, TlsError};
+use crate::store::{FilterError, Store, StoreError};
+use crate::tls::TlsError;
 use crate::watch::{Places, Watch};
 
 /// Why the collector does not run.
@@ -79,17 +86,18 @@ pub enum ServerError {
 /// A collector that is bound and has its store open, but serves nobody yet.
 #[derive(Debug)]
 pub struct Collector {
+    config: Config,
     store: Store,
     author: Author,
     custodian: Custodian,
-    dir: PathBuf,
-    tls: std::sync::Arc<rustls::ServerConfig>,
+    fleet: Fleet,
+    certificates: Certificates,
+    certificates_follower: certificates::Follower,
     tcp: TcpListener,
     address: SocketAddr,
     unix: Option<(UnixListener, SocketFile)>,
     revocations: Revocations,
     follower: Follower,
-    keep: Keep,
     stop: Stop,
 }
 
@@ -99,13 +107,14 @@ impl Collector {
     /// # Errors
     /// [`ServerError`] names what failed and where.
     pub async fn bind(config: &Config) -> Result<Collector, ServerError> {
-        let tls = tls::server_config(&config.dir)?;
+        let (certificates, certificates_follower) = certificates::begin(&config.dir)?;
         let (revocations, follower) = revocation::begin(&config.dir)?;
         let earlier = config.dir.join(STORE_BEFORE);
         let store = Store::open(&config.store, Some(&earlier))?;
         let author = Author::open(&config.dir, &store).await?;
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let custodian = Custodian::new(author.clone(), readers, committed)?;
+        let fleet = Fleet::open(&config.store)?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -116,20 +125,20 @@ impl Collector {
                     .map_err(|source| ServerError::Socket { path: path.clone(), source })?,
             ),
         };
-        let (keep, stop) = (config.keep, Stop::default());
         Ok(Collector {
+            config: config.clone(),
             store,
             author,
             custodian,
-            dir: config.dir.clone(),
-            tls,
+            fleet,
+            certificates,
+            certificates_follower,
             tcp,
             address,
             unix,
             revocations,
             follower,
-            keep,
-            stop,
+            stop: Stop::default(),
         })
     }
 
@@ -150,17 +159,21 @@ impl Collector {
     /// [`ServerError`].
     pub async fn serve(self) -> Result<(), ServerError> {
         let streams = Places::default();
-        let routes = self.routes(&streams)?;
+        let audit = Audit::new(self.author.clone());
+        let routes = self.routes(&streams, &audit)?;
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
+        let certificates = tokio::spawn(self.certificates_follower.follow());
+        let hosts = tokio::spawn(self.fleet.clone().follow(audit, self.config.silent_after));
         let custodian = self.custodian.clone();
-        let retention = tokio::spawn(self.store.retain(self.keep, move |removed| {
+        let retention = tokio::spawn(self.store.retain(self.config.keep, move |removed| {
             let custodian = custodian.clone();
             async move { custodian.removed(removed).await }
         }));
         let signing = tokio::spawn(self.author.clone().run());
         let custody = tokio::spawn(self.custodian.clone().run());
-        let tcp = tokio::spawn(acceptor.clone().tcp(self.tcp, self.tls, self.revocations));
+        let tcp = acceptor.clone().tcp(self.tcp, self.certificates, self.revocations);
+        let tcp = tokio::spawn(tcp);
         let (unix, file) = match self.unix {
             None => (None, None),
             Some((listener, file)) => {
@@ -187,6 +200,8 @@ impl Collector {
         };
         tcp.abort();
         follower.abort();
+        certificates.abort();
+        hosts.abort();
         retention.abort();
         signing.abort();
         custody.abort();
@@ -201,14 +216,16 @@ impl Collector {
         if let Err(error) = self.author.sign().await {
             tracing::warn!(%error, "the next start signs what the collector recorded last");
         }
+        self.fleet.keep().await;
         self.store.close().await;
         Ok(served?)
     }
 }
 
 /// The transport's limits, each set on purpose.
-fn transport() -> Server {
+fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
     Server::builder()
+        .layer(layer_fn(Gate::new))
         .timeout(limit::CALL_TIME_MAX)
         .concurrency_limit_per_connection(limit::CONNECTION_CALLS_MAX as usize)
         .max_concurrent_streams(limit::CONNECTION_CALLS_MAX)
@@ -220,21 +237,19 @@ fn transport() -> Server {
 }
 
 impl Collector {
-    fn routes(&self, streams: &Places) -> Result<Routes, ServerError> {
-        let Collector { store, author, custodian, dir, stop, .. } = self;
+    fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
+        let Collector { config, store, author, custodian, fleet, stop, .. } = self;
         let connected = Connected::default();
-        let committed = store.committed().clone();
-        let ingest = Ingest::new(store.writer().clone(), connected.clone(), stop.clone());
-        let access = Access::new(store.readers().clone(), Audit::new(author.clone()));
+        let (readers, committed) = (store.readers().clone(), store.committed().clone());
+        let (writer, fleet) = (store.writer().clone(), fleet.clone());
+        let ingest = Ingest::new(writer, connected.clone(), fleet.clone(), stop.clone());
+        let access = Access::new(readers.clone(), audit.clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
-        let evidence = Evidence::new(
-            store.readers().clone(),
-            author.clone(),
-            custodian.clone(),
-            committed.clone(),
-            dir.clone(),
-        );
+        let (author, custodian) = (author.clone(), custodian.clone());
+        let dir = config.dir.clone();
+        let evidence = Evidence::new(readers, author, custodian, committed.clone(), dir);
         let query = Query::new(access, committed, connected);
+        let enroll = Enroll::new(config.dir.clone(), audit.clone(), fleet.clone());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -247,6 +262,8 @@ impl Collector {
             sekimori_proto::v1::watch_service_server::SERVICE_NAME,
             sekimori_proto::v1::query_service_server::SERVICE_NAME,
             sekimori_proto::v1::evidence_service_server::SERVICE_NAME,
+            sekimori_proto::v1::enroll_service_server::SERVICE_NAME,
+            sekimori_proto::v1::fleet_service_server::SERVICE_NAME,
         ];
         tokio::spawn(async move {
             for name in names {
@@ -276,6 +293,10 @@ impl Collector {
                     .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
+            .add_service(
+                EnrollServiceServer::new(enroll).max_decoding_message_size(limit::ENROLL_BYTES_MAX),
+            )
+            .add_service(FleetServiceServer::new(FleetAnswers::new(fleet)))
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);

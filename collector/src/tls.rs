@@ -1,4 +1,5 @@
-//! The TLS of the TCP listener: TLS 1.3 only, HTTP/2 only, and a client certificate always.
+//! The TLS of the TCP listener: TLS 1.3 only, HTTP/2 only. A client certificate must be good when one
+//! is shown; whoever shows none is a stranger to the listener and may only enrol.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::limits::AUTHORITIES_SHOWN_MAX;
 use crate::pki::{CA_FILE, SERVER_FILE, SERVER_KEY_FILE};
 
 /// Why the collector cannot prove who it is.
@@ -51,11 +54,40 @@ impl TlsError {
     }
 }
 
-/// Reads `ca.pem`, `server.pem` and `server.key` of `dir`.
+/// When the collector's certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From here on.
+    pub from_s: i64,
+    /// Its end.
+    pub until_s: i64,
+}
+
+impl Validity {
+    /// Its end, as people read it.
+    pub fn until(&self) -> String {
+        let time = jiff::Timestamp::from_second(self.until_s);
+        time.map_or_else(|_| self.until_s.to_string(), |time| time.to_string())
+    }
+}
+
+/// What connections are accepted with.
+#[derive(Debug)]
+pub struct Loaded {
+    /// For each new connection.
+    pub config: Arc<ServerConfig>,
+    /// Of the collector's certificate.
+    pub validity: Validity,
+    /// Of the authority that ends last.
+    pub authority: Validity,
+}
+
+/// Reads `ca.pem`, `server.pem` and `server.key` of `dir`. A certificate that has ended is no error:
+/// a collector that stood still for years must start to renew it.
 ///
 /// # Errors
 /// [`TlsError`] says which file is missing or bad.
-pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn load(dir: &Path) -> Result<Loaded, TlsError> {
     for name in [CA_FILE, SERVER_FILE, SERVER_KEY_FILE] {
         let path = dir.join(name);
         // What may not be looked at is there; reading it then says that it is not permitted.
@@ -68,25 +100,42 @@ pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         reason: error.to_string(),
     };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&dir.join(CA_FILE))? {
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    let authorities = certificates(&dir.join(CA_FILE))?;
+    for certificate in &authorities {
+        roots.add(certificate.clone()).map_err(|error| unusable(&error))?;
     }
+    let ends = authorities.iter().filter_map(validity).max_by_key(|it| it.until_s);
+    let authority = ends.ok_or_else(|| unusable(&"ca.pem cannot be read"))?;
+    // A host that enrols knows the authority by its hash and must be shown it.
+    let mut chain = certificates(&dir.join(SERVER_FILE))?;
+    let more = authorities.into_iter().filter(|it| !chain.contains(it)).collect::<Vec<_>>();
+    chain.extend(more.into_iter().take(AUTHORITIES_SHOWN_MAX));
+    let validity = chain.first().and_then(validity);
+    let validity = validity.ok_or_else(|| unusable(&"server.pem cannot be read"))?;
     let key_path = dir.join(SERVER_KEY_FILE);
     let key = PrivateKeyDer::from_pem_file(&key_path)
         .map_err(|source| TlsError::File { path: key_path, source })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
             .build()
             .map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| unusable(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&dir.join(SERVER_FILE))?, key)
+        .with_single_cert(chain, key)
         .map_err(|error| unusable(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Loaded { config: Arc::new(config), validity, authority })
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let (from_s, until_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    Some(Validity { from_s, until_s })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

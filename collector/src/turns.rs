@@ -121,11 +121,13 @@ mod tests {
     use tonic::{Code, Request};
 
     use super::*;
-    use crate::identity::{Admin, Peer};
+    use crate::identity::{Admin, Caller, Peer};
 
     fn operator(uid: u32) -> Operator {
         let mut request = Request::new(());
-        request.extensions_mut().insert(Peer::from_local_uid(uid, uid, "h").unwrap());
+        request
+            .extensions_mut()
+            .insert(Caller::Known(Peer::from_local_uid(uid, uid, "h").unwrap()));
         Admin::of(&request).unwrap().operator().clone()
     }
 

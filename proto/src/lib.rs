@@ -1,8 +1,9 @@
 //! The wire: the messages and services of `sekimori.v1`, the words people use for their numbers,
-//! and the JSON form of an event.
+//! the JSON form of an event, and the token of an enrolment.
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod token;
 pub mod words;
 
 /// Messages, clients and servers made from the .proto files, whose comments are the documentation.

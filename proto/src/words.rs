@@ -1,7 +1,7 @@
 //! The words for kinds, verdicts and operations: one table each, used by policies, the command line
 //! and the JSON form.
 
-use crate::v1::{ActPhase, Field, Kind, NameSource, Operation, Order, Verdict};
+use crate::v1::{ActPhase, Field, HostTurn, Kind, NameSource, Operation, Order, Verdict};
 
 /// A number of the wire that people know by a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -43,6 +43,7 @@ impl Word for Kind {
         (Kind::Operator, "operator"),
         (Kind::Checkpoint, "checkpoint"),
         (Kind::Custody, "custody"),
+        (Kind::Host, "host"),
     ];
 }
 
@@ -74,6 +75,15 @@ impl Word for Order {
 impl Word for ActPhase {
     const WORDS: &'static [(ActPhase, &'static str)] =
         &[(ActPhase::Begin, "begin"), (ActPhase::End, "end"), (ActPhase::Continued, "continued")];
+}
+
+impl Word for HostTurn {
+    const WORDS: &'static [(HostTurn, &'static str)] = &[
+        (HostTurn::Enrolled, "enrolled"),
+        (HostTurn::Renewed, "renewed"),
+        (HostTurn::Silent, "silent"),
+        (HostTurn::Returned, "returned"),
+    ];
 }
 
 impl Word for NameSource {
@@ -152,7 +162,8 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(16);
+        complete::<Kind>(17);
+        complete::<HostTurn>(4);
         complete::<Verdict>(4);
         complete::<Operation>(32);
         complete::<NameSource>(6);

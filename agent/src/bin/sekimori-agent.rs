@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekimori_agent::config::{CONFIG_PATH, Config};
+use sekimori_agent::config::{Address, CONFIG_PATH, Config};
+use sekimori_agent::credentials::{self, Enrolment};
 use sekimori_agent::run::{self, Options};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code for a command line, configuration or policy that makes no sense.
 const USAGE: u8 = 64;
+/// Exit code for a lack of permission.
+const NO_PERMISSION: u8 = 77;
 
 /// Sees, stops, tells and records what leaves this machine.
 #[derive(Debug, Parser)]
@@ -30,6 +33,8 @@ enum Command {
     Run(RunArgs),
     /// Check the configuration and its policy without starting anything.
     Check(FileArgs),
+    /// Get this host's certificate from the collector, with a token of `sekimori-collector token`.
+    Enroll(EnrollArgs),
     /// End enforcement, in an emergency: take the kernel programs off their hooks.
     Release(ReleaseArgs),
 }
@@ -42,6 +47,22 @@ struct ReleaseArgs {
     /// Why; it is recorded together with who.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct EnrollArgs {
+    /// Configuration: it says where key and certificates go.
+    #[arg(long, value_name = "FILE", default_value = CONFIG_PATH)]
+    config: PathBuf,
+    /// https://HOST:PORT, when it is not the configuration's.
+    #[arg(long, value_name = "ADDRESS")]
+    collector: Option<Address>,
+    /// File with the token, for its owner only; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Give up the key that is there.
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +87,7 @@ struct RunArgs {
 const EXAMPLES: &str = "\
 Examples:
   sudo sekimori-agent run --config /etc/sekimori/agent.yaml
+  sudo sekimori-agent enroll --token-file /root/token
   sekimori-agent check --config agent.yaml --policy policy.yaml
   sudo systemctl stop sekimori-agent && sudo sekimori-agent release --reason 'ticket 4711'
 
@@ -89,6 +111,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run_agent(args),
         Command::Check(args) => check(&args),
+        Command::Enroll(args) => enroll(&args),
         Command::Release(args) => release(&args),
     }
 }
@@ -143,6 +166,41 @@ fn check(args: &FileArgs) -> ExitCode {
         }
         Err(error @ run::PolicyError::Findings { .. }) => fail(2, &error.to_string()),
         Err(error) => fail(USAGE, &error.to_string()),
+    }
+}
+
+fn enroll(args: &EnrollArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let Some(tls) = &config.collector.tls else {
+        let path = args.config.display();
+        let reason = "collector.address needs no certificates: nothing to enrol for";
+        return fail(USAGE, &format!("{path}: {reason}"));
+    };
+    let address = args.collector.as_ref().unwrap_or(&config.collector.address);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start: {error}")),
+    };
+    let enrolled = credentials::read_token(&args.token_file).and_then(|token| {
+        let enrolment = Enrolment { address, tls, token: &token, replace: args.replace };
+        runtime.block_on(credentials::enroll(enrolment))
+    });
+    match enrolled {
+        Ok(who) => {
+            println!("enrolled as {who}; the certificate is {}", tls.cert.display());
+            if *address != config.collector.address {
+                let (path, set) = (args.config.display(), &config.collector.address);
+                println!("note: {path} has collector.address {set}: change it to {address}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) if error.is_usage() => fail(USAGE, &error.to_string()),
+        Err(error) if error.is_permission() => fail(NO_PERMISSION, &error.to_string()),
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 

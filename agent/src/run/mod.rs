@@ -14,6 +14,7 @@ mod status;
 mod taken;
 #[cfg(test)]
 mod tests;
+mod word;
 
 pub use self::{
     error::RunError,
@@ -24,9 +25,9 @@ pub use self::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sekimori_proto::v1::Kind;
+use sekimori_proto::v1::{HostState, Kind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -36,15 +37,16 @@ use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
+use crate::credentials;
 use crate::enrich::Enricher;
 use crate::kernel::{self, Enough, Found, Held, LeftBehind, Own, Sensor};
 use crate::limits::{
     CONTROL_CLIENTS_MAX, DEVICES_INTERVAL, DRAIN_PATIENCE, GIVE_BACK_BYTES, POLL_INTERVAL,
-    SHIP_DRAIN_TIMEOUT, STOP_TURNS_MAX,
+    SHIP_DRAIN_TIMEOUT, STATE_INTERVAL, STOP_TURNS_MAX,
 };
 use crate::record::Lost;
 use crate::removable::{Plugged, Watch, kernel_has_btrfs, survey};
-use crate::ship::Shipper;
+use crate::ship::{News, Shipper};
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
 
@@ -112,7 +114,11 @@ async fn run_with(
     keeper.took(loaded, rules);
     tracing::debug!(running, "processes read from /proc");
 
-    let shipper = Shipper::start(config.collector.clone(), spool.clone());
+    let (states, state) = watch::channel(None);
+    let (renewals, renewed) = watch::channel(());
+    let news = News { state, renewed };
+    let shipper = Shipper::start(config.collector.clone(), spool.clone(), news);
+    let renewing = tokio::spawn(credentials::keep(config.collector.clone(), renewals));
     let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
@@ -129,6 +135,7 @@ async fn run_with(
         present: Plugged::default(),
         looked_at: Instant::now(),
         shipper,
+        states,
         started_ns,
         canary,
         watch_failed: false,
@@ -146,6 +153,7 @@ async fn run_with(
     let result = agent.turn(asked, signals).await;
     control.abort();
     sync.abort();
+    renewing.abort();
     agent.stop(result).await
 }
 
@@ -172,6 +180,8 @@ struct Agent {
     /// When they were looked at last.
     looked_at: Instant,
     shipper: Shipper,
+    /// How the agent stands, for the collector.
+    states: watch::Sender<Option<HostState>>,
     started_ns: i64,
     canary: Canary,
     /// That programs for removable media or shares are missing was said.
@@ -273,6 +283,8 @@ impl Agent {
         mut signals: Signals,
     ) -> Result<(), RunError> {
         let mut poll = every(POLL_INTERVAL);
+        // Told by this loop: when it hangs, the collector hears nothing.
+        let mut word = every(STATE_INTERVAL);
         let mut patience = DRAIN_PATIENCE;
         // When to look at the devices, some of which changed.
         let mut look_at = None;
@@ -294,6 +306,9 @@ impl Agent {
                 }
                 () = self.pipeline.receipt() => {}
                 _ = poll.tick() => self.poll(),
+                _ = word.tick() => {
+                    self.states.send_replace(Some(word::state(self)));
+                }
                 ready = self.sensor.ready(patience) => ready?,
             }
             patience = if self.drain() { Duration::ZERO } else { DRAIN_PATIENCE };

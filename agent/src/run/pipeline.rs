@@ -1,6 +1,7 @@
 //! From ring bytes to spooled events. Knows nothing of the kernel: a test or a recorded file can
 //! feed it as well.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sekimori_abi::event::{kind, operation, verdict};
@@ -38,6 +39,8 @@ pub(super) struct Pipeline {
     undecodable: u64,
     /// A share was seen for the first time, and nobody was told yet.
     new_share: bool,
+    /// What was lost since the start, by stage.
+    lost: BTreeMap<String, u64>,
 }
 
 impl Pipeline {
@@ -58,6 +61,7 @@ impl Pipeline {
             mounting: Vec::new(),
             undecodable: 0,
             new_share: false,
+            lost: BTreeMap::new(),
         }
     }
 
@@ -309,7 +313,16 @@ impl Pipeline {
         self.tell.told()
     }
 
-    fn keep(&self, event: &Event) {
+    /// What was lost since the start in the kernel and here, by stage.
+    pub const fn losses(&self) -> &BTreeMap<String, u64> {
+        &self.lost
+    }
+
+    fn keep(&mut self, event: &Event) {
+        if let Some(loss) = &event.loss {
+            let count = self.lost.entry(loss.stage.clone()).or_default();
+            *count = count.saturating_add(loss.count);
+        }
         noted(self.spool.append(lane_of(event), event));
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sekimori_abi::table::SET_NONE;
-use sekimori_policy::{Compiled, Finding, SystemDirectory};
+use sekimori_policy::{Action, Compiled, Finding, Mode, RuleFacts, SystemDirectory};
 use sekimori_proto::v1::PolicyText;
 use sha2::{Digest as _, Sha256};
 
@@ -60,12 +60,21 @@ pub(super) struct Keeper {
     source: Vec<u8>,
     people: [Option<SystemTime>; 2],
     status: PolicyStatus,
+    mode: &'static str,
 }
 
 impl Keeper {
     pub fn new(path: PathBuf, recorded_kinds: u32) -> Self {
         let status = PolicyStatus { file: path.clone(), ..PolicyStatus::default() };
-        Self { path, recorded_kinds, generation: 0, source: Vec::new(), people: [None; 2], status }
+        Self {
+            path,
+            recorded_kinds,
+            generation: 0,
+            source: Vec::new(),
+            people: [None; 2],
+            status,
+            mode: mode(&[]),
+        }
     }
 
     /// Other agents have had policies in force up to this generation; the next is numbered behind
@@ -114,6 +123,7 @@ impl Keeper {
         self.generation = compiled.tables.generation;
         self.source = source;
         self.people = people;
+        self.mode = mode(&compiled.rules);
         self.status = PolicyStatus {
             name: compiled.name.clone(),
             file: self.path.clone(),
@@ -154,6 +164,29 @@ impl Keeper {
 
     pub const fn status(&self) -> &PolicyStatus {
         &self.status
+    }
+
+    /// Whether its denials are real: enforce, observe, or mixed.
+    pub const fn mode(&self) -> &'static str {
+        self.mode
+    }
+
+    /// SHA-256 of the text in force.
+    pub fn sha256(&self) -> Vec<u8> {
+        Sha256::digest(&self.source).to_vec()
+    }
+}
+
+/// Of the rules that deny; alerts are the same in every mode.
+fn mode(rules: &[RuleFacts]) -> &'static str {
+    let mut denials = rules.iter().filter(|rule| rule.action == Action::Deny).map(|it| it.mode);
+    let Some(first) = denials.next() else {
+        return "none";
+    };
+    match (denials.all(|mode| mode == first), first) {
+        (false, _) => "mixed",
+        (true, Mode::Enforce) => "enforce",
+        (true, Mode::Observe) => "observe",
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::causes::causes;
 use crate::config::{Address, Collector, Tls};
+use crate::credentials::{self, Credentials, CredentialsError};
 use crate::limits;
 
 /// Why nothing is delivered at the moment. Delivery is tried again in every case.
@@ -20,7 +21,7 @@ use crate::limits;
 pub enum ShipError {
     /// A file of the configuration cannot be read.
     #[error(
-        "cannot read {what} {}: {source}; `sekimori-collector enroll NAME` makes it",
+        "cannot read {what} {}: {source}; `sekimori-agent enroll` makes it",
         path.display()
     )]
     File {
@@ -42,6 +43,9 @@ pub enum ShipError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The files do not belong together.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// No connection, or no common trust.
     #[error("cannot connect to the collector at {address}: {message}")]
     Connect {
@@ -83,19 +87,26 @@ impl From<Status> for ShipError {
 pub(super) async fn connect(
     collector: &Collector,
 ) -> Result<IngestServiceClient<Channel>, ShipError> {
-    let failed =
-        |message: String| ShipError::Connect { address: collector.address.to_string(), message };
-    let endpoint = endpoint(collector, &failed)?;
-    let channel = timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
-        .await
-        .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
-        .map_err(|error| failed(causes(&error)))?;
-    let client = IngestServiceClient::new(channel);
+    let client = IngestServiceClient::new(channel(collector).await?);
     let client = client.max_decoding_message_size(limits::ANSWER_BYTES_MAX);
     Ok(match &collector.address {
         Address::Https(_) => client.send_compressed(CompressionEncoding::Zstd),
         Address::Unix(_) => client,
     })
+}
+
+/// A connection as the agent that the certificate names.
+///
+/// # Errors
+/// [`ShipError`]; the certificates are read afresh.
+pub async fn channel(collector: &Collector) -> Result<Channel, ShipError> {
+    let failed =
+        |message: String| ShipError::Connect { address: collector.address.to_string(), message };
+    let endpoint = endpoint(collector, &failed)?;
+    timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
+        .await
+        .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
+        .map_err(|error| failed(causes(&error)))
 }
 
 fn endpoint(
@@ -123,10 +134,10 @@ fn endpoint(
 }
 
 fn client_tls(tls: &Tls) -> Result<ClientTlsConfig, ShipError> {
-    let ca = read("the authority's certificate", &tls.ca)?;
-    let cert = read("the agent's certificate", &tls.cert)?;
+    read("the authority's certificate", &tls.ca)?;
+    read("the agent's certificate", &tls.cert)?;
     check_key(&tls.key)?;
-    let key = read("the agent's key", &tls.key)?;
+    let Credentials { ca, cert, key } = credentials::read(tls)?;
     let config = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(ca))
         .identity(Identity::from_pem(cert, key));
@@ -136,8 +147,10 @@ fn client_tls(tls: &Tls) -> Result<ClientTlsConfig, ShipError> {
     })
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ShipError> {
-    fs::read(path).map_err(|source| ShipError::File { what, path: path.into(), source })
+/// Says of a file that cannot be read what it is.
+fn read(what: &'static str, path: &Path) -> Result<(), ShipError> {
+    let opened = fs::File::open(path);
+    opened.map(drop).map_err(|source| ShipError::File { what, path: path.into(), source })
 }
 
 /// Refuses a key that others than its owner may read.

@@ -18,11 +18,12 @@ mod wire;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use sekimori_proto::v1::HostState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub use connect::ShipError;
+pub use connect::{ShipError, channel};
 pub use status::{ShipState, ShipStatus};
 
 use crate::config::Collector;
@@ -37,6 +38,29 @@ const STEADY: Duration = Duration::from_secs(10);
 /// everything costs it and us little.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
+/// What delivery hears from the rest of the agent.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// How the agent stands; each new value is told to the collector.
+    pub state: watch::Receiver<Option<HostState>>,
+    /// There is another certificate.
+    pub renewed: watch::Receiver<()>,
+}
+
+impl Default for News {
+    /// Nothing, ever.
+    fn default() -> Self {
+        Self { state: watch::channel(None).1, renewed: watch::channel(()).1 }
+    }
+}
+
+/// Waits for another value; for ever when there will be none.
+async fn changed<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The running delivery.
 #[derive(Debug)]
 pub struct Shipper {
@@ -49,11 +73,11 @@ impl Shipper {
     /// Starts delivery on the current tokio runtime. Certificates are read at each attempt to
     /// connect, so renewed ones are used without a restart.
     #[must_use]
-    pub fn start(collector: Collector, spool: SharedSpool) -> Self {
+    pub fn start(collector: Collector, spool: SharedSpool, news: News) -> Self {
         let (status_sender, status) = watch::channel(ShipStatus::default());
         let (deadline, stop) = watch::channel(None);
         let progress = Progress::new(status_sender, spool.clone());
-        let task = tokio::spawn(deliver(collector, spool, progress, stop));
+        let task = tokio::spawn(deliver(collector, spool, news, progress, stop));
         Self { task, status, deadline }
     }
 
@@ -78,12 +102,13 @@ impl Shipper {
 async fn deliver(
     collector: Collector,
     spool: SharedSpool,
+    news: News,
     progress: Progress,
     stop: watch::Receiver<Option<Instant>>,
 ) {
     let mut waited = stop.clone();
     tokio::select! {
-        () = try_for_ever(collector, &spool, &progress, stop) => {}
+        () = try_for_ever(collector, &spool, news, &progress, stop) => {}
         () = expired(&mut waited) => {}
     }
     progress.state(ShipState::Stopped);
@@ -112,6 +137,7 @@ fn delays() -> impl Iterator<Item = Duration> + Send {
 async fn try_for_ever(
     collector: Collector,
     spool: &SharedSpool,
+    mut news: News,
     progress: &Progress,
     stop: watch::Receiver<Option<Instant>>,
 ) {
@@ -120,13 +146,19 @@ async fn try_for_ever(
     loop {
         progress.state(ShipState::Connecting);
         let began = Instant::now();
+        // The certificate of this moment is what the connection is made with.
+        news.renewed.mark_unchanged();
         let (error, acknowledged) = match connect::connect(&collector).await {
             Err(error) => (error, false),
             Ok(client) => {
                 let mut session = Session::new(spool, progress, stop.clone(), &mut caution);
-                let ended = session.run(client).await;
+                let ended = session.run(client, &mut news).await;
                 match ended {
                     Ended::Drained => return,
+                    Ended::Renewed => {
+                        tracing::info!("delivery goes on with the new certificate");
+                        continue;
+                    }
                     Ended::Refused => {
                         sleep(REFUSAL_PAUSE).await;
                         continue;

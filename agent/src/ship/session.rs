@@ -14,6 +14,7 @@ use tonic::{Code, Status, Streaming};
 use super::connect::ShipError;
 use super::status::{Progress, ShipState};
 use super::wire;
+use super::{News, changed};
 use crate::limits;
 use crate::spool::{Batch, BatchEnd, Reader, SharedSpool, SpoolLoss};
 
@@ -25,6 +26,8 @@ const STAGE: &str = "ship";
 pub(super) enum Ended {
     /// Told to end, and everything is acknowledged.
     Drained,
+    /// There is another certificate, and nothing is on the way.
+    Renewed,
     /// The collector refused a batch for what is in it; to be continued with more caution.
     Refused,
     /// Anything else.
@@ -118,16 +121,28 @@ impl<'a> Session<'a> {
     }
 
     /// Delivers until the stream breaks or everything is delivered after the order to stop.
-    pub async fn run(&mut self, mut client: IngestServiceClient<Channel>) -> Ended {
-        let (sender, receiver) = mpsc::channel(limits::BATCHES_IN_FLIGHT_MAX);
+    pub async fn run(
+        &mut self,
+        mut client: IngestServiceClient<Channel>,
+        news: &mut News,
+    ) -> Ended {
+        // One more, for what the agent says of itself.
+        let (sender, receiver) = mpsc::channel(limits::BATCHES_IN_FLIGHT_MAX + 1);
         // A collector may answer only after the first batch: do not wait for it before sending.
         let mut opening = pin!(client.stream(ReceiverStream::new(receiver)));
         let mut answers: Option<Streaming<IngestResponse>> = None;
         let notify = self.spool.flushed();
+        news.state.mark_changed();
+        let mut renewed = false;
         loop {
             let mut flushed = pin!(notify.notified());
             flushed.as_mut().enable();
-            self.fill(&sender);
+            if renewed && self.in_flight.is_empty() {
+                return Ended::Renewed;
+            }
+            if !renewed {
+                self.fill(&sender);
+            }
             let stopping = self.stop.borrow_and_update().is_some();
             if stopping && self.in_flight.is_empty() {
                 return Ended::Drained;
@@ -153,7 +168,9 @@ impl<'a> Session<'a> {
                 () = sleep_until(silent_at), if !self.in_flight.is_empty() => {
                     return Ended::Broken(ShipError::Silent);
                 }
-                () = flushed, if room => {}
+                () = flushed, if room && !renewed => {}
+                () = changed(&mut news.state) => tell(&sender, news),
+                () = changed(&mut news.renewed), if !renewed => renewed = true,
                 changed = self.stop.changed(), if !stopping => {
                     if changed.is_err() {
                         return Ended::Drained;
@@ -224,7 +241,7 @@ impl<'a> Session<'a> {
             status.sent += events.len() as u64;
             status.in_flight = in_flight;
         });
-        IngestRequest { batch: number, events }
+        IngestRequest { batch: number, events, state: None }
     }
 
     /// The collector has stored a batch. The spool forgets it once all before it are stored too.
@@ -295,6 +312,14 @@ impl<'a> Session<'a> {
             batch => self.caution.refused(batch.map(|batch| batch.events)),
         }
         Ended::Refused
+    }
+}
+
+/// Says how the agent stands. When there is no room, nobody listens, and the next word will do.
+fn tell(sender: &mpsc::Sender<IngestRequest>, news: &mut News) {
+    let state = news.state.borrow_and_update().clone();
+    if let (Some(state), Ok(place)) = (state, sender.try_reserve()) {
+        place.send(IngestRequest { state: Some(state), ..IngestRequest::default() });
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
 
 use super::*;
-use crate::identity::{Agent, Peer};
+use crate::identity::{Agent, Caller, Peer};
 use crate::store::tamper::{Row, tamper};
 use crate::store::{Batch, Entry, Store};
 
@@ -142,7 +142,7 @@ impl Answer {
 
 fn admin<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Peer::from_local_uid(0, 0, "h").unwrap());
+    request.extensions_mut().insert(Caller::Known(Peer::from_local_uid(0, 0, "h").unwrap()));
     request
 }
 

@@ -4,8 +4,9 @@
 //! agent, viewer, analyst and admin; nothing in a message says who someone is. [`Agent`],
 //! [`Operator`], [`Viewer`], [`Analyst`] and [`Admin`] can be made only here, and what reads or
 //! writes asks for one of them: a handler that forgets to ask who is calling, or whether they may,
-//! does not compile.
+//! does not compile. Whoever shows no certificate is a [`Stranger`], of whom none of these is made.
 
+mod holder;
 mod operator;
 mod role;
 
@@ -17,16 +18,18 @@ use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::limits::PEER_NAME_MAX;
+pub use holder::{Caller, Holder, Shown, Stranger};
 pub use operator::{Admin, Analyst, Operator, Viewer};
-pub use role::{Rank, RankError, Role};
+pub use role::{Rank, RankError, Role, RoleError};
 
 /// A host that delivers events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
     name: String,
+    shown: Option<Shown>,
 }
 
-/// Whoever opened the connection. The listener attaches it to every call.
+/// Whoever opened the connection, by certificate or on the unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Certificate of an agent.
@@ -91,16 +94,6 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     Err(NameError { name: name.chars().take(2 * PEER_NAME_MAX).collect() })
 }
 
-/// The serial number of a DER certificate.
-///
-/// # Errors
-/// [`IdentityError::Unreadable`].
-pub fn serial_of(der: &[u8]) -> Result<String, IdentityError> {
-    let (_, certificate) = X509Certificate::from_der(der)
-        .map_err(|error| IdentityError::Unreadable(error.to_string()))?;
-    Ok(certificate.raw_serial_as_string())
-}
-
 impl Peer {
     /// Reads the peer from its DER certificate. The chain was verified by TLS before.
     ///
@@ -125,9 +118,10 @@ impl Peer {
         };
         let (role, name) = Role::from_uri(uri).ok_or(IdentityError::Count(0))?;
         check_name(name)?;
+        let shown = Shown::new(&certificate);
         Ok(match role {
-            Role::Agent => Peer::Agent(Agent { name: name.to_owned() }),
-            Role::Operator(rank) => Peer::Operator(Operator::new(name, rank)),
+            Role::Agent => Peer::Agent(Agent { name: name.to_owned(), shown: Some(shown) }),
+            Role::Operator(rank) => Peer::Operator(Operator::new(name, rank).showing(shown)),
         })
     }
 
@@ -136,7 +130,22 @@ impl Peer {
     pub fn at(self, address: SocketAddr) -> Peer {
         match self {
             Peer::Operator(operator) => Peer::Operator(operator.at(address)),
-            peer @ (Peer::Agent(_) | Peer::Local(..)) => peer,
+            Peer::Agent(mut agent) => {
+                if let Some(shown) = &mut agent.shown {
+                    shown.address = Some(address);
+                }
+                Peer::Agent(agent)
+            }
+            peer @ Peer::Local(..) => peer,
+        }
+    }
+
+    /// The certificate that they showed; none on the unix socket.
+    pub fn shown(&self) -> Option<&Shown> {
+        match self {
+            Peer::Agent(agent) => agent.shown(),
+            Peer::Operator(operator) => operator.shown(),
+            Peer::Local(..) => None,
         }
     }
 
@@ -153,14 +162,18 @@ impl Peer {
     /// also the agent of `host`.
     pub fn from_local_uid(uid: u32, own_uid: u32, host: &str) -> Option<Peer> {
         let operator = Operator::new(&format!("uid {uid}"), Rank::Admin);
-        let agent = || Agent { name: host.to_owned() };
+        let agent = || Agent { name: host.to_owned(), shown: None };
         (uid == 0 || uid == own_uid).then(|| Peer::Local(operator, (uid == 0).then(agent)))
     }
 
     fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
-        request.extensions().get().ok_or_else(|| {
-            Status::unauthenticated("this connection carries no identity; use a certificate")
-        })
+        match request.extensions().get() {
+            Some(Caller::Known(peer)) => Ok(peer),
+            Some(Caller::Stranger(_)) | None => Err(Status::unauthenticated(
+                "this connection carries no identity: show a certificate (`sekimori-collector \
+                 token NAME`, then enrol with it)",
+            )),
+        }
     }
 }
 
@@ -195,16 +208,21 @@ impl Agent {
         &self.name
     }
 
+    /// The certificate that it showed; none on the unix socket.
+    pub const fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
+    }
+
     /// The collector itself on this host, as the author of its own records. The colon keeps it apart
     /// from every agent: no certificate is given for such a name.
     pub fn collector() -> Agent {
-        Agent { name: format!("collector:{}", own_host()) }
+        Agent { name: format!("collector:{}", own_host()), shown: None }
     }
 
     /// An agent out of nothing, for tests of the store.
     #[cfg(test)]
     pub(crate) fn for_test(name: &str) -> Agent {
-        Agent { name: name.to_owned() }
+        Agent { name: name.to_owned(), shown: None }
     }
 }
 

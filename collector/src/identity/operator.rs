@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use tonic::{Request, Status};
 
-use super::{Peer, Rank};
+use super::{Peer, Rank, Shown};
 
 /// Someone who asks the collector. This says who they are, not what they may do: what a handler
 /// can be given by a request is a [`Viewer`], an [`Analyst`] or an [`Admin`].
@@ -18,6 +18,7 @@ pub struct Operator {
     name: String,
     rank: Rank,
     address: Option<SocketAddr>,
+    shown: Option<Shown>,
 }
 
 /// May see how the hosts stand, and counts that tell nothing of people.
@@ -34,7 +35,11 @@ pub struct Admin(Operator);
 
 impl Operator {
     pub(super) fn new(name: &str, rank: Rank) -> Operator {
-        Operator { name: name.to_owned(), rank, address: None }
+        Operator { name: name.to_owned(), rank, address: None, shown: None }
+    }
+
+    pub(super) fn showing(self, shown: Shown) -> Operator {
+        Operator { shown: Some(shown), ..self }
     }
 
     /// The collector itself, which reads what it countersigns and shows nobody.
@@ -49,7 +54,8 @@ impl Operator {
     }
 
     pub(super) fn at(self, address: SocketAddr) -> Operator {
-        Operator { address: Some(address), ..self }
+        let shown = self.shown.map(|shown| Shown { address: Some(address), ..shown });
+        Operator { address: Some(address), shown, ..self }
     }
 
     /// The name in their certificate, or `uid N` on the unix socket.
@@ -65,6 +71,11 @@ impl Operator {
     /// Where they connected from; nothing on the unix socket.
     pub const fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The certificate that they showed; none on the unix socket.
+    pub const fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
     }
 
     /// The operator that makes this call, if they have this rank or a higher one.

@@ -70,11 +70,23 @@ impl Role {
     /// The role in such a URI, and the name, which may still be any text.
     pub(super) fn from_uri(uri: &str) -> Option<(Role, &str)> {
         let (role, name) = uri.strip_prefix(PREFIX)?.split_once(':')?;
-        let role = match role {
-            "agent" => Role::Agent,
-            rank => Role::Operator(rank.parse().ok()?),
-        };
-        Some((role, name))
+        Some((role.parse().ok()?, name))
+    }
+}
+
+/// A word that is no role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected agent, viewer, analyst or admin")]
+pub struct RoleError;
+
+impl FromStr for Role {
+    type Err = RoleError;
+
+    fn from_str(text: &str) -> Result<Role, RoleError> {
+        match text {
+            "agent" => Ok(Role::Agent),
+            rank => rank.parse().map(Role::Operator).map_err(|RankError| RoleError),
+        }
     }
 }
 

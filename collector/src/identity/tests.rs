@@ -28,10 +28,10 @@ fn names(#[case] name: &str, #[case] good: bool) {
 }
 
 #[rstest]
-#[case::agent(&["sekimori:agent:h1"], Ok(Peer::Agent(Agent { name: "h1".into() })))]
-#[case::viewer(&["sekimori:viewer:o"], Ok(Peer::Operator(Operator::new("o", Rank::Viewer))))]
-#[case::analyst(&["sekimori:analyst:o"], Ok(Peer::Operator(Operator::new("o", Rank::Analyst))))]
-#[case::admin(&["sekimori:admin:o"], Ok(Peer::Operator(Operator::new("o", Rank::Admin))))]
+#[case::agent(&["sekimori:agent:h1"], Ok("agent h1"))]
+#[case::viewer(&["sekimori:viewer:o"], Ok("viewer o"))]
+#[case::analyst(&["sekimori:analyst:o"], Ok("analyst o"))]
+#[case::admin(&["sekimori:admin:o"], Ok("admin o"))]
 #[case::none(&[], Err(IdentityError::Count(0)))]
 #[case::two(&["sekimori:agent:a", "sekimori:viewer:b"], Err(IdentityError::Count(2)))]
 #[case::other(&["https://h1.example"], Err(IdentityError::Count(0)))]
@@ -46,14 +46,15 @@ fn names(#[case] name: &str, #[case] good: bool) {
     &["sekimori:agent:../x"],
     Err(IdentityError::Name(NameError { name: "../x".into() }))
 )]
-fn certificates(#[case] uris: &[&str], #[case] expected: Result<Peer, IdentityError>) {
+fn certificates(#[case] uris: &[&str], #[case] expected: Result<&str, IdentityError>) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     for uri in uris {
         params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
     }
     let certificate = params.self_signed(&key).unwrap();
-    assert_eq!(Peer::from_certificate(certificate.der()), expected);
+    let peer = Peer::from_certificate(certificate.der());
+    assert_eq!(peer.map(|peer| peer.to_string()), expected.map(str::to_owned));
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn only_root_and_the_own_user_are_local_operators() {
 
 fn request(peer: Peer) -> Request<()> {
     let mut request = Request::new(());
-    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(Caller::Known(peer));
     request
 }
 
@@ -80,7 +81,7 @@ fn agents_and_operators_do_not_mix() {
     let nobody = Request::new(());
     assert_eq!(Agent::of(&nobody).unwrap_err().code(), tonic::Code::Unauthenticated);
     assert_eq!(Viewer::of(&nobody).unwrap_err().code(), tonic::Code::Unauthenticated);
-    let agent = request(Peer::Agent(Agent { name: "h1".into() }));
+    let agent = request(Peer::Agent(Agent::for_test("h1")));
     assert_eq!(Agent::of(&agent).unwrap().name(), "h1");
     assert_eq!(Viewer::of(&agent).unwrap_err().code(), tonic::Code::PermissionDenied);
     let root = request(Peer::from_local_uid(0, 990, "h2").unwrap());
@@ -122,4 +123,41 @@ fn words_of_ranks() {
     }
     assert_eq!("agent".parse::<Rank>(), Err(RankError));
     assert_eq!(Role::Operator(Rank::Admin).uri("花"), "sekimori:admin:花");
+}
+
+#[test]
+fn a_stranger_may_enrol_and_nothing_else() {
+    let address: SocketAddr = "192.0.2.1:5".parse().unwrap();
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Caller::stranger(address));
+    assert_eq!(Stranger::of(&request).unwrap().address(), address);
+    let refused = [
+        Agent::of(&request).err(),
+        Viewer::of(&request).err(),
+        Analyst::of(&request).err(),
+        Admin::of(&request).err(),
+        Holder::of(&request).err(),
+    ];
+    for status in refused {
+        assert_eq!(status.unwrap().code(), tonic::Code::Unauthenticated);
+    }
+}
+
+#[test]
+fn whoever_has_an_identity_does_not_enrol_and_only_a_certificate_is_renewed() {
+    let root = request(Peer::from_local_uid(0, 990, "h2").unwrap());
+    assert_eq!(Stranger::of(&root).unwrap_err().code(), tonic::Code::PermissionDenied);
+    assert_eq!(Holder::of(&root).unwrap_err().code(), tonic::Code::PermissionDenied);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    let uri = "sekimori:admin:jiro".try_into().unwrap();
+    params.subject_alt_names.push(rcgen::SanType::URI(uri));
+    let certificate = params.self_signed(&key).unwrap();
+    let address: SocketAddr = "192.0.2.1:5".parse().unwrap();
+    let peer = Peer::from_certificate(certificate.der()).unwrap().at(address);
+    let request = request(peer);
+    let holder = Holder::of(&request).unwrap();
+    assert_eq!(holder.to_string(), "admin jiro");
+    assert_eq!(holder.shown().address, Some(address));
+    assert!(Stranger::of(&request).is_err());
 }

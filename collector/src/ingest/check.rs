@@ -55,9 +55,9 @@ pub enum Fault {
     /// Nothing says what happened.
     #[error("kind is not set")]
     Kind,
-    /// Only the collector says what operators do there, and what became of records.
-    #[error("records of kind {0} are the collector's own")]
-    Collectors(&'static str),
+    /// Only the collector says what happens there.
+    #[error("records of kind {} are the collector's own", .0.word())]
+    Collectors(Kind),
     /// A field that is too long.
     #[error("{field} has {size} {unit}, at most {limit}")]
     TooLong {
@@ -109,12 +109,17 @@ fn check_fields(event: &Event) -> Result<(), Fault> {
     if event.kind == 0 {
         return Err(Fault::Kind);
     }
-    if matches!(event.kind(), Kind::Operator | Kind::Custody) {
-        return Err(Fault::Collectors(event.kind().word()));
+    if let kind @ (Kind::Operator | Kind::Custody | Kind::Host) = event.kind() {
+        return Err(Fault::Collectors(kind));
     }
     // Whatever kind it says that it is.
-    if event.act.is_some() || event.custody.is_some() {
-        return Err(Fault::Collectors("operator or custody"));
+    let parts = [
+        (event.act.is_some(), Kind::Operator),
+        (event.custody.is_some(), Kind::Custody),
+        (event.host_change.is_some(), Kind::Host),
+    ];
+    if let Some((_, kind)) = parts.into_iter().find(|(there, _)| *there) {
+        return Err(Fault::Collectors(kind));
     }
     at_most("rule", event.rule.len(), NAME_BYTES_MAX)?;
     at_most("message", event.message.len(), SENTENCE_BYTES_MAX)?;
@@ -260,12 +265,13 @@ mod tests {
     #[case(Event { kind: 105, ..good() }, "records of kind custody are the collector's own")]
     #[case(
         Event { custody: Some(Custody::default()), ..good() },
-        "records of kind operator or custody are the collector's own"
+        "records of kind custody are the collector's own"
     )]
     #[case(
         Event { act: Some(OperatorAct::default()), ..good() },
-        "records of kind operator or custody are the collector's own"
+        "records of kind operator are the collector's own"
     )]
+    #[case(Event { kind: 106, ..good() }, "records of kind host are the collector's own")]
     #[case(Event { rule: "r".repeat(257), ..good() }, "rule has 257 bytes, at most 256")]
     #[case(
         Event { file: Some(File { path: vec![1; 8193], ..File::default() }), ..good() },

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::bus::{Connected, ConnectedGuard, Stop};
+use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
 use crate::store::{Batch, WriteError, Writer, Written};
@@ -25,13 +26,14 @@ pub use check::{BatchError, Fault, check_batch};
 pub struct Ingest {
     writer: Writer,
     connected: Connected,
+    fleet: Fleet,
     stop: Stop,
 }
 
 impl Ingest {
     /// Stores through `writer`.
-    pub fn new(writer: Writer, connected: Connected, stop: Stop) -> Ingest {
-        Ingest { writer, connected, stop }
+    pub fn new(writer: Writer, connected: Connected, fleet: Fleet, stop: Stop) -> Ingest {
+        Ingest { writer, connected, fleet, stop }
     }
 }
 
@@ -54,6 +56,7 @@ impl IngestService for Ingest {
         tracing::info!(host = agent.name(), "agent's stream is open");
         let reader = Reader {
             _connected: self.connected.enter(agent.name()),
+            presence: self.fleet.enter(&agent),
             agent,
             writer: self.writer.clone(),
             stop: self.stop.clone(),
@@ -69,6 +72,7 @@ struct Reader {
     writer: Writer,
     stop: Stop,
     _connected: ConnectedGuard,
+    presence: Presence,
 }
 
 impl Reader {
@@ -83,7 +87,15 @@ impl Reader {
                 () = pending.closed() => break None,
             };
             let next = match batch {
-                Ok(Some(batch)) => self.submit(batch).await,
+                Ok(Some(mut batch)) => {
+                    let state = batch.state.take();
+                    let only_state = state.is_some() && batch.events.is_empty();
+                    self.presence.heard(state);
+                    if only_state {
+                        continue;
+                    }
+                    self.submit(batch).await
+                }
                 Ok(None) => break None,
                 Err(status) => Err(unreadable(status)),
             };

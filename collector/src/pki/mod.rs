@@ -4,21 +4,30 @@
 //! `ca.pem ca.key` the authority, `server.pem server.key` the collector, and by default
 //! `agents/NAME/`, `viewers/NAME/`, `analysts/NAME/` and `admins/NAME/` with `ca.pem cert.pem
 //! key.pem` for one peer each; `revoked` says whose certificates are refused.
-//! `run` never reads `ca.key`: it may be kept elsewhere between enrolments.
+//! `tokens/` has a file for each token of an enrolment that was not used yet.
+//! `run` reads `ca.key` only when somebody enrols by token or renews, or for its own certificate; it
+//! may be kept elsewhere when nobody does.
 
 mod files;
 mod issue;
 mod revoked;
+mod server;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::identity::{NameError, Role, check_name, own_host};
-use crate::limits::SENTENCE_BYTES_MAX;
+use crate::limits::{SENTENCE_BYTES_MAX, TOKENS_MAX};
 use files::{Mode, create_directory, read_text, write_new};
-use issue::Authority;
-pub use revoked::{REVOKED_FILE, Revoked, revoke};
+pub use issue::{Authority, Certified, Life, SigningRequest};
+pub use revoked::{REVOKED_FILE, Revoked, let_in, let_in_after, revoke, supersede};
+pub use server::renew_server;
+pub use tokens::{Grant, Offer, issue_token, use_up};
+
+/// Days that a peer's certificate is valid unless it is said: about two years.
+pub const PEER_DAYS: u32 = 825;
 
 /// Certificate of the authority, within the directory.
 pub const CA_FILE: &str = "ca.pem";
@@ -72,6 +81,36 @@ pub enum PkiError {
     /// A reason that is too long.
     #[error("--reason has {0} bytes, at most {SENTENCE_BYTES_MAX}")]
     Reason(usize),
+    /// `ca.key` belongs to no certificate in `ca.pem`.
+    #[error(
+        "the key of the authority ({CA_KEY_FILE}) belongs to no certificate in {CA_FILE}: put the \
+         authority's certificate back beside those that others are to trust besides"
+    )]
+    OtherKey,
+    /// A request for a certificate that is none.
+    #[error("the request for a certificate cannot be used: {0}")]
+    Request(String),
+    /// A token that opens nothing. Which of the three it is, is nobody's business but the log's.
+    #[error(
+        "this token is unknown, was used before, or is out of date: make another one with \
+         `sekimori-collector token NAME`"
+    )]
+    Token,
+    /// Whoever wants to renew was refused in the meantime.
+    #[error("the certificate that was to be renewed is revoked")]
+    Refused,
+    /// Too many tokens wait to be used.
+    #[error(
+        "there are {TOKENS_MAX} tokens that nobody used yet, which is the most: remove those that \
+         are not needed from {dir}", dir = .0.display()
+    )]
+    Tokens(PathBuf),
+    /// The collector's certificate was made by none of the authorities that peers trust.
+    #[error("{SERVER_FILE} is signed by no certificate in {CA_FILE}: hosts would refuse it")]
+    ServerUnsigned,
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
     /// A key or certificate could not be made or understood.
     #[error("{what}: {source}")]
     Certificate {
@@ -100,8 +139,23 @@ pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
     let [ca_key_path, server_key_path, server_path, ca_path] = &files;
     write_new(ca_key_path, &authority.key_pem(), Mode::Secret)?;
     write_new(server_key_path, &server.key_pem, Mode::Secret)?;
-    write_new(server_path, &server.certificate_pem, Mode::Public)?;
-    write_new(ca_path, authority.certificate_pem(), Mode::Public)
+    write_new(server_path, &server.certified.certificate_pem, Mode::Public)?;
+    write_new(ca_path, authority.bundle_pem(), Mode::Public)
+}
+
+/// The authority of `dir` with its key.
+///
+/// # Errors
+/// When it is not there, or not to be read.
+pub fn authority(dir: &Path) -> Result<Authority, PkiError> {
+    let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
+    for path in [&certificate, &key] {
+        // What may not be looked at is there; reading it then says that it is not permitted.
+        if path.try_exists().is_ok_and(|exists| !exists) {
+            return Err(PkiError::NotInitialised(path.clone(), dir.to_owned()));
+        }
+    }
+    Authority::load(&read_text(&certificate)?, &read_text(&key)?)
 }
 
 /// Makes a certificate for one peer and returns the directory that holds `ca.pem`, `cert.pem` and
@@ -110,17 +164,22 @@ pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
 /// # Errors
 /// A bad name, no authority in `dir`, or a file in the way.
 pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<PathBuf, PkiError> {
+    enroll_for(dir, name, role, Life::days(PEER_DAYS), out)
+}
+
+/// The same for another life than [`PEER_DAYS`].
+///
+/// # Errors
+/// As [`enroll`].
+pub fn enroll_for(
+    dir: &Path,
+    name: &str,
+    role: Role,
+    life: Life,
+    out: Option<&Path>,
+) -> Result<PathBuf, PkiError> {
     check_name(name)?;
-    let authority = {
-        let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
-        for path in [&certificate, &key] {
-            // What may not be looked at is there; reading it then says that it is not permitted.
-            if path.try_exists().is_ok_and(|exists| !exists) {
-                return Err(PkiError::NotInitialised(path.clone(), dir.to_owned()));
-            }
-        }
-        Authority::load(&read_text(&certificate)?, &read_text(&key)?)?
-    };
+    let authority = authority(dir)?;
     let out = out.map_or_else(|| dir.join(format!("{role}s")).join(name), Path::to_owned);
     let paths = ["key.pem", "cert.pem", "ca.pem"].map(|file| out.join(file));
     for path in &paths {
@@ -128,13 +187,13 @@ pub fn enroll(dir: &Path, name: &str, role: Role, out: Option<&Path>) -> Result<
             return Err(PkiError::Exists(path.clone()));
         }
     }
-    let peer = authority.issue_peer(name, role)?;
+    let peer = authority.issue_peer(name, role, life)?;
     create_directory(&out)?;
     let [key_path, certificate_path, ca_path] = &paths;
     write_new(key_path, &peer.key_pem, Mode::Secret)?;
-    write_new(certificate_path, &peer.certificate_pem, Mode::Public)?;
-    write_new(ca_path, authority.certificate_pem(), Mode::Public)?;
-    revoked::let_in(dir, name, role, &peer.serial)?;
+    write_new(certificate_path, &peer.certified.certificate_pem, Mode::Public)?;
+    write_new(ca_path, authority.bundle_pem(), Mode::Public)?;
+    let_in(dir, name, role, &peer.certified.serial)?;
     Ok(out)
 }
 

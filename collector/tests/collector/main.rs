@@ -8,6 +8,9 @@
 )]
 
 mod audit;
+mod certificates;
+mod enroll;
+mod fleet;
 mod ingest;
 mod process;
 mod query;

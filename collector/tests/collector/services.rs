@@ -7,8 +7,13 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::support::Server;
 
-const SERVICES: [&str; 3] =
-    ["sekimori.v1.IngestService", "sekimori.v1.QueryService", "sekimori.v1.WatchService"];
+const SERVICES: [&str; 5] = [
+    "sekimori.v1.IngestService",
+    "sekimori.v1.QueryService",
+    "sekimori.v1.WatchService",
+    "sekimori.v1.EnrollService",
+    "sekimori.v1.FleetService",
+];
 
 #[tokio::test]
 async fn reflection_lists_and_describes_the_services() {

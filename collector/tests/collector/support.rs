@@ -14,7 +14,7 @@ use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
 use sekimori_proto::v1::{
-    Event, File, Filter, IngestRequest, IngestResponse, Kind, SearchRequest, Verdict,
+    Event, File, Filter, HostState, IngestRequest, IngestResponse, Kind, SearchRequest, Verdict,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -164,8 +164,14 @@ impl AgentStream {
         self.next += 1;
         let events = events.iter().map(|event| event.encode_to_vec().into()).collect();
         // A stream that was ended says why when it is read.
-        let _ = self.batches.send(IngestRequest { batch, events }).await;
+        let _ = self.batches.send(IngestRequest { batch, events, state: None }).await;
         batch
+    }
+
+    /// Says how the agent stands.
+    pub async fn say(&mut self, state: HostState) {
+        let request = IngestRequest { state: Some(state), ..IngestRequest::default() };
+        self.batches.send(request).await.unwrap();
     }
 
     pub async fn acknowledged(&mut self) -> Result<Option<IngestResponse>, Status> {

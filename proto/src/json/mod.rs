@@ -56,6 +56,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "checkpoint", event.checkpoint.as_ref().map(checkpoint));
     extra(&mut object, "custody", event.custody.as_ref().map(custody));
     extra(&mut object, "policy", event.policy.as_ref().map(policy));
+    extra(&mut object, "host_change", event.host_change.as_ref().map(host_change));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
     extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
@@ -211,6 +212,18 @@ fn custody(custody: &v1::Custody) -> Value {
 
 fn policy(policy: &v1::PolicyText) -> Value {
     json!({ "name": policy.name, "sha256": hexadecimal(&policy.sha256) })
+}
+
+fn host_change(change: &v1::HostChange) -> Value {
+    let time_or_null = |ns: i64| if ns == 0 { Value::Null } else { time(ns) };
+    json!({
+        "turn": change.turn().word(), "name": change.name, "role": change.role,
+        "address": text_or_null(&change.address), "serial": text_or_null(&change.serial),
+        "serial_before": text_or_null(&change.serial_before),
+        "valid_until": time_or_null(change.valid_until_ns), "superseded": change.superseded,
+        "token": text_or_null(&change.token), "token_by": text_or_null(&change.token_by),
+        "last_seen": time_or_null(change.last_seen_ns),
+    })
 }
 
 fn extra(object: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {

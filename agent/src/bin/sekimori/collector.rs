@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use sekimori_agent::causes::causes;
-use sekimori_agent::config::Address;
+use sekimori_agent::config::{Address, Tls};
+use sekimori_agent::credentials;
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as ValueError, StrDeserializer};
@@ -64,33 +65,34 @@ impl CollectorArgs {
                 endpoint("http://localhost")?.connect_with_connector(connector).await
             }
             Address::Https(address) => {
-                let tls = self.tls()?;
-                let endpoint = endpoint(address)?.tls_config(tls);
+                let files = self.files()?;
+                let endpoint = endpoint(address)?.tls_config(tls(&files)?);
                 let endpoint = endpoint.map_err(|error| Failure::usage(causes(&error)))?;
-                endpoint.connect().await
+                let connected = endpoint.connect().await;
+                if let Ok(channel) = &connected {
+                    renew_if_due(channel, &files).await;
+                }
+                connected
             }
         };
         connected.map_err(|error| self.unreachable(&error))
     }
 
-    fn tls(&self) -> Result<ClientTlsConfig, Failure> {
+    /// The address, and the files of an enrolment.
+    pub fn enrolment(&self) -> Result<(&Address, Tls), Failure> {
+        Ok((&self.collector, self.files()?))
+    }
+
+    fn files(&self) -> Result<Tls, Failure> {
         let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else {
             return Err(Failure::usage(
                 "an https collector needs --ca, --cert and --key (or SEKIMORI_CA, SEKIMORI_CERT, \
-                 SEKIMORI_KEY); `sekimori-collector enroll NAME --role ROLE` makes them",
+                 SEKIMORI_KEY); `sekimori enroll` makes the files, with a token of \
+                 `sekimori-collector token NAME --role ROLE`",
             ));
         };
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
-        };
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(ca)?))
-            .identity(Identity::from_pem(read(cert)?, read(key)?));
-        Ok(match &self.server_name {
-            Some(name) => tls.domain_name(name),
-            None => tls,
-        })
+        let (ca, cert, key) = (ca.clone(), cert.clone(), key.clone());
+        Ok(Tls { ca, cert, key, server_name: self.server_name.clone() })
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
@@ -125,6 +127,30 @@ impl CollectorArgs {
             }
             _ => Failure::failed(format!("the collector on {address} failed: {message}")),
         }
+    }
+}
+
+fn tls(files: &Tls) -> Result<ClientTlsConfig, Failure> {
+    let read = credentials::read(files).map_err(|error| Failure::usage(error.to_string()))?;
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read.ca))
+        .identity(Identity::from_pem(read.cert, read.key));
+    Ok(match &files.server_name {
+        Some(name) => tls.domain_name(name),
+        None => tls,
+    })
+}
+
+/// Operators renew when they ask anyway. It is no reason not to answer them that it fails: others may
+/// be renewing, or the files may be somebody else's.
+async fn renew_if_due(channel: &Channel, files: &Tls) {
+    let Ok(Some(life)) = credentials::is_due(files) else {
+        return;
+    };
+    if let Err(error) = credentials::renew_over(channel.clone(), files).await {
+        let until = jiff::Timestamp::from_second(life.until_s).unwrap_or_default();
+        let note = format!("note: your certificate ends at {until} and cannot be renewed: {error}");
+        anstream::eprintln!("{note}");
     }
 }
 

@@ -9,8 +9,8 @@ use prost::Message as _;
 use sekimori_agent::decode::printable;
 use sekimori_evidence::DIGEST_BYTES;
 use sekimori_proto::v1::{
-    ActPhase, CheckpointStatement, Device, Event, Kind, Operation, OperatorAct, Process, Removed,
-    Verdict,
+    ActPhase, CheckpointStatement, Device, Event, HostChange, HostTurn, Kind, Operation,
+    OperatorAct, Process, Removed, Verdict,
 };
 use sekimori_proto::words::Word as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -50,6 +50,10 @@ pub fn show(event: &Event, dated: bool, zone: &TimeZone) -> String {
     line.push(' ');
     if let (Kind::Operator, Some(act)) = (event.kind(), &event.act) {
         line.push_str(&act_of_operator(act));
+        return line;
+    }
+    if let (Kind::Host, Some(change)) = (event.kind(), &event.host_change) {
+        line.push_str(&change_of_host(change, dated, zone));
         return line;
     }
     if let Some(text) = evidence(event) {
@@ -307,6 +311,30 @@ fn about_the_monitor(event: &Event) -> String {
 }
 
 /// Who asked the collector, for what, and how much they were answered.
+/// What became of a host or a certificate.
+fn change_of_host(change: &HostChange, dated: bool, zone: &TimeZone) -> String {
+    let text = |text: &str| printable(text.as_bytes());
+    let mut line =
+        format!("{} {} {}", change.turn().word(), text(&change.role), text(&change.name));
+    if !change.address.is_empty() {
+        line.push_str(&format!(" from {}", text(&change.address)));
+    }
+    if !change.serial.is_empty() {
+        let until = time::show(change.valid_until_ns, true, zone);
+        line.push_str(&format!("  certificate {} until {until}", text(&change.serial)));
+    }
+    if change.superseded {
+        line.push_str("; earlier ones are refused");
+    }
+    if !change.token.is_empty() {
+        line.push_str(&format!("  token {} by {}", text(&change.token), text(&change.token_by)));
+    }
+    if change.last_seen_ns != 0 && change.turn() == HostTurn::Silent {
+        line.push_str(&format!("  last seen {}", time::show(change.last_seen_ns, dated, zone)));
+    }
+    line
+}
+
 fn act_of_operator(act: &OperatorAct) -> String {
     let text = |text: &str| printable(text.as_bytes());
     let mut line = format!("{} {}", text(&act.role), text(&act.name));

@@ -5,8 +5,10 @@ mod attack;
 mod case;
 mod collector;
 mod doctor;
+mod enroll;
 mod failure;
 mod filter;
+mod fleet;
 mod line;
 mod policy;
 mod search;
@@ -44,6 +46,10 @@ enum Command {
     Case(case::Args),
     /// Say how the agent and the collector stand.
     Status(status::Args),
+    /// Say how every host stands: version, policy, last sign of life, losses, certificate.
+    Fleet(fleet::Args),
+    /// Get your certificate from the collector, with a token that somebody made for you.
+    Enroll(enroll::Args),
     /// Try out whether this kernel can do the job.
     Doctor(doctor::Args),
     /// Check, explain and reload policies.
@@ -88,6 +94,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => in_runtime(verify::run(args)),
         Command::Case(args) => in_runtime(case::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
+        Command::Fleet(args) => in_runtime(fleet::run(args)),
+        Command::Enroll(args) => in_runtime(enroll::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use sekimori_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
-use sekimori_proto::v1::{Event, IngestRequest, IngestResponse};
+use sekimori_proto::v1::{Event, HostState, IngestRequest, IngestResponse};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -47,6 +47,8 @@ pub struct Store {
     /// Events received, repetitions included.
     pub received: u64,
     pub streams: usize,
+    /// What the agent said of itself.
+    pub states: Vec<HostState>,
     /// Most batches received and not acknowledged at a time.
     pub largest_batch: usize,
 }
@@ -127,6 +129,10 @@ impl Fake {
         };
         let (mut batches, mut held) = (0, None);
         while let Some(Ok(request)) = requests.next().await {
+            if let Some(state) = request.state {
+                self.store.lock().unwrap().states.push(state);
+                continue;
+            }
             batches += 1;
             let answer = self.take(request);
             if number <= manner.breaks && Some(batches) == manner.breaks_after {

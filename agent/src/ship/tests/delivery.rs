@@ -26,7 +26,7 @@ async fn everything_is_stored_once_and_forgotten_after(#[case] manner: Manner) {
     fill(&spool, 1..COUNT / 2);
     let collector = Fake::new(manner.clone());
     let _server = collector.serve(&path);
-    let shipper = Shipper::start(unix(&path), spool.clone());
+    let shipper = Shipper::start(unix(&path), spool.clone(), News::default());
     fill(&spool, COUNT / 2..COUNT + 1);
     let status = until(&shipper, |status| status.acknowledged >= COUNT).await;
     assert_eq!(collector.times(), expected(COUNT));
@@ -52,7 +52,7 @@ async fn answers_out_of_order_forget_nothing_early() {
     let _server = collector.serve(&path);
     fill(&spool, 1..1001);
     // 100 alerts and 900 others: three batches, of which the third stays unanswered.
-    let shipper = Shipper::start(unix(&path), spool.clone());
+    let shipper = Shipper::start(unix(&path), spool.clone(), News::default());
     let status = until(&shipper, |status| status.acknowledged == 600).await;
     assert_eq!(status.in_flight, 1);
     let left = spool.next_batch(&mut spool.reader()).unwrap();
@@ -66,7 +66,7 @@ async fn a_collector_that_comes_late_gets_everything() {
     let path = directory.path().join("c.sock");
     let spool = spool(&directory.path().join("spool"));
     fill(&spool, 1..301);
-    let shipper = Shipper::start(unix(&path), spool.clone());
+    let shipper = Shipper::start(unix(&path), spool.clone(), News::default());
     let status = until(&shipper, |status| matches!(status.state, ShipState::Retrying { .. })).await;
     let ShipState::Retrying { error, delay_ms } = status.state else { panic!() };
     assert!(error.contains("c.sock") && error.contains("No such file"), "{error}");
@@ -84,7 +84,8 @@ async fn a_collector_that_never_comes_does_not_hold_up_the_end() {
     let place = directory.path().join("spool");
     let spool = spool(&place);
     fill(&spool, 1..301);
-    let shipper = Shipper::start(unix(&directory.path().join("none.sock")), spool.clone());
+    let shipper =
+        Shipper::start(unix(&directory.path().join("none.sock")), spool.clone(), News::default());
     let begun = Instant::now();
     let status = shipper.drain(Duration::from_millis(300)).await;
     assert!(begun.elapsed() < Duration::from_secs(20));
@@ -107,7 +108,7 @@ async fn refused_events_are_found_recorded_and_passed(#[case] poison: &[i64]) {
     let collector = Fake::new(Manner { poison: poison.clone(), ..Manner::default() });
     let _server = collector.serve(&path);
     fill(&spool, 1..1501);
-    let shipper = Shipper::start(unix(&path), spool.clone());
+    let shipper = Shipper::start(unix(&path), spool.clone(), News::default());
     let refused = poison.len() as u64;
     until(&shipper, |status| status.acknowledged >= 1500).await;
     let status = shipper.drain(PATIENCE).await;
@@ -132,7 +133,7 @@ async fn a_collector_that_refuses_everything_does_not_keep_delivery_busy_for_eve
     let collector = Fake::new(Manner { refuses: true, ..Manner::default() });
     let _server = collector.serve(&path);
     fill(&spool, 1..21);
-    let shipper = Shipper::start(unix(&path), spool.clone());
+    let shipper = Shipper::start(unix(&path), spool.clone(), News::default());
     let status = shipper.drain(PATIENCE).await;
     assert_eq!(status.refused, 40, "each event, and each record of that");
     assert_eq!((status.acknowledged, status.unacknowledged_bytes), (0, 0));
@@ -147,7 +148,7 @@ async fn a_restarted_agent_goes_on_where_the_acknowledgements_ended() {
     let _server = collector.serve(&path);
     let first = spool(&place);
     fill(&first, 1..3001);
-    let shipper = Shipper::start(unix(&path), first.clone());
+    let shipper = Shipper::start(unix(&path), first.clone(), News::default());
     until(&shipper, |status| status.acknowledged > 0).await;
     // As a kill would: nothing is drained, closed or marked.
     shipper.task.abort();
@@ -156,7 +157,7 @@ async fn a_restarted_agent_goes_on_where_the_acknowledgements_ended() {
     collector.manner.lock().unwrap().delay = Duration::ZERO;
     let second = spool(&place);
     fill(&second, 3001..3101);
-    let shipper = Shipper::start(unix(&path), second.clone());
+    let shipper = Shipper::start(unix(&path), second.clone(), News::default());
     until(&shipper, |status| status.unacknowledged_bytes == 0 && status.acknowledged > 0).await;
     assert_eq!(collector.times(), expected(3100));
     let store = collector.store.lock().unwrap();

@@ -73,7 +73,7 @@ fn https(address: String, tls: Tls) -> Collector {
 async fn first_error(collector: Collector, directory: &Path) -> String {
     let spool = spool(&directory.join("spool"));
     fill(&spool, 1..11);
-    let shipper = Shipper::start(collector, spool);
+    let shipper = Shipper::start(collector, spool, News::default());
     let status = until(&shipper, |status| matches!(status.state, ShipState::Retrying { .. })).await;
     let ShipState::Retrying { error, .. } = status.state else { panic!() };
     assert_eq!(status.acknowledged, 0);
@@ -89,7 +89,7 @@ async fn mutual_tls_delivers() {
     let tls = files(directory.path(), &authority, &authority, 0o600);
     let spool = spool(&directory.path().join("spool"));
     fill(&spool, 1..101);
-    let shipper = Shipper::start(https(address, tls), spool);
+    let shipper = Shipper::start(https(address, tls), spool, News::default());
     assert_eq!(shipper.drain(PATIENCE).await.acknowledged, 100);
     assert_eq!(collector.times(), (1..=100).collect::<Vec<i64>>());
 }

@@ -1,0 +1,236 @@
+//! `sekimori fleet`.
+
+use std::io::Write as _;
+
+use comfy_table::{Table, presets::NOTHING};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use sekimori_agent::decode::printable;
+use sekimori_proto::json::time as json_time;
+use sekimori_proto::v1::fleet_service_client::FleetServiceClient;
+use sekimori_proto::v1::{FleetHost, HostState, ListHostsRequest};
+use serde_json::{Value, json};
+
+use crate::collector::CollectorArgs;
+use crate::failure::Failure;
+use crate::line::bytes;
+use crate::time;
+
+const NS_A_DAY: i64 = 86_400 * 1_000_000_000;
+
+const EXAMPLES: &str = "\
+A host is `silent` when it gave no sign of life for the collector's --silent-after, `away` before
+that. Losses are counted since the agent's start. The last column is what the agent says that does
+not work there.
+
+Examples:
+  sekimori fleet
+  sekimori fleet desk-12 desk-13
+  sekimori fleet --json | jq -r 'select(.silent) | .host'";
+
+/// Says how every host stands.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Only these hosts.
+    #[arg(value_name = "HOST")]
+    hosts: Vec<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    collector: CollectorArgs,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut client = FleetServiceClient::new(args.collector.connect().await?);
+    let (mut page, mut hosts) = (String::new(), Vec::new());
+    loop {
+        let request = ListHostsRequest { limit: 0, page, hosts: args.hosts.clone() };
+        let answer = client.list(request).await;
+        let answer = answer.map_err(|status| args.collector.refused(&status))?.into_inner();
+        hosts.extend(answer.hosts);
+        page = answer.next_page;
+        if page.is_empty() {
+            break;
+        }
+    }
+    let mut out = anstream::stdout().lock();
+    if args.json {
+        for host in &hosts {
+            writeln!(out, "{}", as_json(host))?;
+        }
+        return Ok(());
+    }
+    if hosts.is_empty() {
+        writeln!(out, "no host delivered or enrolled yet")?;
+        return Ok(());
+    }
+    let now = Timestamp::now().as_nanosecond().try_into().unwrap_or(i64::MAX);
+    writeln!(out, "{}", table(&hosts, now, &TimeZone::system()))?;
+    Ok(())
+}
+
+fn table(hosts: &[FleetHost], now_ns: i64, zone: &TimeZone) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header([
+        "host",
+        "state",
+        "version",
+        "kernel",
+        "policy",
+        "mode",
+        "last seen",
+        "lost",
+        "spool",
+        "certificate",
+        "what does not work",
+    ]);
+    for host in hosts {
+        let state = host.state.clone().unwrap_or_default();
+        let text = |text: &str| match text {
+            "" => "-".to_owned(),
+            text => printable(text.as_bytes()),
+        };
+        table.add_row([
+            text(&host.host),
+            standing(host).to_owned(),
+            text(&state.version),
+            text(&state.kernel),
+            text(&state.policy),
+            text(&state.mode),
+            match host.last_seen_ns {
+                0 => "never".to_owned(),
+                ns => time::show(ns, true, zone),
+            },
+            lost(&state).to_string(),
+            match state.spool_bytes_max {
+                0 => "-".to_owned(),
+                most => format!("{} ({} %)", bytes(state.spool_bytes), percent(&state, most)),
+            },
+            certificate(host, now_ns),
+            match state.findings.as_slice() {
+                [] => String::new(),
+                [only] => text(only),
+                [first, more @ ..] => format!("{} (and {} more)", text(first), more.len()),
+            },
+        ]);
+    }
+    table
+}
+
+const fn standing(host: &FleetHost) -> &'static str {
+    match (host.last_seen_ns, host.silent, host.connected) {
+        (0, ..) => "enrolled",
+        (_, true, _) => "silent",
+        (_, false, true) => "there",
+        (_, false, false) => "away",
+    }
+}
+
+fn lost(state: &HostState) -> u64 {
+    state.lost.iter().fold(0, |sum, it| sum.saturating_add(it.count))
+}
+
+fn percent(state: &HostState, most: u64) -> u64 {
+    let share = u128::from(state.spool_bytes) * 100 / u128::from(most.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+fn certificate(host: &FleetHost, now_ns: i64) -> String {
+    match (host.certificate_end_ns, host.certificate_end_ns.saturating_sub(now_ns)) {
+        (0, _) => "-".to_owned(),
+        (_, ..=0) => "ENDED".to_owned(),
+        (_, left) => format!("{} days", left / NS_A_DAY),
+    }
+}
+
+fn as_json(host: &FleetHost) -> Value {
+    let time_or_null = |ns| if ns == 0 { Value::Null } else { json_time(ns) };
+    json!({
+        "host": host.host,
+        "first_seen": time_or_null(host.first_seen_ns),
+        "last_seen": time_or_null(host.last_seen_ns),
+        "connected": host.connected,
+        "silent": host.silent,
+        "address": host.address,
+        "certificate_end": time_or_null(host.certificate_end_ns),
+        "certificate_serial": host.certificate_serial,
+        "state_at": time_or_null(host.state_ns),
+        "state": host.state.as_ref().map(state_json),
+    })
+}
+
+fn state_json(state: &HostState) -> Value {
+    let hash: String = state.policy_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lost: serde_json::Map<String, Value> =
+        state.lost.iter().map(|it| (it.stage.clone(), it.count.into())).collect();
+    json!({
+        "version": state.version,
+        "kernel": state.kernel,
+        "policy": state.policy,
+        "policy_sha256": hash,
+        "mode": state.mode,
+        "started": json_time(state.started_ns),
+        "spool_bytes": state.spool_bytes,
+        "spool_bytes_max": state.spool_bytes_max,
+        "lost": lost,
+        "findings": state.findings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sekimori_proto::v1::StageLoss;
+
+    use super::*;
+
+    fn host() -> FleetHost {
+        FleetHost {
+            host: "desk-12".to_owned(),
+            first_seen_ns: 1,
+            last_seen_ns: NS_A_DAY,
+            connected: true,
+            state: Some(HostState {
+                version: "0.1.0".to_owned(),
+                kernel: "6.12.1".to_owned(),
+                policy: "持出し禁止".to_owned(),
+                mode: "enforce".to_owned(),
+                spool_bytes: 1 << 20,
+                spool_bytes_max: 4 << 20,
+                lost: ["ring", "spool"]
+                    .map(|stage| StageLoss { stage: stage.to_owned(), count: 2 })
+                    .to_vec(),
+                findings: vec!["a\u{1b}[2J".to_owned(), "b".to_owned()],
+                ..HostState::default()
+            }),
+            certificate_end_ns: 11 * NS_A_DAY,
+            ..FleetHost::default()
+        }
+    }
+
+    #[test]
+    fn a_row_says_it_all_and_no_control_character() {
+        let silent = FleetHost { silent: true, certificate_end_ns: 1, ..host() };
+        let enrolled = FleetHost { host: "new".to_owned(), ..FleetHost::default() };
+        let text = table(&[host(), silent, enrolled], NS_A_DAY, &TimeZone::UTC).to_string();
+        for part in
+            ["desk-12", "there", "持出し禁止", "1970-01-02", "(25 %)", "10 days", "and 1 more"]
+        {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        for part in ["silent", "ENDED", "enrolled", "never"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn its_json_has_every_part() {
+        let json = as_json(&host());
+        assert_eq!(json["state"]["lost"]["ring"], 2);
+        assert_eq!(json["state"]["policy"], "持出し禁止");
+        assert_eq!(json["certificate_end"], "1970-01-12T00:00:00.000000000Z");
+    }
+}

@@ -1,0 +1,158 @@
+//! One host.
+
+use std::time::Duration;
+
+use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
+use tokio::time::Instant;
+
+use crate::identity::Role;
+use crate::limits::{FLEET_DAYS_KEPT, SECONDS_A_DAY};
+
+const NS_A_SECOND: i64 = 1_000_000_000;
+
+/// What is known of a host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Host {
+    /// UTC ns since 1970; 0 when it never delivered.
+    pub first_seen_ns: i64,
+    /// The same.
+    pub last_seen_ns: i64,
+    /// What it said last, and when.
+    pub state: Option<(HostState, i64)>,
+    /// Serial number of the certificate that it showed, or was given, last.
+    pub serial: String,
+    /// Seconds since 1970 of its end; 0 when it is not known.
+    pub certificate_until_s: i64,
+    /// Where it came from last.
+    pub address: String,
+    /// That it is silent is a record.
+    pub told_silent: bool,
+    /// The last sign of life that this collector saw.
+    pub heard: Option<Instant>,
+    /// Open streams.
+    pub streams: usize,
+    /// It says on an open stream how it stands: when that ends, it is silent. An agent of an earlier
+    /// version says nothing while nothing happens, and its open stream is all there is.
+    pub speaks: bool,
+    /// It is not written yet.
+    pub changed: bool,
+}
+
+impl Host {
+    pub fn heard(&mut self, now_ns: i64) {
+        if self.first_seen_ns == 0 {
+            self.first_seen_ns = now_ns;
+        }
+        self.last_seen_ns = self.last_seen_ns.max(now_ns);
+        self.heard = Some(Instant::now());
+    }
+
+    pub fn certificate(&mut self, serial: &str, until_s: i64) {
+        serial.clone_into(&mut self.serial);
+        self.certificate_until_s = until_s;
+    }
+
+    /// What is to be recorded now, if anything. `since` is when this collector began to listen.
+    pub fn turn(&self, now: Instant, since: Instant, silent_after: Duration) -> Option<HostTurn> {
+        let last = self.heard.map_or(since, |heard| heard.max(since));
+        let there = self.streams > 0 && !self.speaks;
+        let silent = !there && now.duration_since(last) > silent_after;
+        match (silent, self.told_silent) {
+            // Who was only enrolled so far was never there.
+            (true, false) => (self.first_seen_ns != 0).then_some(HostTurn::Silent),
+            (false, true) => self.heard.map(|_| HostTurn::Returned),
+            _ => None,
+        }
+    }
+
+    pub fn change(&self, name: &str, turn: HostTurn) -> HostChange {
+        HostChange {
+            turn: turn.into(),
+            name: name.to_owned(),
+            role: Role::Agent.to_string(),
+            address: self.address.clone(),
+            last_seen_ns: self.last_seen_ns,
+            ..HostChange::default()
+        }
+    }
+
+    /// Whether it may be forgotten: it cannot come again as it is, and did not for long.
+    pub fn is_gone(&self, now_ns: i64) -> bool {
+        let seconds = FLEET_DAYS_KEPT.saturating_mul(SECONDS_A_DAY.cast_signed());
+        let before_ns = now_ns.saturating_sub(seconds.saturating_mul(NS_A_SECOND));
+        let ended_ns = self.certificate_until_s.saturating_mul(NS_A_SECOND);
+        self.streams == 0 && self.last_seen_ns < before_ns && ended_ns < before_ns
+    }
+
+    pub fn shown(&self, name: &str) -> FleetHost {
+        FleetHost {
+            host: name.to_owned(),
+            first_seen_ns: self.first_seen_ns,
+            last_seen_ns: self.last_seen_ns,
+            connected: self.streams > 0,
+            silent: self.told_silent,
+            state: self.state.as_ref().map(|(state, _)| state.clone()),
+            state_ns: self.state.as_ref().map_or(0, |(_, ns)| *ns),
+            certificate_end_ns: self.certificate_until_s.saturating_mul(NS_A_SECOND),
+            certificate_serial: self.serial.clone(),
+            address: self.address.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn silent_once_and_returned_once() {
+        let since = Instant::now();
+        let turn =
+            |host: &Host, minutes: u32| host.turn(since + MINUTE * minutes, since, MINUTE * 5);
+        let mut host = Host { first_seen_ns: 1, ..Host::default() };
+        // It was known before the collector started, which was away itself.
+        assert_eq!(turn(&host, 4), None);
+        assert_eq!(turn(&host, 6), Some(HostTurn::Silent));
+        host.told_silent = true;
+        assert_eq!(turn(&host, 60), None);
+        host.heard = Some(since + MINUTE * 61);
+        assert_eq!(turn(&host, 62), Some(HostTurn::Returned));
+        host.told_silent = false;
+        assert_eq!(turn(&host, 63), None);
+        assert_eq!(turn(&host, 67), Some(HostTurn::Silent));
+    }
+
+    #[test]
+    fn a_restart_cries_neither_silent_nor_returned() {
+        let since = Instant::now();
+        let host = Host { first_seen_ns: 1, told_silent: true, ..Host::default() };
+        assert_eq!(host.turn(since, since, MINUTE), None);
+        assert_eq!(host.turn(since + MINUTE * 2, since, MINUTE), None);
+    }
+
+    #[test]
+    fn an_open_stream_is_enough_for_who_never_speaks() {
+        let since = Instant::now();
+        let mut host = Host { first_seen_ns: 1, streams: 1, ..Host::default() };
+        assert_eq!(host.turn(since + MINUTE * 9, since, MINUTE), None);
+        host.speaks = true;
+        assert_eq!(host.turn(since + MINUTE * 9, since, MINUTE), Some(HostTurn::Silent));
+    }
+
+    #[test]
+    fn who_only_enrolled_is_not_silent() {
+        let since = Instant::now();
+        assert_eq!(Host::default().turn(since + MINUTE * 9, since, MINUTE), None);
+    }
+
+    #[test]
+    fn forgotten_long_after_the_certificate() {
+        let day = 86_400 * NS_A_SECOND;
+        let host = Host { last_seen_ns: day, certificate_until_s: 2 * 86_400, ..Host::default() };
+        assert!(!host.is_gone(91 * day));
+        assert!(host.is_gone(93 * day));
+        assert!(!Host { streams: 1, ..host }.is_gone(93 * day));
+    }
+}
