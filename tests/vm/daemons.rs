@@ -18,7 +18,7 @@ use crate::limits::{FLOOD_TIMEOUT, RECORD_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT};
 use crate::records::{self, Records};
 
 /// The host's name in the collector.
-const HOST: &str = "sekimori-guest";
+pub const HOST: &str = "sekimori-guest";
 /// As in agent/dist/sekimori-agent.service.
 const CAPABILITIES: &str = "-all,+bpf,+perfmon,+sys_ptrace,+dac_override";
 const ADDRESS: &str = "127.0.0.1:7443";

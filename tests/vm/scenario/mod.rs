@@ -8,6 +8,7 @@ mod conservation;
 mod containers;
 mod delivery;
 mod drives;
+mod evidence;
 mod exhaustion;
 mod faults;
 mod files;
@@ -64,7 +65,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 42] = [
+    let themes: [(&str, &[(&str, Run)]); 43] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -108,6 +109,8 @@ pub fn all() -> Vec<Scenario> {
         ("conservation", conservation::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.
         ("faults", faults::ALL),
+        // Looks at what all the others have recorded.
+        ("evidence", evidence::ALL),
     ];
     let named = |(theme, list): (&'static str, &'static [(&'static str, Run)])| {
         list.iter().map(move |(name, run)| Scenario { name: format!("{theme}.{name}"), run: *run })
