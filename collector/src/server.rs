@@ -151,7 +151,10 @@ impl Collector {
             .add_service(
                 EnrollServiceServer::new(enroll).max_decoding_message_size(limit::ENROLL_BYTES_MAX),
             )
-            .add_service(FleetServiceServer::new(FleetAnswers::new(self.fleet.clone())));
+            .add_service(FleetServiceServer::new(FleetAnswers::new(
+                self.fleet.clone(),
+                audit.clone(),
+            )));
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
         let certificates = tokio::spawn(self.certificates_follower.follow());
@@ -193,7 +196,8 @@ impl Collector {
         }
         drop(file);
         streams.all_free().await;
-        self.fleet.keep().await;
+        // What cannot be kept was logged.
+        let _ = self.fleet.keep().await;
         self.store.close().await;
         Ok(served?)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
+use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn, Isolation};
 use tokio::time::Instant;
 
 use crate::identity::Role;
@@ -27,6 +27,10 @@ pub(super) struct Host {
     pub address: String,
     /// That it is silent is a record.
     pub told_silent: bool,
+    /// Whether it is to be cut off, as it was ordered last.
+    pub order: Option<Isolation>,
+    /// Number of the last order that is recorded as done.
+    pub told_order: u64,
     /// The last sign of life that this collector saw.
     pub heard: Option<Instant>,
     /// Open streams.
@@ -50,6 +54,29 @@ impl Host {
     pub fn certificate(&mut self, serial: &str, until_s: i64) {
         serial.clone_into(&mut self.serial);
         self.certificate_until_s = until_s;
+    }
+
+    /// The order that its agent has not said to be done.
+    pub fn open_order(&self) -> Option<&Isolation> {
+        let done = self.state.as_ref().map_or(0, |(state, _)| state.isolation_order);
+        self.order.as_ref().filter(|order| order.order != done)
+    }
+
+    /// The order that was done and is not recorded as that.
+    pub fn done_order(&self) -> Option<&Isolation> {
+        let order = self.order.as_ref()?;
+        let done = self.open_order().is_none() && self.told_order != order.order;
+        done.then_some(order)
+    }
+
+    /// The record of that.
+    pub fn done(&self, name: &str, order: &Isolation) -> HostChange {
+        let turn = if order.isolated { HostTurn::Isolated } else { HostTurn::Released };
+        HostChange {
+            ordered_by: order.by.clone(),
+            reason: order.reason.clone(),
+            ..self.change(name, turn)
+        }
     }
 
     /// What is to be recorded now, if anything. `since` is when this collector began to listen.
@@ -81,7 +108,9 @@ impl Host {
         let seconds = FLEET_DAYS_KEPT.saturating_mul(SECONDS_A_DAY.cast_signed());
         let before_ns = now_ns.saturating_sub(seconds.saturating_mul(NS_A_SECOND));
         let ended_ns = self.certificate_until_s.saturating_mul(NS_A_SECOND);
-        self.streams == 0 && self.last_seen_ns < before_ns && ended_ns < before_ns
+        // One that was cut off must find that out when it comes after all.
+        let cut_off = self.order.as_ref().is_some_and(|order| order.isolated);
+        self.streams == 0 && !cut_off && self.last_seen_ns < before_ns && ended_ns < before_ns
     }
 
     pub fn shown(&self, name: &str) -> FleetHost {
@@ -96,6 +125,7 @@ impl Host {
             certificate_end_ns: self.certificate_until_s.saturating_mul(NS_A_SECOND),
             certificate_serial: self.serial.clone(),
             address: self.address.clone(),
+            isolation: self.order.clone(),
         }
     }
 }

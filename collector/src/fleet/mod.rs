@@ -7,6 +7,7 @@
 
 mod hosts;
 mod kept;
+mod orders;
 mod service;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prost::Message as _;
 use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 
@@ -39,6 +41,8 @@ struct Inner {
     kept: Mutex<Kept>,
     /// When this collector began to listen.
     since: Instant,
+    /// Counts the orders, for the streams that are open.
+    orders: watch::Sender<u64>,
 }
 
 /// An open stream of a host; dropping it says that it is closed.
@@ -60,6 +64,7 @@ impl Fleet {
             hosts: Mutex::new(hosts),
             kept: Mutex::new(kept),
             since: Instant::now(),
+            orders: watch::Sender::new(0),
         })))
     }
 
@@ -119,7 +124,9 @@ impl Fleet {
         loop {
             time::sleep(FLEET_INTERVAL).await;
             self.tell(&audit, silent_after).await;
-            self.keep().await;
+            self.tell_orders(&audit).await;
+            // What cannot be kept was logged, and is tried again.
+            let _ = self.keep().await;
         }
     }
 
@@ -149,7 +156,10 @@ impl Fleet {
     }
 
     /// Writes what changed.
-    pub async fn keep(&self) {
+    ///
+    /// # Errors
+    /// When it could not be written; it was logged, and stays to be written.
+    pub async fn keep(&self) -> Result<(), StoreError> {
         let fleet = self.clone();
         let written = spawn_blocking(move || {
             let (changed, gone) = {
@@ -177,11 +187,13 @@ impl Fleet {
                 }
             })
         });
-        match written.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what is known of the hosts cannot be kept"),
-            Err(error) => tracing::error!(%error, "what is known of the hosts cannot be kept"),
-        }
+        let written = written.await.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(StoreError::File { path: "fleet.db".into(), source })
+        });
+        written.inspect_err(|error| {
+            tracing::error!(%error, "what is known of the hosts cannot be kept");
+        })
     }
 }
 
