@@ -37,7 +37,10 @@ impl Fleet {
         let mut before = None;
         self.change(host, |host| {
             before = Some(host.order.clone());
-            let last = host.order.as_ref().map_or(0, |order| order.order);
+            let known = host.order.as_ref().map_or(0, |order| order.order);
+            // What is known here may have been lost, and the agent takes only what is higher.
+            let done = host.state.as_ref().map_or(0, |(state, _)| state.isolation_order);
+            let last = known.max(done);
             host.order = Some(Isolation {
                 // Grows although a clock may go back.
                 order: now.max(last.saturating_add(1)),
@@ -58,23 +61,25 @@ impl Fleet {
 
     /// Records which orders were done. What cannot be recorded is tried again.
     pub(super) async fn tell_orders(&self, audit: &Audit) {
-        let done: Vec<(u64, HostChange)> = {
-            let hosts = self.hosts();
-            let done = hosts.iter().filter_map(|(name, host)| {
-                host.done_order().map(|order| (order.order, host.done(name, order)))
-            });
-            done.take(BATCH_EVENTS_MAX).collect()
-        };
-        if done.is_empty() {
-            return;
-        }
-        let changes = done.iter().map(|(_, change)| change.clone()).collect();
-        if let Err(error) = audit.changes(changes).await {
-            tracing::error!(%error, "that hosts were cut off or let be cannot be recorded");
-            return;
-        }
-        for (order, change) in done {
-            self.change(&change.name, |host| host.told_order = order);
+        loop {
+            let done: Vec<(u64, HostChange)> = {
+                let hosts = self.hosts();
+                let done = hosts.iter().filter_map(|(name, host)| {
+                    host.done_order().map(|order| (order.order, host.done(name, order)))
+                });
+                done.take(BATCH_EVENTS_MAX).collect()
+            };
+            if done.is_empty() {
+                return;
+            }
+            let changes = done.iter().map(|(_, change)| change.clone()).collect();
+            if let Err(error) = audit.changes(changes).await {
+                tracing::error!(%error, "that hosts were cut off or let be cannot be recorded");
+                return;
+            }
+            for (order, change) in done {
+                self.change(&change.name, |host| host.told_order = order);
+            }
         }
     }
 }

@@ -50,6 +50,8 @@ impl FleetAnswers {
         let method = if isolated { "Isolate" } else { "Release" };
         let question = format!("{host} --reason {reason:?}");
         let phase = ActPhase::Unspecified;
+        // That the order before was done is recorded before it is forgotten for this one.
+        self.fleet.tell_orders(&self.audit).await;
         self.audit.record(operator, Act { method, question, answered: 0, phase }).await?;
         tracing::warn!(%operator, host, reason, method, "an order for a host");
         let kept = self.fleet.order(host, isolated, reason, &operator.to_string()).await;
