@@ -67,8 +67,8 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(3600);
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time to connect to one of them.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
-/// Addresses of the collector that are used. Each takes a group of destinations when the host is cut
-/// off.
+/// Addresses of the collector that are used. Each takes a group of destinations when the host is
+/// cut off.
 pub const PEERS_MAX: usize = 8;
 /// Bytes of the file with the order to cut the host off.
 pub const ORDER_BYTES_MAX: u64 = 64 << 10;

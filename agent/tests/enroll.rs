@@ -1,5 +1,5 @@
-//! Enrolment, renewal and the fleet against a real collector on loopback, with the programs as people
-//! run them.
+//! Enrolment, renewal and the fleet against a real collector on loopback, with the programs as
+//! people run them.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 

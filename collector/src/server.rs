@@ -24,7 +24,7 @@ use crate::bus::{Connected, Stop};
 use crate::certificates::{self, Certificates};
 use crate::config::{Config, STORE_BEFORE};
 use crate::enroll::Enroll;
-use crate::fleet::{Fleet, FleetAnswers};
+use crate::fleet::{Fleet, FleetAnswers, Signs};
 use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::limits as limit;
@@ -197,7 +197,7 @@ impl Collector {
         drop(file);
         streams.all_free().await;
         // What cannot be kept was logged.
-        let _ = self.fleet.keep().await;
+        let _ = self.fleet.keep(Signs::All).await;
         self.store.close().await;
         Ok(served?)
     }

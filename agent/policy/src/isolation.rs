@@ -1,8 +1,8 @@
 //! A host that is cut off: a policy, and in front of it a rule that refuses every peer but this
 //! machine itself and the collector.
 //!
-//! The rule refuses, and of all actions a refusal is the strongest, so no rule of the policy takes it
-//! back; all that the policy refuses stays refused.
+//! The rule refuses, and of all actions a refusal is the strongest, so no rule of the policy takes
+//! it back; all that the policy refuses stays refused.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ mod canary;
 mod error;
 mod isolation;
 mod left;
+mod link;
 mod own;
 mod pipeline;
 mod policy;
@@ -26,20 +27,20 @@ pub use self::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sekimori_proto::v1::{HostState, Isolation, Kind};
+use sekimori_proto::v1::Kind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::canary::Canary;
 use self::isolation::Order;
 use self::left::Left;
+use self::link::Link;
 use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
-use crate::config::{Address, Config};
+use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
-use crate::credentials;
 use crate::enrich::Enricher;
 use crate::kernel::{self, Enough, Found, Held, LeftBehind, Own, Sensor};
 use crate::limits::{
@@ -48,7 +49,6 @@ use crate::limits::{
 };
 use crate::record::Lost;
 use crate::removable::{Plugged, Watch, kernel_has_btrfs, survey};
-use crate::ship::{News, Peers, Shipper};
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
 
@@ -93,7 +93,7 @@ async fn run_with(
     let own = own::files(&config, &[&options.config, &policy_path]);
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
     let order = Order::read(&config.spool.directory);
-    keeper.isolate(isolation(&order));
+    keeper.isolate(order.isolation());
     let mut loaded = keeper.load()?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = control::bind(&config.control.socket)?;
@@ -116,19 +116,11 @@ async fn run_with(
     keeper.took(loaded, rules);
     tracing::debug!(running, "processes read from /proc");
 
-    let (states, state) = watch::channel(None);
-    let (renewals, renewed) = watch::channel(());
-    let (orders, ordered) = watch::channel(None);
-    let peers = Peers::known(order.collector.clone());
-    let news = News { state, renewed, orders, peers: peers.clone() };
-    let shipper = Shipper::start(config.collector.clone(), spool.clone(), news);
-    let renewing = credentials::keep(config.collector.clone(), peers.clone(), renewals);
-    let renewing = tokio::spawn(renewing);
+    let link = Link::start(&config.collector, &spool, order.collector.clone());
     let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
     let devices = Watch::new().map_err(RunError::Devices)?;
-    let canary = Canary::new();
     let mut agent = Agent {
         config,
         spool,
@@ -139,14 +131,11 @@ async fn run_with(
         plugged: true,
         present: Plugged::default(),
         looked_at: Instant::now(),
-        shipper,
-        states,
-        ordered,
-        peers,
+        link,
         carried_out: order.clone(),
         order,
         started_ns,
-        canary,
+        canary: Canary::new(),
         watch_failed: false,
         own,
         own_failed: false,
@@ -162,7 +151,6 @@ async fn run_with(
     let result = agent.turn(asked, signals).await;
     control.abort();
     sync.abort();
-    renewing.abort();
     agent.stop(result).await
 }
 
@@ -188,13 +176,7 @@ struct Agent {
     present: Plugged,
     /// When they were looked at last.
     looked_at: Instant,
-    shipper: Shipper,
-    /// How the agent stands, for the collector.
-    states: watch::Sender<Option<HostState>>,
-    /// The collector's order to cut this host off, or to let it be, as it comes.
-    ordered: watch::Receiver<Option<Isolation>>,
-    /// Where the collector was found last.
-    peers: Peers,
+    link: Link,
     /// The last order, which is on the disk, and the last one that is in force.
     order: Order,
     carried_out: Order,
@@ -326,7 +308,7 @@ impl Agent {
                     self.carry_out();
                     self.say_word();
                 }
-                Ok(()) = self.ordered.changed() => self.take_order().await,
+                Ok(()) = self.link.ordered.changed() => self.take_order().await,
                 ready = self.sensor.ready(patience) => ready?,
             }
             patience = if self.drain() { Duration::ZERO } else { DRAIN_PATIENCE };
@@ -494,60 +476,6 @@ impl Agent {
         Err(refused)
     }
 
-    fn say_word(&self) {
-        self.states.send_replace(Some(word::state(self)));
-    }
-
-    /// The collector orders to cut this host off, or to let it be.
-    async fn take_order(&mut self) {
-        let Some(order) = self.ordered.borrow_and_update().clone() else {
-            return;
-        };
-        let Isolation { order, isolated, reason, by } = order;
-        // One that came again, or an old one: the collector is told which is in force.
-        if order > self.order.order {
-            let collector = match &self.config.collector.address {
-                Address::Https(_) if isolated => self.peers.get(),
-                _ => Vec::new(),
-            };
-            let order = Order { order, isolated, reason, by, collector };
-            if let Err(error) = order.write(&self.config.spool.directory) {
-                // It comes again, and meanwhile it is carried out all the same.
-                tracing::error!(%error, "the collector's order cannot be kept over a restart");
-            }
-            self.order = order;
-        }
-        self.carry_out();
-        self.say_word();
-    }
-
-    /// Puts the policy in force with the last order, if that is not in force yet.
-    fn carry_out(&mut self) {
-        if self.order == self.carried_out {
-            return;
-        }
-        self.keeper.isolate(isolation(&self.order));
-        match self.take(self.keeper.again()) {
-            Ok(_) => {
-                self.carried_out = self.order.clone();
-                let Order { isolated, reason, by, .. } = &self.order;
-                let what = if *isolated {
-                    "this host is cut off from every peer but the collector"
-                } else {
-                    "this host is not cut off any more"
-                };
-                self.pipeline.alert(format!("{what}, by order of {by}: {reason}"));
-            }
-            Err((reason, _)) => {
-                self.keeper.isolate(isolation(&self.carried_out));
-                self.pipeline.alert(format!(
-                    "the order about the isolation of this host could not be carried out, and is \
-                     tried again: {reason}"
-                ));
-            }
-        }
-    }
-
     fn status(&self) -> Status {
         let counters = self.sensor.counters().unwrap_or_default();
         Status {
@@ -560,7 +488,10 @@ impl Agent {
             features: status::features(self.sensor.features()),
             counters: status::counters(&counters),
             spool: status::spool(&self.spool.stats()),
-            collector: status::collector(&self.config.collector, &self.shipper.status().borrow()),
+            collector: status::collector(
+                &self.config.collector,
+                &self.link.shipper.status().borrow(),
+            ),
             processes: self.pipeline.enricher.processes.len() as u64,
             told: self.pipeline.told(),
         }
@@ -592,19 +523,14 @@ impl Agent {
             "sekimori-agent {reason}; what the policy forbids stays forbidden, and the kernel \
              programs keep records for the next start as far as they have room"
         ));
-        let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
+        self.link.renewing.abort();
+        let shipped = self.link.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
         if shipped.unacknowledged_bytes > 0 {
             let bytes = shipped.unacknowledged_bytes;
             tracing::warn!(bytes, "not all events were delivered; they wait on disk");
         }
         result.and(self.spool.close().map_err(RunError::from))
     }
-}
-
-/// What an order means for the policy.
-fn isolation(order: &Order) -> Option<sekimori_policy::Isolation> {
-    let collector = order.collector.clone();
-    order.isolated.then_some(sekimori_policy::Isolation { collector })
 }
 
 /// The sentence about what was not recorded before this start.

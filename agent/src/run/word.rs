@@ -10,7 +10,7 @@ use crate::limits::{FINDING_CHARS_MAX, FINDINGS_MAX};
 /// How the agent stands now.
 pub(super) fn state(agent: &Agent) -> HostState {
     let (policy, spool) = (agent.keeper.status(), &agent.config.spool);
-    let (stats, shipped) = (agent.spool.stats(), agent.shipper.status().borrow().refused);
+    let (stats, shipped) = (agent.spool.stats(), agent.link.shipper.status().borrow().refused);
     let mut lost: Vec<StageLoss> = agent
         .pipeline
         .losses()

@@ -6,7 +6,7 @@ use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn, Isolation};
 use tokio::time::Instant;
 
 use crate::identity::Role;
-use crate::limits::{FLEET_DAYS_KEPT, SECONDS_A_DAY};
+use crate::limits::{FLEET_DAYS_KEPT, FLEET_SIGNS_INTERVAL, SECONDS_A_DAY};
 
 const NS_A_SECOND: i64 = 1_000_000_000;
 
@@ -35,23 +35,64 @@ pub(super) struct Host {
     pub heard: Option<Instant>,
     /// Open streams.
     pub streams: usize,
-    /// It says on an open stream how it stands: when that ends, it is silent. An agent of an earlier
-    /// version says nothing while nothing happens, and its open stream is all there is.
+    /// It says on an open stream how it stands: when that ends, it is silent. An agent of an
+    /// earlier version says nothing while nothing happens, and its open stream is all there is.
     pub speaks: bool,
-    /// It is not written yet.
-    pub changed: bool,
+    /// What is known of it is not written yet.
+    pub unwritten: Unwritten,
+    /// When it was written last.
+    pub written: Option<Instant>,
+}
+
+/// What is not on the disk yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unwritten {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Signs of life, of which the last one says all: there are many, and they can wait.
+    Signs,
+    /// Something that is not said again by itself.
+    Facts,
 }
 
 impl Host {
     pub fn heard(&mut self, now_ns: i64) {
+        self.unwritten = self.unwritten.max(Unwritten::Signs);
         if self.first_seen_ns == 0 {
             self.first_seen_ns = now_ns;
+            self.unwritten = Unwritten::Facts;
         }
         self.last_seen_ns = self.last_seen_ns.max(now_ns);
         self.heard = Some(Instant::now());
     }
 
+    /// Its agent said how it stands.
+    pub fn said(&mut self, state: HostState, now_ns: i64) {
+        let carried_out = |state: &HostState| (state.isolation_order, state.isolated);
+        let before = self.state.as_ref().map(|(state, _)| carried_out(state));
+        if before != Some(carried_out(&state)) {
+            self.unwritten = Unwritten::Facts;
+        }
+        self.speaks = true;
+        self.state = Some((state, now_ns));
+    }
+
+    /// Whether it is time to write it.
+    pub fn is_to_be_written(&self, now: Instant) -> bool {
+        match self.unwritten {
+            Unwritten::Nothing => false,
+            Unwritten::Signs => {
+                self.written.is_none_or(|at| now.duration_since(at) >= FLEET_SIGNS_INTERVAL)
+            }
+            Unwritten::Facts => true,
+        }
+    }
+
     pub fn certificate(&mut self, serial: &str, until_s: i64) {
+        if (self.serial.as_str(), self.certificate_until_s) != (serial, until_s) {
+            self.unwritten = Unwritten::Facts;
+        }
         serial.clone_into(&mut self.serial);
         self.certificate_until_s = until_s;
     }
@@ -175,6 +216,22 @@ mod tests {
     fn who_only_enrolled_is_not_silent() {
         let since = Instant::now();
         assert_eq!(Host::default().turn(since + MINUTE * 9, since, MINUTE), None);
+    }
+
+    #[test]
+    fn signs_of_life_are_written_now_and_then_and_facts_at_once() {
+        let now = Instant::now();
+        let mut host = Host { first_seen_ns: 1, written: Some(now), ..Host::default() };
+        assert!(!host.is_to_be_written(now + MINUTE));
+        host.heard(2);
+        host.said(HostState::default(), 2);
+        host.unwritten = Unwritten::Signs;
+        assert!(!host.is_to_be_written(now + MINUTE / 2));
+        assert!(host.is_to_be_written(now + MINUTE));
+        host.said(HostState::default(), 3);
+        assert_eq!(host.unwritten, Unwritten::Signs);
+        host.said(HostState { isolation_order: 7, ..HostState::default() }, 4);
+        assert!(host.is_to_be_written(now));
     }
 
     #[test]

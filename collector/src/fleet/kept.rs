@@ -1,6 +1,6 @@
 //! What is known of the hosts, on disk: `fleet.db` in the store's directory.
 //!
-//! A few seconds of what was seen are lost when the machine dies; no order is.
+//! A minute of signs of life is lost when the machine dies; no order is.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -52,8 +52,8 @@ impl Kept {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "what was known of the hosts cannot be read; it is put aside, and they are known \
-                     again when they come"
+                    "what was known of the hosts cannot be read; it is put aside, and they are \
+                     known again when they come"
                 );
                 put_aside(&path)
                     .map_err(|source| StoreError::File { path: path.clone(), source })?;

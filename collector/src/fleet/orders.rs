@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use sekimori_proto::v1::{HostChange, Isolation};
 use tokio::sync::watch;
 
-use super::{Fleet, Presence};
+use super::hosts::Unwritten;
+use super::{Fleet, Presence, Signs};
 use crate::audit::Audit;
 use crate::limits::BATCH_EVENTS_MAX;
 use crate::store::StoreError;
@@ -41,6 +42,7 @@ impl Fleet {
             // What is known here may have been lost, and the agent takes only what is higher.
             let done = host.state.as_ref().map_or(0, |(state, _)| state.isolation_order);
             let last = known.max(done);
+            host.unwritten = Unwritten::Facts;
             host.order = Some(Isolation {
                 // Grows although a clock may go back.
                 order: now.max(last.saturating_add(1)),
@@ -49,7 +51,7 @@ impl Fleet {
                 by: by.to_owned(),
             });
         });
-        let kept = self.keep().await;
+        let kept = self.keep(Signs::Due).await;
         match &kept {
             Ok(()) => self.0.orders.send_modify(|count| *count = count.wrapping_add(1)),
             Err(_) => {
@@ -78,7 +80,10 @@ impl Fleet {
                 return;
             }
             for (order, change) in done {
-                self.change(&change.name, |host| host.told_order = order);
+                self.change(&change.name, |host| {
+                    host.unwritten = Unwritten::Facts;
+                    host.told_order = order;
+                });
             }
         }
     }
