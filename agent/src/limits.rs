@@ -69,6 +69,15 @@ pub const ENROLL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const RENEW_FIRST: Duration = Duration::from_secs(60);
 /// Time between two looks at it, about.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(3600);
+/// Time to find the addresses of the collector's name.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time to connect to one of them.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Addresses of the collector that are used. Each takes a group of destinations when the host is
+/// cut off.
+pub const PEERS_MAX: usize = 8;
+/// Bytes of the file with the order to cut the host off.
+pub const ORDER_BYTES_MAX: u64 = 64 << 10;
 /// Time between two words to the collector of how the agent stands.
 pub const STATE_INTERVAL: Duration = Duration::from_secs(30);
 /// Sentences of what does not work that are told to the collector.

@@ -1,5 +1,5 @@
-//! Enrolment, renewal and the fleet against a real collector on loopback, with the programs as people
-//! run them.
+//! Enrolment, renewal and the fleet against a real collector on loopback, with the programs as
+//! people run them.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sekimori_agent::config::{Address, Collector as Target, Tls};
 use sekimori_agent::credentials;
-use sekimori_agent::ship::{News, Shipper};
+use sekimori_agent::ship::{News, Peers, Shipper, channel};
 use sekimori_agent::spool::{Lane, SharedSpool, Spool, SpoolConfig};
 use sekimori_collector::config::Config;
 use sekimori_collector::identity::{Rank, Role};
@@ -138,7 +138,8 @@ async fn a_host_enrols_delivers_renews_and_goes_on() {
     let spool = spool(&world.host.join("spool"));
     let (states, state) = watch::channel(None);
     let (renewals, renewed) = watch::channel(());
-    let shipper = Shipper::start(world.target(), spool.clone(), News { state, renewed });
+    let shipper =
+        Shipper::start(world.target(), spool.clone(), News { state, renewed, ..News::default() });
     let said =
         HostState {
             policy: "持出し禁止".into(), kernel: "6.12.1".into(), ..HostState::default()
@@ -149,8 +150,8 @@ async fn a_host_enrols_delivers_renews_and_goes_on() {
     let wait = status.wait_for(|status| status.acknowledged == 100);
     tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
 
-    let channel = sekimori_agent::ship::channel(&world.target()).await.unwrap();
-    credentials::renew_over(channel, &tls).await.unwrap();
+    let connection = channel(&world.target(), &Peers::default()).await.unwrap();
+    credentials::renew_over(connection, &tls).await.unwrap();
     assert_ne!(fs::read(&tls.key).unwrap(), key, "a new key");
     renewals.send_replace(());
     let wait = status.wait_for(|status| status.connections == 2);

@@ -1,8 +1,8 @@
-//! The collector's certificates while it runs: other files are taken up without a restart, its own is
-//! renewed before it ends, and whoever should do something about it is told so every day.
+//! The collector's certificates while it runs: other files are taken up without a restart, its own
+//! is renewed before it ends, and whoever should do something about it is told so every day.
 //!
-//! Each connection is accepted with the certificates of that moment; those that are open keep theirs.
-//! Files that cannot be used change nothing.
+//! Each connection is accepted with the certificates of that moment; those that are open keep
+//! theirs. Files that cannot be used change nothing.
 
 use std::fs::metadata;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,9 +1,9 @@
 //! `EnrollService`: certificates for those who have a token, and new ones for those who have one.
 //!
-//! The order of an enrolment: everything that can be wrong with the request is looked at first, then
-//! the token is used up, then the certificate is made, then earlier ones are refused, then all of it
-//! is recorded, and only then somebody is given the certificate. Whatever breaks in between costs a
-//! token and gives nothing away.
+//! The order of an enrolment: everything that can be wrong with the request is looked at first,
+//! then the token is used up, then the certificate is made, then earlier ones are refused, then all
+//! of it is recorded, and only then somebody is given the certificate. Whatever breaks in between
+//! costs a token and gives nothing away.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The gate before all services: a stranger comes to the enrolment, and nowhere else.
 //!
 //! Handlers ask for a typed identity, but a call reaches them when its message was read, which may
-//! have megabytes. Strangers are turned away here, before anything of theirs is read. A service that
-//! is new is closed to them without a word.
+//! have megabytes. Strangers are turned away here, before anything of theirs is read. A service
+//! that is new is closed to them without a word.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};

@@ -149,8 +149,8 @@ pub const REVOKED_INTERVAL: Duration = Duration::from_secs(1);
 /// Certificates of one revoked name that are still let in when the list is made shorter.
 pub const REVOKED_EXCEPT_KEPT: usize = 8;
 
-/// Time between two looks at the collector's certificates. They are read when they did not change for
-/// as long: key and certificate are two files.
+/// Time between two looks at the collector's certificates. They are read when they did not change
+/// for as long: key and certificate are two files.
 pub const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
 /// Days before the end of the collector's own certificate from which on the log warns of it.
 pub const CERTIFICATE_DAYS_LEFT: i64 = 90;
@@ -226,6 +226,8 @@ pub const FLEET_HOSTS_MAX: usize = 100_000;
 pub const HOST_STATE_BYTES_MAX: usize = 8 << 10;
 /// Time between two looks at who is silent, and between two writes of what is known.
 pub const FLEET_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two writes of a host of which nothing changed but that it gave a sign of life.
+pub const FLEET_SIGNS_INTERVAL: Duration = Duration::from_secs(60);
 /// A host is silent after this time unless it is said.
 pub const SILENT_AFTER: Duration = Duration::from_secs(300);
 /// The least that may be said: an agent gives a sign each 30 s.

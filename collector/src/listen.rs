@@ -1,8 +1,9 @@
 //! Connections: TCP with mutual TLS, and a unix socket that asks the kernel who is there.
 //!
-//! Both kinds come out of one stream, each connection already with the [`Caller`] behind it. Whoever
-//! shows no certificate is a stranger: there is room for few of them, and not for long. Handshakes run beside each other and are bounded in number
-//! and time, so that neither garbage nor silence on the port holds up anyone else.
+//! Both kinds come out of one stream, each connection already with the [`Caller`] behind it.
+//! Whoever shows no certificate is a stranger: there is room for few of them, and not for long.
+//! Handshakes run beside each other and are bounded in number and time, so that neither garbage nor
+//! silence on the port holds up anyone else.
 
 use std::io;
 use std::net::SocketAddr;

@@ -28,7 +28,7 @@ use crate::config::{Config, STORE_BEFORE};
 use crate::custody::Custodian;
 use crate::enroll::Enroll;
 use crate::evidence::Evidence;
-use crate::fleet::{Fleet, FleetAnswers};
+use crate::fleet::{Fleet, FleetAnswers, Signs};
 use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::limits as limit;
@@ -216,7 +216,8 @@ impl Collector {
         if let Err(error) = self.author.sign().await {
             tracing::warn!(%error, "the next start signs what the collector recorded last");
         }
-        self.fleet.keep().await;
+        // What cannot be kept was logged.
+        let _ = self.fleet.keep(Signs::All).await;
         self.store.close().await;
         Ok(served?)
     }
@@ -296,7 +297,7 @@ impl Collector {
             .add_service(
                 EnrollServiceServer::new(enroll).max_decoding_message_size(limit::ENROLL_BYTES_MAX),
             )
-            .add_service(FleetServiceServer::new(FleetAnswers::new(fleet)))
+            .add_service(FleetServiceServer::new(FleetAnswers::new(fleet, audit.clone())))
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);

@@ -1,5 +1,5 @@
-//! The TLS of the TCP listener: TLS 1.3 only, HTTP/2 only. A client certificate must be good when one
-//! is shown; whoever shows none is a stranger to the listener and may only enrol.
+//! The TLS of the TCP listener: TLS 1.3 only, HTTP/2 only. A client certificate must be good when
+//! one is shown; whoever shows none is a stranger to the listener and may only enrol.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,8 +82,8 @@ pub struct Loaded {
     pub authority: Validity,
 }
 
-/// Reads `ca.pem`, `server.pem` and `server.key` of `dir`. A certificate that has ended is no error:
-/// a collector that stood still for years must start to renew it.
+/// Reads `ca.pem`, `server.pem` and `server.key` of `dir`. A certificate that has ended is no
+/// error: a collector that stood still for years must start to renew it.
 ///
 /// # Errors
 /// [`TlsError`] says which file is missing or bad.

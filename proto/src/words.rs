@@ -83,6 +83,8 @@ impl Word for HostTurn {
         (HostTurn::Renewed, "renewed"),
         (HostTurn::Silent, "silent"),
         (HostTurn::Returned, "returned"),
+        (HostTurn::Isolated, "isolated"),
+        (HostTurn::Released, "released"),
     ];
 }
 
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn every_value_has_one_word() {
         complete::<Kind>(17);
-        complete::<HostTurn>(4);
+        complete::<HostTurn>(6);
         complete::<Verdict>(4);
         complete::<Operation>(32);
         complete::<NameSource>(6);

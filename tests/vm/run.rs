@@ -84,12 +84,20 @@ impl World {
                 crate::check::ok(&self.daemons.reload()?)?;
             }
         }
-        if !self.daemons.agent_lives() {
-            let _ = self.daemons.end_agent(Signal::SIGTERM);
-            let ordinary = self.daemons.ordinary();
-            self.daemons.start_agent(&ordinary)?;
+        self.restore_agent()
+    }
+
+    /// Starts the usual agent again when it ended.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restore_agent(&mut self) -> Result<()> {
+        if self.daemons.agent_lives() {
+            return Ok(());
         }
-        Ok(())
+        let _ = self.daemons.end_agent(Signal::SIGTERM);
+        let ordinary = self.daemons.ordinary();
+        self.daemons.start_agent(&ordinary)
     }
 
     fn run(&mut self, scenario: &Scenario) -> Result<()> {

@@ -1,14 +1,20 @@
 //! Checks across the document: names, references, and conditions that could never hold.
 
 use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     finding::{Findings, shown},
-    model::{Action, Located, Mode, Policy, Rule, Subject, Word},
+    model::{Action, Cidr, Located, Mode, Policy, Rule, Subject, Word},
 };
 
 /// The destination that every policy has.
 pub(crate) const LOOPBACK: &str = "loopback";
+/// What it stands for.
+pub(crate) const LOOPBACK_BLOCKS: [Cidr; 2] = [
+    Cidr { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
+    Cidr { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
+];
 
 /// Adds what is wrong with `policy` as a whole.
 pub(crate) fn check(policy: &Policy, findings: &mut Findings) {

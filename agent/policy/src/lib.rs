@@ -12,6 +12,7 @@ mod compile;
 mod directory;
 mod explain;
 mod finding;
+mod isolation;
 pub mod limits;
 pub mod model;
 mod parse;
@@ -23,7 +24,8 @@ pub use compile::{Compiled, DIRECTORY_TOO_MIXED, Names, PATH_TOO_DEEP, RuleFacts
 pub use directory::{Directory, NoDirectory, SystemDirectory};
 pub use explain::{CandidateReport, Check, Explanation, Peer, PluggedDevice, Question, explain};
 pub use finding::{Finding, Position, Severity};
-pub use model::{Action, AlertLevel, Mode, Word};
+pub use isolation::Isolation;
+pub use model::{Action, AlertLevel, Mode, RESERVED, Word};
 pub use pattern::{Component, Pattern};
 pub use tables::{DevicePattern, Tables};
 
@@ -58,9 +60,27 @@ pub fn load(
     directory: &dyn Directory,
     generation: u32,
 ) -> Result<(Compiled, Vec<Finding>), Vec<Finding>> {
+    load_isolated(source.as_bytes(), directory, generation, None)
+}
+
+/// As [`load`], for a file's bytes, and with the host cut off if there is an isolation.
+///
+/// # Errors
+/// As [`load`]; also bytes that are not UTF-8, and no room for the rules of the isolation.
+pub fn load_isolated(
+    source: &[u8],
+    directory: &dyn Directory,
+    generation: u32,
+    isolation: Option<&Isolation>,
+) -> Result<(Compiled, Vec<Finding>), Vec<Finding>> {
+    let source = text(source).map_err(|finding| vec![finding])?;
     let mut findings = Findings::default();
-    let compiled = read(source, &mut findings)
-        .map(|policy| compile::compile(&policy, Some(directory), generation, &mut findings));
+    let compiled = read(source, &mut findings).map(|mut policy| {
+        if let Some(isolation) = isolation {
+            isolation::isolate(&mut policy, isolation);
+        }
+        compile::compile(&policy, Some(directory), generation, &mut findings)
+    });
     match compiled {
         Some(compiled) if !findings.has_errors() => Ok((compiled, findings.sorted())),
         _ => Err(findings.sorted()),
@@ -76,7 +96,7 @@ pub fn load_bytes(
     directory: &dyn Directory,
     generation: u32,
 ) -> Result<(Compiled, Vec<Finding>), Vec<Finding>> {
-    load(text(source).map_err(|finding| vec![finding])?, directory, generation)
+    load_isolated(source, directory, generation, None)
 }
 
 fn text(source: &[u8]) -> Result<&str, Finding> {

@@ -61,12 +61,12 @@ pub fn read_token(path: &Path) -> Result<Token, CredentialsError> {
     Ok(text.parse()?)
 }
 
-/// Gets a certificate and puts it with its key where the configuration expects them. Answers who the
-/// collector says that this is: role and name.
+/// Gets a certificate and puts it with its key where the configuration expects them. Answers who
+/// the collector says that this is: role and name.
 ///
 /// # Errors
-/// Whatever fails; the token is used up only when the collector was asked and gave an answer, or when
-/// the connection broke meanwhile.
+/// Whatever fails; the token is used up only when the collector was asked and gave an answer, or
+/// when the connection broke meanwhile.
 pub async fn enroll(enrolment: Enrolment<'_>) -> Result<String, CredentialsError> {
     let Enrolment { address, tls, token, replace } = enrolment;
     if !replace && tls.key.symlink_metadata().is_ok() {
@@ -145,7 +145,8 @@ fn client_config(authority: [u8; 32]) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-/// Trusts one authority, known by its hash, and only what it signed for the host that was asked for.
+/// Trusts one authority, known by its hash, and only what it signed for the host that was asked
+/// for.
 #[derive(Debug)]
 struct Pinned {
     authority: [u8; 32],

@@ -1,9 +1,9 @@
 //! Key and certificate are two files, and a process can be killed between them.
 //!
 //! New ones are written beside the old ones, as `….next`, and are both on the disk before the first
-//! of them takes the place of an old one: the key, then the certificate. Whoever finds the key new and
-//! the certificate old finds the rest of the work in `….next`, and does it. So there is always one
-//! whole pair, whatever happens.
+//! of them takes the place of an old one: the key, then the certificate. Whoever finds the key new
+//! and the certificate old finds the rest of the work in `….next`, and does it. So there is always
+//! one whole pair, whatever happens.
 //!
 //! Readers take no lock. A lock on the directory of the certificate keeps two that renew apart.
 
@@ -139,8 +139,8 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CredentialsErro
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("write", path))
 }
 
-/// Makes a new key, on the disk, before anybody is asked for its certificate: a token must not be used
-/// up for a disk that is full.
+/// Makes a new key, on the disk, before anybody is asked for its certificate: a token must not be
+/// used up for a disk that is full.
 ///
 /// # Errors
 /// When there is no room, or another process renews.

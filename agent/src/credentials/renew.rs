@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use super::{CredentialsError, Life, failed, refused, stage};
 use crate::config::{Collector, Tls};
 use crate::limits;
-use crate::ship;
+use crate::ship::{self, Peers};
 
 /// Whether less than a third of the certificate's life is left, and when it ends.
 ///
@@ -43,7 +43,7 @@ pub async fn renew_over(channel: Channel, tls: &Tls) -> Result<(), CredentialsEr
 }
 
 /// Renews again and again, until the task is dropped. `renewed` hears of it each time.
-pub async fn keep(collector: Collector, renewed: watch::Sender<()>) {
+pub async fn keep(collector: Collector, peers: Peers, renewed: watch::Sender<()>) {
     let Some(tls) = collector.tls.clone() else {
         return;
     };
@@ -61,7 +61,7 @@ pub async fn keep(collector: Collector, renewed: watch::Sender<()>) {
             }
         };
         let until = Timestamp::from_second(life.until_s).unwrap_or_default();
-        match renew(&collector, &tls).await {
+        match renew(&collector, &peers, &tls).await {
             Ok(()) => {
                 tracing::info!("the certificate was renewed");
                 renewed.send_replace(());
@@ -75,9 +75,9 @@ pub async fn keep(collector: Collector, renewed: watch::Sender<()>) {
     }
 }
 
-async fn renew(collector: &Collector, tls: &Tls) -> Result<(), CredentialsError> {
+async fn renew(collector: &Collector, peers: &Peers, tls: &Tls) -> Result<(), CredentialsError> {
     let address = collector.address.to_string();
-    let channel = ship::channel(collector)
+    let channel = ship::channel(collector, peers)
         .await
         .map_err(|error| CredentialsError::Connect { address, message: error.to_string() })?;
     renew_over(channel, tls).await

@@ -49,7 +49,8 @@ pub(super) fn request(key: &KeyPair) -> Result<Vec<u8>, CredentialsError> {
     Ok(request.der().to_vec())
 }
 
-/// Whether a certificate belongs to a key, both PEM. What is not understood is left for TLS to refuse.
+/// Whether a certificate belongs to a key, both PEM. What is not understood is left for TLS to
+/// refuse.
 pub(super) fn belong(cert_pem: &[u8], key_pem: &[u8]) -> bool {
     let Some(key) = std::str::from_utf8(key_pem).ok().and_then(|it| KeyPair::from_pem(it).ok())
     else {

@@ -80,7 +80,8 @@ fn what_is_given_up_leaves_the_old_pair_and_no_key() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
 }
 
-/// Where a process can be killed: what lies there then, and whether the old pair is found or the new.
+/// Where a process can be killed: what lies there then, and whether the old pair is found or the
+/// new.
 #[rstest]
 #[case::before_anything(&[], false)]
 #[case::the_key_is_there(&["key.pem.next"], false)]

@@ -5,7 +5,9 @@
 
 mod canary;
 mod error;
+mod isolation;
 mod left;
+mod link;
 mod own;
 mod pipeline;
 mod policy;
@@ -25,19 +27,20 @@ pub use self::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sekimori_proto::v1::{HostState, Kind};
+use sekimori_proto::v1::Kind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::canary::Canary;
+use self::isolation::Order;
 use self::left::Left;
+use self::link::Link;
 use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
 use crate::config::Config;
 use crate::control::{self, Answer, Command, Request, Status};
-use crate::credentials;
 use crate::enrich::Enricher;
 use crate::kernel::{self, Enough, Found, Held, LeftBehind, Own, Sensor};
 use crate::limits::{
@@ -46,7 +49,6 @@ use crate::limits::{
 };
 use crate::record::Lost;
 use crate::removable::{Plugged, Watch, kernel_has_btrfs, survey};
-use crate::ship::{News, Shipper};
 use crate::spool::{RecoveryReport, SharedSpool, Spool, SpoolConfig};
 use crate::tell::Tell;
 
@@ -92,6 +94,8 @@ async fn run_with(
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
     let own = own::files(&config, &[&options.config, &policy_path]);
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
+    let order = Order::read(&config.spool.directory);
+    keeper.isolate(order.isolation());
     let mut loaded = keeper.load()?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = control::bind(&config.control.socket)?;
@@ -114,16 +118,11 @@ async fn run_with(
     keeper.took(loaded, rules);
     tracing::debug!(running, "processes read from /proc");
 
-    let (states, state) = watch::channel(None);
-    let (renewals, renewed) = watch::channel(());
-    let news = News { state, renewed };
-    let shipper = Shipper::start(config.collector.clone(), spool.clone(), news);
-    let renewing = tokio::spawn(credentials::keep(config.collector.clone(), renewals));
+    let link = Link::start(&config.collector, &spool, order.collector.clone());
     let (commands, asked) = mpsc::channel(CONTROL_CLIENTS_MAX);
     let control = tokio::spawn(control::serve(listener, commands));
     let sync = sync_now_and_then(spool.clone(), config.spool.sync_interval_ms);
     let devices = Watch::new().map_err(RunError::Devices)?;
-    let canary = Canary::new();
     let mut agent = Agent {
         config,
         spool,
@@ -134,10 +133,11 @@ async fn run_with(
         plugged: true,
         present: Plugged::default(),
         looked_at: Instant::now(),
-        shipper,
-        states,
+        link,
+        carried_out: order.clone(),
+        order,
         started_ns,
-        canary,
+        canary: Canary::new(),
         watch_failed: false,
         own,
         own_failed: false,
@@ -153,7 +153,6 @@ async fn run_with(
     let result = agent.turn(asked, signals).await;
     control.abort();
     sync.abort();
-    renewing.abort();
     agent.stop(result).await
 }
 
@@ -179,9 +178,10 @@ struct Agent {
     present: Plugged,
     /// When they were looked at last.
     looked_at: Instant,
-    shipper: Shipper,
-    /// How the agent stands, for the collector.
-    states: watch::Sender<Option<HostState>>,
+    link: Link,
+    /// The last order, which is on the disk, and the last one that is in force.
+    order: Order,
+    carried_out: Order,
     started_ns: i64,
     canary: Canary,
     /// That programs for removable media or shares are missing was said.
@@ -307,8 +307,10 @@ impl Agent {
                 () = self.pipeline.receipt() => {}
                 _ = poll.tick() => self.poll(),
                 _ = word.tick() => {
-                    self.states.send_replace(Some(word::state(self)));
+                    self.carry_out();
+                    self.say_word();
                 }
+                Ok(()) = self.link.ordered.changed() => self.take_order().await,
                 ready = self.sensor.ready(patience) => ready?,
             }
             patience = if self.drain() { Duration::ZERO } else { DRAIN_PATIENCE };
@@ -488,7 +490,10 @@ impl Agent {
             features: status::features(self.sensor.features()),
             counters: status::counters(&counters),
             spool: status::spool(&self.spool.stats()),
-            collector: status::collector(&self.config.collector, &self.shipper.status().borrow()),
+            collector: status::collector(
+                &self.config.collector,
+                &self.link.shipper.status().borrow(),
+            ),
             processes: self.pipeline.enricher.processes.len() as u64,
             told: self.pipeline.told(),
         }
@@ -521,7 +526,8 @@ impl Agent {
              programs keep records for the next start as far as they have room"
         ));
         self.pipeline.sign_off();
-        let shipped = self.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
+        self.link.renewing.abort();
+        let shipped = self.link.shipper.drain(SHIP_DRAIN_TIMEOUT).await;
         if shipped.unacknowledged_bytes > 0 {
             let bytes = shipped.unacknowledged_bytes;
             tracing::warn!(bytes, "not all events were delivered; they wait on disk");

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sekimori_abi::table::SET_NONE;
-use sekimori_policy::{Action, Compiled, Finding, Mode, RuleFacts, SystemDirectory};
+use sekimori_policy::{
+    Action, Compiled, Finding, Isolation, Mode, RESERVED, RuleFacts, SystemDirectory,
+};
 use sekimori_proto::v1::PolicyText;
 use sha2::{Digest as _, Sha256};
 
@@ -61,6 +63,8 @@ pub(super) struct Keeper {
     people: [Option<SystemTime>; 2],
     status: PolicyStatus,
     mode: &'static str,
+    /// The host is cut off, whatever the policy says.
+    isolation: Option<Isolation>,
 }
 
 impl Keeper {
@@ -74,6 +78,7 @@ impl Keeper {
             people: [None; 2],
             status,
             mode: mode(&[]),
+            isolation: None,
         }
     }
 
@@ -87,6 +92,16 @@ impl Keeper {
     /// Reads and compiles the file as the next generation. Nothing is in force yet.
     pub fn load(&self) -> Result<Loaded, PolicyError> {
         self.compile(read(&self.path)?)
+    }
+
+    /// What is compiled from here on cuts the host off, or does not any more.
+    pub fn isolate(&mut self, isolation: Option<Isolation>) {
+        self.isolation = isolation;
+    }
+
+    /// Compiles the policy in force once more.
+    pub fn again(&self) -> Result<Loaded, PolicyError> {
+        self.compile(self.source.clone())
     }
 
     /// Compiles the policy in force once more when the user database has changed since.
@@ -106,7 +121,8 @@ impl Keeper {
         let shown = |findings: &[Finding]| {
             findings.iter().map(|it| format!("{}:{it}", self.path.display())).collect()
         };
-        match sekimori_policy::load_bytes(&source, &SystemDirectory, generation) {
+        let isolation = self.isolation.as_ref();
+        match sekimori_policy::load_isolated(&source, &SystemDirectory, generation, isolation) {
             Ok((mut compiled, warnings)) => {
                 compiled.tables.head.recorded_kinds = self.recorded_kinds;
                 Ok(Loaded { compiled, warnings: shown(&warnings), source, people })
@@ -179,7 +195,9 @@ impl Keeper {
 
 /// Of the rules that deny; alerts are the same in every mode.
 fn mode(rules: &[RuleFacts]) -> &'static str {
-    let mut denials = rules.iter().filter(|rule| rule.action == Action::Deny).map(|it| it.mode);
+    let denials = rules.iter().filter(|rule| rule.action == Action::Deny);
+    // Those that the agent made itself are not of the policy.
+    let mut denials = denials.filter(|rule| !rule.id.starts_with(RESERVED)).map(|it| it.mode);
     let Some(first) = denials.next() else {
         return "none";
     };

@@ -10,7 +10,7 @@ use crate::limits::{FINDING_CHARS_MAX, FINDINGS_MAX};
 /// How the agent stands now.
 pub(super) fn state(agent: &Agent) -> HostState {
     let (policy, spool) = (agent.keeper.status(), &agent.config.spool);
-    let (stats, shipped) = (agent.spool.stats(), agent.shipper.status().borrow().refused);
+    let (stats, shipped) = (agent.spool.stats(), agent.link.shipper.status().borrow().refused);
     let mut lost: Vec<StageLoss> = agent
         .pipeline
         .losses()
@@ -33,6 +33,8 @@ pub(super) fn state(agent: &Agent) -> HostState {
         lost,
         findings: findings(agent),
         started_ns: agent.started_ns,
+        isolation_order: agent.carried_out.order,
+        isolated: agent.carried_out.isolated,
     }
 }
 
@@ -42,6 +44,9 @@ fn findings(agent: &Agent) -> Vec<String> {
     if !agent.canary.alive {
         findings
             .push("the kernel does not call the programs' hooks: nothing is enforced".to_owned());
+    }
+    if agent.order != agent.carried_out {
+        findings.push("the order about its isolation could not be carried out yet".to_owned());
     }
     // Why may name people, and this is for all operators.
     if agent.keeper.status().refused.is_some() {

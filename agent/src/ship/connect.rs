@@ -5,12 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use hyper_util::rt::TokioIo;
 use sekimori_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
+use super::dial::{Peers, dial};
 use crate::causes::causes;
 use crate::config::{Address, Collector, Tls};
 use crate::credentials::{self, Credentials, CredentialsError};
@@ -86,8 +88,9 @@ impl From<Status> for ShipError {
 /// Connects. Over a network, batches go compressed.
 pub(super) async fn connect(
     collector: &Collector,
+    peers: &Peers,
 ) -> Result<IngestServiceClient<Channel>, ShipError> {
-    let client = IngestServiceClient::new(channel(collector).await?);
+    let client = IngestServiceClient::new(channel(collector, peers).await?);
     let client = client.max_decoding_message_size(limits::ANSWER_BYTES_MAX);
     Ok(match &collector.address {
         Address::Https(_) => client.send_compressed(CompressionEncoding::Zstd),
@@ -99,11 +102,29 @@ pub(super) async fn connect(
 ///
 /// # Errors
 /// [`ShipError`]; the certificates are read afresh.
-pub async fn channel(collector: &Collector) -> Result<Channel, ShipError> {
+pub async fn channel(collector: &Collector, peers: &Peers) -> Result<Channel, ShipError> {
     let failed =
         |message: String| ShipError::Connect { address: collector.address.to_string(), message };
     let endpoint = endpoint(collector, &failed)?;
-    timeout(limits::CONNECT_TIMEOUT, endpoint.connect())
+    let connect = async {
+        match &collector.address {
+            Address::Unix(_) => endpoint.connect().await,
+            Address::Https(_) => {
+                let peers = peers.clone();
+                let connector = tower::service_fn(move |uri: Uri| {
+                    let peers = peers.clone();
+                    async move {
+                        let host = uri.host().unwrap_or_default();
+                        let host = host.trim_start_matches('[').trim_end_matches(']');
+                        let port = uri.port_u16().unwrap_or(443);
+                        dial(host, port, &peers).await.map(TokioIo::new)
+                    }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        }
+    };
+    timeout(limits::CONNECT_TIMEOUT, connect)
         .await
         .map_err(|_| failed(format!("no answer in {} s", limits::CONNECT_TIMEOUT.as_secs())))?
         .map_err(|error| failed(causes(&error)))

@@ -9,6 +9,7 @@
 //! as a loss of stage `ship`, and delivery goes on.
 
 mod connect;
+mod dial;
 mod session;
 mod status;
 #[cfg(test)]
@@ -18,12 +19,13 @@ mod wire;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use sekimori_proto::v1::HostState;
+use sekimori_proto::v1::{HostState, Isolation};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use connect::{ShipError, channel};
+pub use dial::Peers;
 pub use status::{ShipState, ShipStatus};
 
 use crate::config::Collector;
@@ -38,19 +40,28 @@ const STEADY: Duration = Duration::from_secs(10);
 /// everything costs it and us little.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What delivery hears from the rest of the agent.
+/// What delivery hears from the rest of the agent, and tells it.
 #[derive(Clone, Debug)]
 pub struct News {
     /// How the agent stands; each new value is told to the collector.
     pub state: watch::Receiver<Option<HostState>>,
     /// There is another certificate.
     pub renewed: watch::Receiver<()>,
+    /// The last order of the collector to cut this host off, or to let it be.
+    pub orders: watch::Sender<Option<Isolation>>,
+    /// Where the collector was found last.
+    pub peers: Peers,
 }
 
 impl Default for News {
     /// Nothing, ever.
     fn default() -> Self {
-        Self { state: watch::channel(None).1, renewed: watch::channel(()).1 }
+        Self {
+            state: watch::channel(None).1,
+            renewed: watch::channel(()).1,
+            orders: watch::channel(None).0,
+            peers: Peers::default(),
+        }
     }
 }
 
@@ -148,7 +159,7 @@ async fn try_for_ever(
         let began = Instant::now();
         // The certificate of this moment is what the connection is made with.
         news.renewed.mark_unchanged();
-        let (error, acknowledged) = match connect::connect(&collector).await {
+        let (error, acknowledged) = match connect::connect(&collector, &news.peers).await {
             Err(error) => (error, false),
             Ok(client) => {
                 let mut session = Session::new(spool, progress, stop.clone(), &mut caution);

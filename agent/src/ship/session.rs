@@ -161,6 +161,9 @@ impl<'a> Session<'a> {
                     Err(status) => return self.broken(status),
                 },
                 answer = next_answer(&mut answers) => match answer {
+                    Ok(Some(IngestResponse { isolation: Some(order), .. })) => {
+                        news.orders.send_replace(Some(order));
+                    }
                     Ok(Some(answer)) => self.answered(answer.batch),
                     Ok(None) => return Ended::Broken(ShipError::Closed),
                     Err(status) => return self.broken(status),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
+use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn, Isolation};
 use tokio::time::Instant;
 
 use crate::identity::Role;
-use crate::limits::{FLEET_DAYS_KEPT, SECONDS_A_DAY};
+use crate::limits::{FLEET_DAYS_KEPT, FLEET_SIGNS_INTERVAL, SECONDS_A_DAY};
 
 const NS_A_SECOND: i64 = 1_000_000_000;
 
@@ -27,29 +27,97 @@ pub(super) struct Host {
     pub address: String,
     /// That it is silent is a record.
     pub told_silent: bool,
+    /// Whether it is to be cut off, as it was ordered last.
+    pub order: Option<Isolation>,
+    /// Number of the last order that is recorded as done.
+    pub told_order: u64,
     /// The last sign of life that this collector saw.
     pub heard: Option<Instant>,
     /// Open streams.
     pub streams: usize,
-    /// It says on an open stream how it stands: when that ends, it is silent. An agent of an earlier
-    /// version says nothing while nothing happens, and its open stream is all there is.
+    /// It says on an open stream how it stands: when that ends, it is silent. An agent of an
+    /// earlier version says nothing while nothing happens, and its open stream is all there is.
     pub speaks: bool,
-    /// It is not written yet.
-    pub changed: bool,
+    /// What is known of it is not written yet.
+    pub unwritten: Unwritten,
+    /// When it was written last.
+    pub written: Option<Instant>,
+}
+
+/// What is not on the disk yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unwritten {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Signs of life, of which the last one says all: there are many, and they can wait.
+    Signs,
+    /// Something that is not said again by itself.
+    Facts,
 }
 
 impl Host {
     pub fn heard(&mut self, now_ns: i64) {
+        self.unwritten = self.unwritten.max(Unwritten::Signs);
         if self.first_seen_ns == 0 {
             self.first_seen_ns = now_ns;
+            self.unwritten = Unwritten::Facts;
         }
         self.last_seen_ns = self.last_seen_ns.max(now_ns);
         self.heard = Some(Instant::now());
     }
 
+    /// Its agent said how it stands.
+    pub fn said(&mut self, state: HostState, now_ns: i64) {
+        let carried_out = |state: &HostState| (state.isolation_order, state.isolated);
+        let before = self.state.as_ref().map(|(state, _)| carried_out(state));
+        if before != Some(carried_out(&state)) {
+            self.unwritten = Unwritten::Facts;
+        }
+        self.speaks = true;
+        self.state = Some((state, now_ns));
+    }
+
+    /// Whether it is time to write it.
+    pub fn is_to_be_written(&self, now: Instant) -> bool {
+        match self.unwritten {
+            Unwritten::Nothing => false,
+            Unwritten::Signs => {
+                self.written.is_none_or(|at| now.duration_since(at) >= FLEET_SIGNS_INTERVAL)
+            }
+            Unwritten::Facts => true,
+        }
+    }
+
     pub fn certificate(&mut self, serial: &str, until_s: i64) {
+        if (self.serial.as_str(), self.certificate_until_s) != (serial, until_s) {
+            self.unwritten = Unwritten::Facts;
+        }
         serial.clone_into(&mut self.serial);
         self.certificate_until_s = until_s;
+    }
+
+    /// The order that its agent has not said to be done.
+    pub fn open_order(&self) -> Option<&Isolation> {
+        let done = self.state.as_ref().map_or(0, |(state, _)| state.isolation_order);
+        self.order.as_ref().filter(|order| order.order != done)
+    }
+
+    /// The order that was done and is not recorded as that.
+    pub fn done_order(&self) -> Option<&Isolation> {
+        let order = self.order.as_ref()?;
+        let done = self.open_order().is_none() && self.told_order != order.order;
+        done.then_some(order)
+    }
+
+    /// The record of that.
+    pub fn done(&self, name: &str, order: &Isolation) -> HostChange {
+        let turn = if order.isolated { HostTurn::Isolated } else { HostTurn::Released };
+        HostChange {
+            ordered_by: order.by.clone(),
+            reason: order.reason.clone(),
+            ..self.change(name, turn)
+        }
     }
 
     /// What is to be recorded now, if anything. `since` is when this collector began to listen.
@@ -81,7 +149,9 @@ impl Host {
         let seconds = FLEET_DAYS_KEPT.saturating_mul(SECONDS_A_DAY.cast_signed());
         let before_ns = now_ns.saturating_sub(seconds.saturating_mul(NS_A_SECOND));
         let ended_ns = self.certificate_until_s.saturating_mul(NS_A_SECOND);
-        self.streams == 0 && self.last_seen_ns < before_ns && ended_ns < before_ns
+        // One that was cut off must find that out when it comes after all.
+        let cut_off = self.order.as_ref().is_some_and(|order| order.isolated);
+        self.streams == 0 && !cut_off && self.last_seen_ns < before_ns && ended_ns < before_ns
     }
 
     pub fn shown(&self, name: &str) -> FleetHost {
@@ -96,6 +166,7 @@ impl Host {
             certificate_end_ns: self.certificate_until_s.saturating_mul(NS_A_SECOND),
             certificate_serial: self.serial.clone(),
             address: self.address.clone(),
+            isolation: self.order.clone(),
         }
     }
 }
@@ -145,6 +216,22 @@ mod tests {
     fn who_only_enrolled_is_not_silent() {
         let since = Instant::now();
         assert_eq!(Host::default().turn(since + MINUTE * 9, since, MINUTE), None);
+    }
+
+    #[test]
+    fn signs_of_life_are_written_now_and_then_and_facts_at_once() {
+        let now = Instant::now();
+        let mut host = Host { first_seen_ns: 1, written: Some(now), ..Host::default() };
+        assert!(!host.is_to_be_written(now + MINUTE));
+        host.heard(2);
+        host.said(HostState::default(), 2);
+        host.unwritten = Unwritten::Signs;
+        assert!(!host.is_to_be_written(now + MINUTE / 2));
+        assert!(host.is_to_be_written(now + MINUTE));
+        host.said(HostState::default(), 3);
+        assert_eq!(host.unwritten, Unwritten::Signs);
+        host.said(HostState { isolation_order: 7, ..HostState::default() }, 4);
+        assert!(host.is_to_be_written(now));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is known of the hosts, on disk: `fleet.db` in the store's directory.
 //!
-//! A few seconds of it are lost when the machine dies, and nothing that was told twice.
+//! A minute of signs of life is lost when the machine dies; no order is.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use rusqlite::{Connection, params};
-use sekimori_proto::v1::HostState;
+use sekimori_proto::v1::{HostState, Isolation};
 
 use super::hosts::Host;
 use crate::limits::BUSY_TIMEOUT;
@@ -30,7 +30,9 @@ const TABLE: &str = "
         serial              TEXT    NOT NULL,
         certificate_until_s INTEGER NOT NULL,
         address             TEXT    NOT NULL,
-        told_silent         INTEGER NOT NULL
+        told_silent         INTEGER NOT NULL,
+        isolation           BLOB,
+        told_order          INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
 ";
@@ -50,8 +52,8 @@ impl Kept {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "what was known of the hosts cannot be read; it is put aside, and they are known \
-                     again when they come"
+                    "what was known of the hosts cannot be read; it is put aside, and they are \
+                     known again when they come"
                 );
                 put_aside(&path)
                     .map_err(|source| StoreError::File { path: path.clone(), source })?;
@@ -89,7 +91,7 @@ fn insert(connection: &Connection, name: &str, host: &Host) -> rusqlite::Result<
         None => (None, 0),
     };
     let mut statement = connection.prepare_cached(
-        "INSERT OR REPLACE INTO hosts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT OR REPLACE INTO hosts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     statement.execute(params![
         name,
@@ -101,6 +103,8 @@ fn insert(connection: &Connection, name: &str, host: &Host) -> rusqlite::Result<
         host.certificate_until_s,
         host.address,
         host.told_silent,
+        host.order.as_ref().map(Isolation::encode_to_vec),
+        host.told_order.cast_signed(),
     ])?;
     Ok(())
 }
@@ -113,7 +117,8 @@ fn begin(path: &Path) -> rusqlite::Result<(Connection, BTreeMap<String, Host>)> 
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // An order to cut a host off is answered when it is kept.
+    connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > VERSION {
         return Err(unusable(io::Error::other("a later version wrote it")));
@@ -128,7 +133,7 @@ fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Host>> {
     let rows = statement.query_map([], |row| {
         let state: Option<Vec<u8>> = row.get(3)?;
         let state = state.and_then(|it| HostState::decode(it.as_slice()).ok());
-        let state_ns = row.get(4)?;
+        let (state_ns, order) = (row.get(4)?, row.get::<_, Option<Vec<u8>>>(9)?);
         let host = Host {
             first_seen_ns: row.get(1)?,
             last_seen_ns: row.get(2)?,
@@ -137,6 +142,8 @@ fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Host>> {
             certificate_until_s: row.get(6)?,
             address: row.get(7)?,
             told_silent: row.get(8)?,
+            order: order.and_then(|it| Isolation::decode(it.as_slice()).ok()),
+            told_order: row.get::<_, i64>(10)?.cast_unsigned(),
             ..Host::default()
         };
         Ok((row.get(0)?, host))
@@ -183,6 +190,8 @@ mod tests {
             certificate_until_s: 4,
             address: "192.0.2.1".to_owned(),
             told_silent: true,
+            order: Some(Isolation { order: 7, isolated: true, ..Isolation::default() }),
+            told_order: 6,
             ..Host::default()
         };
         let (mut kept, hosts) = Kept::open(dir.path()).unwrap();

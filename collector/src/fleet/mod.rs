@@ -2,11 +2,12 @@
 //!
 //! A host is known from its first enrolment by token or its first stream on, over restarts of the
 //! collector. Every message on its stream is a sign of life. A host that gives none for a while is
-//! silent, which is one record, and another one when it returns. A collector that starts counts from
-//! its start: that it was away itself is nobody's silence.
+//! silent, which is one record, and another one when it returns. A collector that starts counts
+//! from its start: that it was away itself is nobody's silence.
 
 mod hosts;
 mod kept;
+mod orders;
 mod service;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prost::Message as _;
 use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 
@@ -25,7 +27,7 @@ use crate::identity::{Agent, Role, Shown};
 use crate::limits::{BATCH_EVENTS_MAX, FLEET_HOSTS_MAX, FLEET_INTERVAL, HOST_STATE_BYTES_MAX};
 use crate::pki::Certified;
 use crate::store::StoreError;
-use hosts::Host;
+use hosts::{Host, Unwritten};
 use kept::Kept;
 pub use service::FleetAnswers;
 
@@ -39,6 +41,17 @@ struct Inner {
     kept: Mutex<Kept>,
     /// When this collector began to listen.
     since: Instant,
+    /// Counts the orders, for the streams that are open.
+    orders: watch::Sender<u64>,
+}
+
+/// Which signs of life are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// Those that waited long enough.
+    Due,
+    /// All: the collector stops.
+    All,
 }
 
 /// An open stream of a host; dropping it says that it is closed.
@@ -49,8 +62,8 @@ pub struct Presence {
 }
 
 impl Fleet {
-    /// Reads what was known before, in the store's directory. A file that cannot be read is put aside:
-    /// it holds nothing that the agents do not say again.
+    /// Reads what was known before, in the store's directory. A file that cannot be read is put
+    /// aside: it holds nothing that the agents do not say again.
     ///
     /// # Errors
     /// When no file can be made either.
@@ -60,6 +73,7 @@ impl Fleet {
             hosts: Mutex::new(hosts),
             kept: Mutex::new(kept),
             since: Instant::now(),
+            orders: watch::Sender::new(0),
         })))
     }
 
@@ -75,7 +89,8 @@ impl Fleet {
     /// A certificate was made.
     pub fn certified(&self, name: &str, role: Role, certified: &Certified) {
         if role == Role::Agent {
-            self.change(name, |host| host.certificate(&certified.serial, certified.until_s));
+            let (serial, until_s) = (&certified.serial, certified.until_s);
+            self.change(name, |host| host.certificate(serial, until_s));
         }
     }
 
@@ -92,6 +107,7 @@ impl Fleet {
         Presence { fleet: self.clone(), host: agent.name().to_owned() }
     }
 
+    /// Changes what is known of a host; what must be on the disk soon says so by itself.
     fn change(&self, name: &str, change: impl FnOnce(&mut Host)) {
         let mut hosts = self.hosts();
         if hosts.len() >= FLEET_HOSTS_MAX && !hosts.contains_key(name) {
@@ -103,7 +119,6 @@ impl Fleet {
         }
         let host = hosts.entry(name.to_owned()).or_default();
         change(host);
-        host.changed = true;
     }
 
     /// Hosts by name, behind `after`, as long as `room` says that there is some.
@@ -114,12 +129,15 @@ impl Fleet {
         behind.map(|(name, host)| host.shown(name)).take_while(|host| room(host)).collect()
     }
 
-    /// Finds out who is silent and who returned, and keeps what is known, until the task is dropped.
+    /// Finds out who is silent and who returned, and keeps what is known, until the task is
+    /// dropped.
     pub async fn follow(self, audit: Audit, silent_after: Duration) {
         loop {
             time::sleep(FLEET_INTERVAL).await;
             self.tell(&audit, silent_after).await;
-            self.keep().await;
+            self.tell_orders(&audit).await;
+            // What cannot be kept was logged, and is tried again.
+            let _ = self.keep(Signs::Due).await;
         }
     }
 
@@ -142,14 +160,17 @@ impl Fleet {
             for turn in turns {
                 if let Some(host) = hosts.get_mut(&turn.name) {
                     host.told_silent = turn.turn() == HostTurn::Silent;
-                    host.changed = true;
+                    host.unwritten = Unwritten::Facts;
                 }
             }
         }
     }
 
-    /// Writes what changed.
-    pub async fn keep(&self) {
+    /// Writes what changed; mere signs of life only when it is time, or when there is no later.
+    ///
+    /// # Errors
+    /// When it could not be written; it was logged, and stays to be written.
+    pub async fn keep(&self, signs: Signs) -> Result<(), StoreError> {
         let fleet = self.clone();
         let written = spawn_blocking(move || {
             let (changed, gone) = {
@@ -158,10 +179,14 @@ impl Fleet {
                     .extract_if(.., |_, host| host.is_gone(now_ns()))
                     .map(|(name, _)| name)
                     .collect();
-                let changed = hosts.iter_mut().filter(|(_, host)| host.changed);
+                let now = Instant::now();
+                let changed = hosts.iter_mut().filter(|(_, host)| match signs {
+                    Signs::All => host.unwritten != Unwritten::Nothing,
+                    Signs::Due => host.is_to_be_written(now),
+                });
                 let changed: Vec<(String, Host)> = changed
                     .map(|(name, host)| {
-                        host.changed = false;
+                        (host.unwritten, host.written) = (Unwritten::Nothing, Some(now));
                         (name.clone(), host.clone())
                     })
                     .collect();
@@ -172,16 +197,18 @@ impl Fleet {
                 let mut hosts = fleet.hosts();
                 for (name, _) in &changed {
                     if let Some(host) = hosts.get_mut(name) {
-                        host.changed = true;
+                        host.unwritten = Unwritten::Facts;
                     }
                 }
             })
         });
-        match written.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what is known of the hosts cannot be kept"),
-            Err(error) => tracing::error!(%error, "what is known of the hosts cannot be kept"),
-        }
+        let written = written.await.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(StoreError::File { path: "fleet.db".into(), source })
+        });
+        written.inspect_err(|error| {
+            tracing::error!(%error, "what is known of the hosts cannot be kept");
+        })
     }
 }
 
@@ -200,8 +227,7 @@ impl Presence {
             let now_ns = now_ns();
             host.heard(now_ns);
             if let Some(state) = state {
-                host.speaks = true;
-                host.state = Some((state, now_ns));
+                host.said(state, now_ns);
             }
         });
     }

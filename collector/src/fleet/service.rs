@@ -1,32 +1,69 @@
-//! `FleetService`: the list of hosts.
+//! `FleetService`: the list of hosts, and orders to cut one off.
 
 use std::collections::HashSet;
 
 use prost::Message as _;
 use sekimori_proto::v1::fleet_service_server::FleetService;
-use sekimori_proto::v1::{FleetHost, ListHostsRequest, ListHostsResponse};
+use sekimori_proto::v1::{
+    ActPhase, FleetHost, IsolateRequest, IsolateResponse, ListHostsRequest, ListHostsResponse,
+    ReleaseRequest, ReleaseResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::Fleet;
-use crate::identity::Viewer;
+use crate::audit::{Act, Audit};
+use crate::identity::{Admin, Viewer};
 use crate::limits::{
     FILTER_VALUES_MAX, FLEET_PAGE_BYTES_MAX, FLEET_PAGE_DEFAULT, FLEET_PAGE_MAX, PEER_NAME_MAX,
+    SENTENCE_BYTES_MAX,
 };
 
 /// Answers how the hosts stand.
 #[derive(Debug)]
-pub struct FleetAnswers(Fleet);
+pub struct FleetAnswers {
+    fleet: Fleet,
+    audit: Audit,
+}
 
 impl FleetAnswers {
-    /// Of these hosts.
-    pub fn new(fleet: Fleet) -> FleetAnswers {
-        FleetAnswers(fleet)
+    /// Of these hosts; what admins order is recorded by `audit`.
+    pub fn new(fleet: Fleet, audit: Audit) -> FleetAnswers {
+        FleetAnswers { fleet, audit }
+    }
+
+    async fn order(
+        &self,
+        admin: &Admin,
+        host: &str,
+        isolated: bool,
+        reason: &str,
+    ) -> Result<(), Status> {
+        if reason.trim().is_empty() || reason.len() > SENTENCE_BYTES_MAX {
+            let reason =
+                format!("reason: 1 to {SENTENCE_BYTES_MAX} bytes, for those who ask later");
+            return Err(Status::invalid_argument(reason));
+        }
+        if !self.fleet.knows(host) {
+            return Err(Status::not_found("no host of this name ever delivered or enrolled"));
+        }
+        let operator = admin.operator();
+        let method = if isolated { "Isolate" } else { "Release" };
+        let question = format!("{host} --reason {reason:?}");
+        let phase = ActPhase::Unspecified;
+        // That the order before was done is recorded before it is forgotten for this one.
+        self.fleet.tell_orders(&self.audit).await;
+        self.audit.record(operator, Act { method, question, answered: 0, phase }).await?;
+        tracing::warn!(%operator, host, reason, method, "an order for a host");
+        let kept = self.fleet.order(host, isolated, reason, &operator.to_string()).await;
+        kept.map_err(|_| {
+            Status::unavailable("the order cannot be kept, so it was not given; see the log")
+        })
     }
 
     /// One page behind `after`, and whether there is more.
     fn page(&self, after: &str, limit: usize, only: &HashSet<&str>) -> (Vec<FleetHost>, bool) {
         let (mut count, mut bytes, mut more) = (0, 0, false);
-        let mut hosts = self.0.list(after, |host| {
+        let mut hosts = self.fleet.list(after, |host| {
             if !only.is_empty() && !only.contains(host.host.as_str()) {
                 return true;
             }
@@ -67,6 +104,26 @@ impl FleetService for FleetAnswers {
         let next_page = last.filter(|_| more).unwrap_or_default();
         Ok(Response::new(ListHostsResponse { hosts, next_page }))
     }
+
+    async fn isolate(
+        &self,
+        request: Request<IsolateRequest>,
+    ) -> Result<Response<IsolateResponse>, Status> {
+        let admin = Admin::of(&request)?;
+        let IsolateRequest { host, reason } = request.into_inner();
+        self.order(&admin, &host, true, &reason).await?;
+        Ok(Response::new(IsolateResponse {}))
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        let admin = Admin::of(&request)?;
+        let ReleaseRequest { host, reason } = request.into_inner();
+        self.order(&admin, &host, false, &reason).await?;
+        Ok(Response::new(ReleaseResponse {}))
+    }
 }
 
 #[cfg(test)]
@@ -75,15 +132,17 @@ mod tests {
 
     use super::*;
     use crate::identity::Agent;
+    use crate::store::Store;
 
-    #[test]
-    fn pages_hold_every_host_once() {
+    #[tokio::test]
+    async fn pages_hold_every_host_once() {
         let dir = tempfile::tempdir().unwrap();
         let fleet = Fleet::open(dir.path()).unwrap();
         for number in 0..25 {
             drop(fleet.enter(&Agent::for_test(&format!("pc-{number:02}"))));
         }
-        let answers = FleetAnswers::new(fleet);
+        let store = Store::open(&dir.path().join("events"), None).unwrap();
+        let answers = FleetAnswers::new(fleet, Audit::new(store.writer().clone()).unwrap());
         let (mut names, mut after) = (Vec::new(), String::new());
         loop {
             let (hosts, more) = answers.page(&after, 10, &HashSet::new());

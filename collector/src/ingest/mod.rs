@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
 use sekimori_proto::v1::ingest_service_server::IngestService;
-use sekimori_proto::v1::{IngestRequest, IngestResponse};
+use sekimori_proto::v1::{IngestRequest, IngestResponse, Isolation};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -37,8 +37,16 @@ impl Ingest {
     }
 }
 
-/// A batch on its way: its number and what will become of it, or why the stream ends.
-type Pending = Result<(u64, Written), Status>;
+/// What goes down a stream, or why it ends.
+type Pending = Result<Answer, Status>;
+
+/// What goes down a stream.
+enum Answer {
+    /// A batch on its way: its number and what will become of it.
+    Batch(u64, Written),
+    /// An order for the host.
+    Order(Isolation),
+}
 
 /// Acknowledgements.
 type Acknowledgements = Pin<Box<dyn Stream<Item = Result<IngestResponse, Status>> + Send>>;
@@ -77,8 +85,15 @@ struct Reader {
 
 impl Reader {
     async fn run(self, mut batches: Streaming<IngestRequest>, pending: mpsc::Sender<Pending>) {
+        let mut orders = self.presence.orders();
         let end = loop {
             let batch = tokio::select! {
+                order = orders.next() => {
+                    if pending.send(Ok(Answer::Order(order))).await.is_err() {
+                        break None;
+                    }
+                    continue;
+                }
                 batch = batches.message() => batch,
                 () = self.stop.wanted() => {
                     break Some(Status::unavailable("the collector is stopping; come again"));
@@ -119,21 +134,26 @@ impl Reader {
         }
     }
 
-    async fn submit(&self, request: IngestRequest) -> Result<(u64, Written), Status> {
+    async fn submit(&self, request: IngestRequest) -> Pending {
         let number = request.batch;
         let entries = check_batch(number, request.events)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let batch = Batch::new(&self.agent, entries);
         let written = self.writer.submit(batch).await.map_err(refused)?;
-        Ok((number, written))
+        Ok(Answer::Batch(number, written))
     }
 }
 
-/// Waits for the commit of one batch.
+/// Waits for the commit of one batch. An order waits for nothing.
 async fn acknowledge(pending: Pending) -> Result<IngestResponse, Status> {
-    let (batch, written) = pending?;
+    let (batch, written) = match pending? {
+        Answer::Batch(batch, written) => (batch, written),
+        Answer::Order(order) => {
+            return Ok(IngestResponse { isolation: Some(order), ..IngestResponse::default() });
+        }
+    };
     let stored = written.await.unwrap_or(Err(WriteError::Stopping)).map_err(refused)?;
-    Ok(IngestResponse { batch, stored })
+    Ok(IngestResponse { batch, stored, isolation: None })
 }
 
 fn refused(error: WriteError) -> Status {

@@ -48,8 +48,9 @@ pub fn write_new(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
         .map_err(file_error("write", path))
 }
 
-/// Puts a file with this text in the place of another, or where none is, at one go: whatever happens,
-/// the old or the new one is there whole. It belongs to the owner of the directory, whoever writes.
+/// Puts a file with this text in the place of another, or where none is, at one go: whatever
+/// happens, the old or the new one is there whole. It belongs to the owner of the directory,
+/// whoever writes.
 pub fn replace(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");

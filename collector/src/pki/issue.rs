@@ -1,7 +1,8 @@
 //! Keys and certificates: ECDSA on P-256.
 //!
-//! Serial numbers are random and not derived from the key, as rcgen would do: whoever sends a request
-//! chooses the key, and a key that comes again must not bring the number of a revoked certificate.
+//! Serial numbers are random and not derived from the key, as rcgen would do: whoever sends a
+//! request chooses the key, and a key that comes again must not bring the number of a revoked
+//! certificate.
 
 use std::time::Duration;
 
@@ -237,7 +238,8 @@ fn new_key(what: &str) -> Result<KeyPair, PkiError> {
 fn new_serial() -> Result<SerialNumber, PkiError> {
     let mut serial = [0; SERIAL_BYTES];
     getrandom::fill(&mut serial).map_err(PkiError::Random)?;
-    serial[0] = serial[0] & 0x3f | 0x40;
+    let [first, ..] = &mut serial;
+    *first = *first & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&serial))
 }
 

@@ -5,8 +5,8 @@
 //! `agents/NAME/`, `viewers/NAME/`, `analysts/NAME/` and `admins/NAME/` with `ca.pem cert.pem
 //! key.pem` for one peer each; `revoked` says whose certificates are refused.
 //! `tokens/` has a file for each token of an enrolment that was not used yet.
-//! `run` reads `ca.key` only when somebody enrols by token or renews, or for its own certificate; it
-//! may be kept elsewhere when nobody does.
+//! `run` reads `ca.key` only when somebody enrols by token or renews, or for its own certificate;
+//! it may be kept elsewhere when nobody does.
 
 mod files;
 mod issue;

@@ -1,9 +1,9 @@
 //! Certificates that are no longer wanted: the file `revoked` in the collector's directory.
 //!
-//! One JSON object a line. Lines are appended; when they become many, those that say nothing any more
-//! are left out of a new file. One with `revoked` refuses every certificate of that
-//! identity; one with `except`, which an enrolment that comes later writes, lets one certificate in
-//! again, by its serial number.
+//! One JSON object a line. Lines are appended; when they become many, those that say nothing any
+//! more are left out of a new file. One with `revoked` refuses every certificate of that identity;
+//! one with `except`, which an enrolment that comes later writes, lets one certificate in again, by
+//! its serial number.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -168,8 +168,8 @@ fn append_locked(dir: &Path, lines: &[Line]) -> Result<(), PkiError> {
     })
 }
 
-/// Leaves out what a later line made void, and all but the last [`REVOKED_EXCEPT_KEPT`] certificates
-/// that were let in again of one name: the earlier ones were renewed since.
+/// Leaves out what a later line made void, and all but the last [`REVOKED_EXCEPT_KEPT`]
+/// certificates that were let in again of one name: the earlier ones were renewed since.
 fn compact(dir: &Path) -> Result<(), PkiError> {
     let path = dir.join(REVOKED_FILE);
     let file_error = |source| PkiError::File { action: "write", path: path.clone(), source };

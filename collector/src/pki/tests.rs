@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use proptest::prelude::*;
 use tempfile::tempdir;
+use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::*;
 
 use super::*;
@@ -89,4 +91,44 @@ fn enroll_without_an_authority_says_what_to_run() {
     let bad = init(&dir.path().join("d"), &["a b".to_owned()]).unwrap_err();
     assert!(matches!(bad, PkiError::ServerName(_)), "{bad}");
     assert!(!dir.path().join("d").exists(), "nothing is left behind");
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_no_request(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        prop_assert!(SigningRequest::from_der(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_request_with_a_changed_byte_is_refused_or_asks_for_the_same_key(at: usize, bit in 0..8u8) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        let mut bytes = request.der().to_vec();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        if let Ok(request) = SigningRequest::from_der(&bytes) {
+            let authority = Authority::new("h").unwrap();
+            let life = Life::days(1);
+            let made = authority.certify_peer("pc-1", Role::Agent, life, &request).unwrap();
+            let (_, pem) = parse_x509_pem(made.certificate_pem.as_bytes()).unwrap();
+            let own = rcgen::PublicKeyData::subject_public_key_info(&key);
+            prop_assert_eq!(pem.parse_x509().unwrap().public_key().raw, own);
+        }
+    }
+}
+
+#[test]
+fn no_serial_number_comes_twice_and_a_life_is_kept() {
+    let authority = Authority::new("h").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    let request = SigningRequest::from_der(request.der()).unwrap();
+    let made = || authority.certify_peer("pc-1", Role::Agent, Life::days(3), &request).unwrap();
+    let (first, second) = (made(), made());
+    assert_ne!(first.serial, second.serial, "of one key");
+    let day = 86_400;
+    let most = Life::days(100);
+    assert_eq!(Life::as_between(0, 4 * day, most), Life::days(3));
+    assert_eq!(Life::as_between(0, 4000 * day, most), most);
+    assert_eq!(Life::as_between(4 * day, 0, most), Life { seconds: 1 });
 }

@@ -1,5 +1,5 @@
-//! Tokens of enrolments that nobody used yet: the directory `tokens` in the collector's, with a file
-//! for each, named by the token's identifier.
+//! Tokens of enrolments that nobody used yet: the directory `tokens` in the collector's, with a
+//! file for each, named by the token's identifier.
 //!
 //! The file has the SHA-256 of the secret, never the secret. It comes by a rename and goes by an
 //! unlink: of two that use a token at the same time one unlinks, and the other finds nothing.

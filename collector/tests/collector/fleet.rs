@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sekimori_proto::v1::fleet_service_client::FleetServiceClient;
 use sekimori_proto::v1::{
-    Filter, FleetHost, HostChange, HostState, HostTurn, Kind, ListHostsRequest,
+    Filter, FleetHost, HostChange, HostState, HostTurn, IsolateRequest, Kind, ListHostsRequest,
+    ReleaseRequest,
 };
 use tonic::Code;
 
@@ -95,6 +96,60 @@ async fn who_is_silent_is_said_once_and_so_is_the_return() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert_eq!(said[1].turn(), HostTurn::Returned);
     assert!(!hosts(&server).await[0].silent);
+}
+
+#[tokio::test]
+async fn an_order_waits_for_the_host_and_is_kept_over_restarts() {
+    let server = Server::start().await;
+    server.agent("pc-1").await.deliver(events(1..3)).await.unwrap();
+    let ask = || IsolateRequest { host: "pc-1".into(), reason: "マルウェアの疑い".into() };
+    let mut viewer = FleetServiceClient::new(server.channel(server.pki.viewer()).await);
+    assert_eq!(viewer.isolate(ask()).await.unwrap_err().code(), Code::PermissionDenied);
+    let mut admin = FleetServiceClient::new(server.channel(server.pki.admin()).await);
+    let nobody = IsolateRequest { host: "pc-9".into(), ..ask() };
+    assert_eq!(admin.isolate(nobody).await.unwrap_err().code(), Code::NotFound);
+    let silent = IsolateRequest { reason: " ".into(), ..ask() };
+    assert_eq!(admin.isolate(silent).await.unwrap_err().code(), Code::InvalidArgument);
+    admin.isolate(ask()).await.unwrap();
+    drop((viewer, admin));
+    // The collector is killed, as far as the order is concerned: it was kept before the answer.
+    let pki = server.stop().await;
+    let server = Server::start_with(pki, |config| config).await;
+    for _ in 0..2 {
+        let mut agent = server.agent("pc-1").await;
+        agent.say(state("p")).await;
+        let order = agent.acknowledged().await.unwrap().unwrap().isolation.unwrap();
+        assert!(order.isolated);
+        assert_eq!((order.reason.as_str(), order.by.as_str()), ("マルウェアの疑い", "admin jiro"));
+    }
+    let mut agent = server.agent("pc-1").await;
+    let order = agent.acknowledged().await.unwrap().unwrap().isolation.unwrap();
+    agent.say(HostState { isolation_order: order.order, isolated: true, ..state("p") }).await;
+    // Done: it does not come again, and batches are acknowledged as ever.
+    assert_eq!(agent.deliver(events(3..5)).await.unwrap(), 2);
+    let mut again = server.agent("pc-1").await;
+    assert_eq!(again.deliver(events(5..7)).await.unwrap(), 2);
+    // While the stream is open the next order comes at once.
+    let mut admin = FleetServiceClient::new(server.channel(server.pki.admin()).await);
+    let release = ReleaseRequest { host: "pc-1".into(), reason: "clean".into() };
+    admin.release(release).await.unwrap();
+    let next = agent.acknowledged().await.unwrap().unwrap().isolation.unwrap();
+    assert!(!next.isolated && next.order > order.order);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let said = changes(&server).await;
+    assert_eq!(said.len(), 1, "the release is not done: {said:?}");
+    assert_eq!((said[0].turn(), said[0].ordered_by.as_str()), (HostTurn::Isolated, "admin jiro"));
+    let filter = Filter { kinds: vec![Kind::Operator.into()], ..Filter::default() };
+    let acts = search_all(&mut server.query().await, filter, 1000).await;
+    let acts = acts.into_iter().filter_map(|event| event.act);
+    let orders: Vec<String> = acts
+        .filter(|act| act.role == "admin")
+        .map(|act| format!("{} {}", act.method, act.question))
+        .collect();
+    assert_eq!(
+        orders,
+        ["Isolate pc-1 --reason \"マルウェアの疑い\"", "Release pc-1 --reason \"clean\""]
+    );
 }
 
 #[tokio::test]

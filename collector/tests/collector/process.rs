@@ -232,3 +232,31 @@ async fn asked_to_end_it_ends_well(#[case] signal: Signal) {
     assert!(stored.len() as u64 >= acknowledged);
     assert_eq!(stored, (1..=stored.len() as u64).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_token_is_printed_once_alone_on_its_line() {
+    let pki = Pki::new();
+    let dir = pki.dir.to_str().unwrap();
+    let made = run(&["token", "desk-12", "--dir", dir, "--role", "viewer", "--valid", "2d"]);
+    assert_eq!(made.status.code(), Some(0), "{}", error_text(&made));
+    let text = String::from_utf8(made.stdout.clone()).unwrap();
+    let token: sekimori_proto::token::Token = text.parse().unwrap();
+    assert_eq!(text, format!("{token}\n"));
+    let said = error_text(&made);
+    assert!(said.contains("viewer desk-12, good once and for 2880 minutes"), "{said}");
+    assert!(!said.contains(text.trim()), "{said}");
+    let grant = sekimori_collector::pki::use_up(&pki.dir, &token).unwrap();
+    assert_eq!((grant.name.as_str(), grant.role.to_string().as_str()), ("desk-12", "viewer"));
+    for (option, value) in [
+        ("--valid", "30s"),
+        ("--valid", "31d"),
+        ("--valid", "soon"),
+        ("--days", "0"),
+        ("--role", "root"),
+    ] {
+        let refused = run(&["token", "desk-12", "--dir", dir, option, value]);
+        assert_eq!(refused.status.code(), Some(64), "{option} {value}");
+    }
+    let refused = run(&["token", "端末", "--dir", dir]);
+    assert_eq!(refused.status.code(), Some(64), "{}", error_text(&refused));
+}

@@ -223,6 +223,7 @@ fn host_change(change: &v1::HostChange) -> Value {
         "valid_until": time_or_null(change.valid_until_ns), "superseded": change.superseded,
         "token": text_or_null(&change.token), "token_by": text_or_null(&change.token_by),
         "last_seen": time_or_null(change.last_seen_ns),
+        "ordered_by": text_or_null(&change.ordered_by), "reason": text_or_null(&change.reason),
     })
 }
 

@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod images;
 mod inodes;
+mod isolation;
 mod launches;
 mod launches_loaded;
 mod launches_more;
@@ -65,7 +66,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 43] = [
+    let themes: [(&str, &[(&str, Run)]); 44] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Scenario> {
         ("attacks", attacks::ALL),
         ("own-files", own_files::ALL),
         ("exhaustion", exhaustion::ALL),
+        ("isolation", isolation::ALL),
         ("delivery", delivery::ALL),
         ("losses", losses::ALL),
         ("conservation", conservation::ALL),

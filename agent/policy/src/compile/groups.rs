@@ -9,7 +9,7 @@ use sekimori_abi::{limits::SERIAL_BYTES_MAX, table::DEVICE_ANY};
 
 use super::names::Numbers;
 use crate::{
-    check::LOOPBACK,
+    check::{LOOPBACK, LOOPBACK_BLOCKS},
     directory::Directory,
     finding::{Findings, Position, shown},
     limits::{DEVICE_PATTERNS_MAX, NETWORKS_MAX, PORTS_MAX, USERS_MAX},
@@ -22,10 +22,6 @@ use crate::{
 const MAPPED_BITS: u8 = 96;
 const ALL_IPV4: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), bits: 0 };
 const ALL_IPV6: Cidr = Cidr { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), bits: 0 };
-const LOOPBACK_BLOCKS: [Cidr; 2] = [
-    Cidr { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
-    Cidr { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
-];
 
 /// Fills networks and ports; gives the groups that do not ask for a port.
 pub(super) fn destinations(

@@ -141,8 +141,8 @@ fn tls(files: &Tls) -> Result<ClientTlsConfig, Failure> {
     })
 }
 
-/// Operators renew when they ask anyway. It is no reason not to answer them that it fails: others may
-/// be renewing, or the files may be somebody else's.
+/// Operators renew when they ask anyway. It is no reason not to answer them that it fails: others
+/// may be renewing, or the files may be somebody else's.
 async fn renew_if_due(channel: &Channel, files: &Tls) {
     let Ok(Some(life)) = credentials::is_due(files) else {
         return;

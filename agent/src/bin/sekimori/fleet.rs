@@ -95,7 +95,7 @@ fn table(hosts: &[FleetHost], now_ns: i64, zone: &TimeZone) -> Table {
         };
         table.add_row([
             text(&host.host),
-            standing(host).to_owned(),
+            format!("{}{}", standing(host), isolation(host)),
             text(&state.version),
             text(&state.kernel),
             text(&state.policy),
@@ -129,6 +129,20 @@ const fn standing(host: &FleetHost) -> &'static str {
     }
 }
 
+/// Whether it is cut off, and whether that is as it was ordered.
+fn isolation(host: &FleetHost) -> &'static str {
+    let state = host.state.as_ref();
+    let is = state.is_some_and(|state| state.isolated);
+    let done = state.map_or(0, |state| state.isolation_order);
+    let open = host.isolation.as_ref().filter(|order| order.order != done);
+    match (is, open.map(|order| order.isolated)) {
+        (false, None | Some(false)) => "",
+        (true, None | Some(true)) => ", ISOLATED",
+        (false, Some(true)) => ", to be isolated",
+        (true, Some(false)) => ", ISOLATED, to be released",
+    }
+}
+
 fn lost(state: &HostState) -> u64 {
     state.lost.iter().fold(0, |sum, it| sum.saturating_add(it.count))
 }
@@ -157,6 +171,12 @@ fn as_json(host: &FleetHost) -> Value {
         "address": host.address,
         "certificate_end": time_or_null(host.certificate_end_ns),
         "certificate_serial": host.certificate_serial,
+        "isolation": host.isolation.as_ref().map(|order| json!({
+            "isolated": order.isolated,
+            "by": order.by,
+            "reason": order.reason,
+            "done": host.state.as_ref().is_some_and(|it| it.isolation_order == order.order),
+        })),
         "state_at": time_or_null(host.state_ns),
         "state": host.state.as_ref().map(state_json),
     })
@@ -177,12 +197,13 @@ fn state_json(state: &HostState) -> Value {
         "spool_bytes_max": state.spool_bytes_max,
         "lost": lost,
         "findings": state.findings,
+        "isolated": state.isolated,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use sekimori_proto::v1::StageLoss;
+    use sekimori_proto::v1::{Isolation, StageLoss};
 
     use super::*;
 
@@ -224,6 +245,24 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn an_order_is_shown_until_it_is_done() {
+        let order = |isolated| Some(Isolation { order: 7, isolated, ..Isolation::default() });
+        let state = |isolation_order, isolated| {
+            Some(HostState { isolation_order, isolated, ..HostState::default() })
+        };
+        for (wanted, state, expected) in [
+            (None, state(0, false), ""),
+            (order(true), None, ", to be isolated"),
+            (order(true), state(7, true), ", ISOLATED"),
+            (order(false), state(6, true), ", ISOLATED, to be released"),
+            (order(false), state(7, false), ""),
+        ] {
+            let host = FleetHost { isolation: wanted, state, ..FleetHost::default() };
+            assert_eq!(isolation(&host), expected);
+        }
     }
 
     #[test]

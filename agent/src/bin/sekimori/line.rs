@@ -329,6 +329,10 @@ fn change_of_host(change: &HostChange, dated: bool, zone: &TimeZone) -> String {
     if !change.token.is_empty() {
         line.push_str(&format!("  token {} by {}", text(&change.token), text(&change.token_by)));
     }
+    if !change.ordered_by.is_empty() {
+        let (by, reason) = (text(&change.ordered_by), text(&change.reason));
+        line.push_str(&format!("  by order of {by}: {reason}"));
+    }
     if change.last_seen_ns != 0 && change.turn() == HostTurn::Silent {
         line.push_str(&format!("  last seen {}", time::show(change.last_seen_ns, dated, zone)));
     }

@@ -9,6 +9,7 @@ mod enroll;
 mod failure;
 mod filter;
 mod fleet;
+mod isolate;
 mod line;
 mod policy;
 mod search;
@@ -48,6 +49,10 @@ enum Command {
     Status(status::Args),
     /// Say how every host stands: version, policy, last sign of life, losses, certificate.
     Fleet(fleet::Args),
+    /// Cut a host off from every peer but itself and the collector.
+    Isolate(isolate::Args),
+    /// Let a host that was cut off back onto the network.
+    Release(isolate::Args),
     /// Get your certificate from the collector, with a token that somebody made for you.
     Enroll(enroll::Args),
     /// Try out whether this kernel can do the job.
@@ -95,6 +100,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Case(args) => in_runtime(case::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
         Command::Fleet(args) => in_runtime(fleet::run(args)),
+        Command::Isolate(args) => in_runtime(isolate::isolate(args)),
+        Command::Release(args) => in_runtime(isolate::release(args)),
         Command::Enroll(args) => in_runtime(enroll::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Policy(command) => policy::run(command),
