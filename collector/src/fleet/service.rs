@@ -131,6 +131,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::author::Author;
     use crate::identity::Agent;
     use crate::store::Store;
 
@@ -142,7 +143,8 @@ mod tests {
             drop(fleet.enter(&Agent::for_test(&format!("pc-{number:02}"))));
         }
         let store = Store::open(&dir.path().join("events"), None).unwrap();
-        let answers = FleetAnswers::new(fleet, Audit::new(store.writer().clone()).unwrap());
+        let author = Author::open(dir.path(), &store).await.unwrap();
+        let answers = FleetAnswers::new(fleet, Audit::new(author));
         let (mut names, mut after) = (Vec::new(), String::new());
         loop {
             let (hosts, more) = answers.page(&after, 10, &HashSet::new());
