@@ -177,8 +177,8 @@ impl Verification {
         &self,
         answers: &mpsc::Sender<Result<VerifyResponse, Status>>,
     ) -> Result<(), Status> {
-        let work =
-            Arc::new(Mutex::new(Work { verifier: Verifier::new(Scope::Whole), full: false }));
+        let verifier = Verifier::new(Scope::Whole).of(self.hosts.iter().cloned());
+        let work = Arc::new(Mutex::new(Work { verifier, full: false }));
         let mut gaps = self.look(&self.condition, &work, answers).await?;
         if let Some(own) = self.own.as_ref().filter(|own| !self.hosts.contains(own)) {
             let filter = Filter { hosts: vec![own.clone()], ..Filter::default() };

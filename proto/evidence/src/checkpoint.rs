@@ -11,6 +11,9 @@ use crate::key::{SigningKey, is_signed};
 /// Stands before what is signed: nothing else that this key may sign begins so.
 const CONTEXT: &[u8] = b"sekimori checkpoint 1\n";
 
+/// The largest number of an event or a link.
+const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+
 /// What is wrong with a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CheckpointError {
@@ -47,8 +50,9 @@ impl Signed {
         let statement = CheckpointStatement::decode(statement.as_slice())
             .map_err(|_| CheckpointError::Statement)?;
         let whole = statement.digests.len().is_multiple_of(DIGEST_BYTES);
-        let numbered =
-            statement.number > 0 && (statement.first > 0 || statement.digests.is_empty());
+        // Sequences are numbers of 63 bits, and so are those of links: no sum of them is too large.
+        let numbered = (1..=NUMBER_MAX).contains(&statement.number)
+            && (1..=NUMBER_MAX).contains(&statement.first);
         if !whole || !numbered {
             return Err(CheckpointError::Statement);
         }

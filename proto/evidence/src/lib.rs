@@ -10,6 +10,8 @@ pub mod case;
 mod chain;
 mod checkpoint;
 mod digest;
+#[cfg(test)]
+mod hostile;
 mod key;
 mod text;
 mod verify;

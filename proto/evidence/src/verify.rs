@@ -10,7 +10,7 @@ mod custody;
 mod host;
 mod ranges;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use sekimori_proto::v1::{Event, EvidenceSummary, Finding, FindingKind, Head, HostEvidence, Kind};
@@ -65,6 +65,8 @@ pub struct Verifier {
     waiting: usize,
     /// Links that were told before.
     expected: Vec<Head>,
+    /// The hosts whose records are looked at; empty for all.
+    only: BTreeSet<String>,
 }
 
 impl Verifier {
@@ -79,7 +81,15 @@ impl Verifier {
             records: 0,
             waiting: 0,
             expected: Vec::new(),
+            only: BTreeSet::new(),
         }
+    }
+
+    /// Only these hosts are looked at, besides the collector's own; without any, all are.
+    #[must_use]
+    pub fn of(mut self, hosts: impl IntoIterator<Item = String>) -> Verifier {
+        self.only.extend(hosts);
+        self
     }
 
     /// Events looked at.
@@ -152,14 +162,15 @@ impl Verifier {
     /// What came out of it.
     #[must_use]
     pub fn finish(self) -> Outcome {
-        let Verifier { scope, mut hosts, custodian, mut findings, records, expected, .. } = self;
+        let Verifier { scope, mut hosts, custodian, mut findings, records, expected, only, .. } =
+            self;
         let mut told = Vec::with_capacity(hosts.len());
         for (name, host) in &mut hosts {
             custodian.judge(scope, name, host, &mut findings);
             host.judge(scope, name, &custodian, &mut findings);
             told.push(host.evidence(name));
         }
-        custodian.judge_missing(scope, &hosts, &mut findings);
+        custodian.judge_missing(scope, (&hosts, &only), &mut findings);
         for head in &expected {
             judge_expected(head, hosts.get(&head.host), &custodian, &mut findings);
         }

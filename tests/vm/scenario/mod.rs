@@ -12,6 +12,7 @@ mod evidence;
 mod exhaustion;
 mod faults;
 mod files;
+mod fleet;
 mod images;
 mod inodes;
 mod isolation;
@@ -66,7 +67,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 44] = [
+    let themes: [(&str, &[(&str, Run)]); 45] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Scenario> {
         ("exhaustion", exhaustion::ALL),
         ("isolation", isolation::ALL),
         ("delivery", delivery::ALL),
+        ("fleet", fleet::ALL),
         ("losses", losses::ALL),
         ("conservation", conservation::ALL),
         // Ends with a step of the clock, after which times no longer tell what came last.

@@ -19,6 +19,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("counts-in-groups", top),
     ("reads-are-recorded", reads),
     ("viewer-reads-nothing-of-people", viewer),
+    ("stock-client-in-python", stock_client),
 ];
 
 /// The most instructions that the verifier may look at in one program: a fifth of what it takes, so
@@ -103,6 +104,35 @@ fn certificate(world: &World, name: &str, role: &str) -> Result<Vec<String>> {
         options.push(directory.join(file).to_string_lossy().into_owned());
     }
     Ok(options)
+}
+
+/// What a client in another language is made from.
+const PROTO: [(&str, &str); 3] = [
+    ("event.proto", include_str!("../../../proto/sekimori/v1/event.proto")),
+    ("query.proto", include_str!("../../../proto/sekimori/v1/query.proto")),
+    ("watch.proto", include_str!("../../../proto/sekimori/v1/watch.proto")),
+];
+
+/// A client that knows nothing but the .proto files.
+fn stock_client(world: &mut World) -> Result<()> {
+    let directory = world.daemons.path("stock-client-files");
+    let sources = directory.join("sekimori/v1");
+    std::fs::create_dir_all(&sources)?;
+    for (name, text) in PROTO {
+        std::fs::write(sources.join(name), text)?;
+    }
+    let directory = directory.to_string_lossy().into_owned();
+    let files = "cd \"$1\" && protoc -I . --python_out . sekimori/v1/*.proto";
+    check::ok(&guest::bash(files, &[&directory])?)?;
+    certificate(world, "stock-client", "analyst")?;
+    let certificates = world.daemons.path("stock-client").to_string_lossy().into_owned();
+    // Debian's own: the packages of the client are Debian's too.
+    let script = include_str!("../client.py");
+    let arguments = ["-c", script, &directory, &certificates, "localhost:7443", "/bin/true"];
+    let output = guest::run("/usr/bin/python3", &arguments)?;
+    check::ok(&output)?;
+    let told: Value = serde_json::from_slice(&output.stdout)?;
+    check::equal("what it was shown", told, json!({ "ordered": true, "times": [1, 1] }))
 }
 
 /// An analyst looks for what somebody did, and it is found who looked for what.

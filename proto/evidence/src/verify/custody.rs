@@ -74,15 +74,17 @@ impl Custodian {
     pub fn judge_missing(
         &self,
         scope: Scope,
-        hosts: &BTreeMap<String, Host>,
+        (hosts, only): (&BTreeMap<String, Host>, &BTreeSet<String>),
         findings: &mut Findings,
     ) {
         if scope == Scope::Selection {
             return;
         }
         for ((name, number, sha256), cursor) in &self.countersigned {
-            let Some(host) = hosts.get(name) else { continue };
-            if *cursor <= self.removed || host.has_link(*number, sha256) {
+            let asked = only.is_empty() || only.contains(name);
+            let host = hosts.get(name);
+            let there = host.is_some_and(|host| host.has_link(*number, sha256));
+            if !asked || there || *cursor <= self.removed {
                 continue;
             }
             let place = Place {

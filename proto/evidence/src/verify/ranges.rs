@@ -7,7 +7,9 @@ pub(super) fn ranges(numbers: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number || *last == number => *last = number,
+            Some((_, last)) if last.checked_add(1) == Some(number) || *last == number => {
+                *last = number;
+            }
             _ => ranges.push((number, number)),
         }
     }

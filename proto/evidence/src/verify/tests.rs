@@ -225,6 +225,19 @@ fn the_end_cannot_be_cut_off() {
 }
 
 #[test]
+fn a_host_of_which_nothing_is_left() {
+    let mut world = World::sound();
+    world.stored.retain(|it| it.host == COLLECTOR);
+    let missing = (FindingKind::CheckpointMissing, true);
+    assert_eq!(world.found(), [(missing.0, missing.1, 1, 1), (missing.0, missing.1, 2, 2)]);
+    let mut verifier = Verifier::new(Scope::Whole).of(["another".to_owned()]);
+    for Stored { host, cursor, body } in &world.stored {
+        verifier.look(host, *cursor, body).unwrap();
+    }
+    assert_eq!(verifier.finish().summary.problems, 0);
+}
+
+#[test]
 fn a_chain_that_is_signed_anew_was_never_received() {
     let sound = World::sound();
     let mut world = World::new();
