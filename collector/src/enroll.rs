@@ -57,12 +57,12 @@ impl Enroll {
         }
     }
 
-    async fn record(&self, change: HostChange) -> Result<(), Status> {
-        self.audit.change(change).await.map_err(|error| {
-            Status::unavailable(format!(
-                "what you were to be given cannot be recorded, so nothing is given: {error}"
-            ))
-        })
+    /// What is begun is done to its end, also when whoever asked goes away: a token is not used up,
+    /// and no certificate refused, without a record.
+    async fn to_the_end<T: Send + 'static>(
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        tokio::spawn(work).await.map_err(|error| Status::internal(error.to_string()))?
     }
 }
 
@@ -86,28 +86,29 @@ impl EnrollService for Enroll {
         let token: Token = token.parse().map_err(|error: sekimori_proto::token::TokenError| {
             Status::invalid_argument(error.to_string())
         })?;
-        let (dir, fleet, used) = (self.dir.clone(), self.fleet.clone(), token.clone());
-        let work = move || enroll(&dir, &fleet, &used, &csr);
-        let (grant, made, superseded) = in_background(work).await?;
+        let (dir, fleet, audit) = (self.dir.clone(), self.fleet.clone(), self.audit.clone());
+        let (id, address) = (token.name(), stranger.address().to_string());
+        let answer = Enroll::to_the_end(async move {
+            let known = fleet.clone();
+            let work = move || enroll(&dir, &known, &token, &csr);
+            let (grant, made, superseded) = in_background(work).await?;
+            let Grant { name, role, by, .. } = grant;
+            tracing::info!(%role, name, address, "enrolled");
+            let told = HostChange {
+                superseded,
+                token: id,
+                token_by: by,
+                ..change(HostTurn::Enrolled, &name, role, address, &made.certified)
+            };
+            record(&audit, told).await?;
+            fleet.certified(&name, role, &made.certified);
+            let (certificate, role) = (made.certified.certificate_pem, role.to_string());
+            Ok(EnrollResponse { certificate, ca: made.bundle_pem, name, role })
+        });
+        let answer = answer.await?;
         self.attempts.give_back(&from);
         self.all_attempts.give_back(&());
-        let Grant { name, role, by, .. } = grant;
-        tracing::info!(%role, name, address = %stranger.address(), "enrolled");
-        let address = stranger.address().to_string();
-        self.record(HostChange {
-            superseded,
-            token: token.name(),
-            token_by: by,
-            ..change(HostTurn::Enrolled, &name, role, address, &made.certified)
-        })
-        .await?;
-        self.fleet.certified(&name, role, &made.certified);
-        Ok(Response::new(EnrollResponse {
-            certificate: made.certified.certificate_pem,
-            ca: made.bundle_pem,
-            name,
-            role: role.to_string(),
-        }))
+        Ok(Response::new(answer))
     }
 
     async fn renew(
@@ -121,20 +122,32 @@ impl EnrollService for Enroll {
             )));
         }
         let csr = request.into_inner().csr;
-        let (dir, held) = (self.dir.clone(), holder.clone());
-        let made = in_background(move || renew(&dir, &held, &csr)).await?;
-        tracing::info!(%holder, "renewed");
-        let address = holder.shown().address.map(|it| it.to_string()).unwrap_or_default();
-        let (name, role) = (holder.name(), holder.role());
-        self.record(HostChange {
-            serial_before: holder.shown().serial.clone(),
-            ..change(HostTurn::Renewed, name, role, address, &made.certified)
-        })
-        .await?;
-        self.fleet.certified(name, role, &made.certified);
-        let Made { certified, bundle_pem } = made;
-        Ok(Response::new(RenewResponse { certificate: certified.certificate_pem, ca: bundle_pem }))
+        let (dir, fleet, audit) = (self.dir.clone(), self.fleet.clone(), self.audit.clone());
+        let answer = Enroll::to_the_end(async move {
+            let held = holder.clone();
+            let made = in_background(move || renew(&dir, &held, &csr)).await?;
+            tracing::info!(%holder, "renewed");
+            let address = holder.shown().address.map(|it| it.to_string()).unwrap_or_default();
+            let (name, role) = (holder.name(), holder.role());
+            let told = HostChange {
+                serial_before: holder.shown().serial.clone(),
+                ..change(HostTurn::Renewed, name, role, address, &made.certified)
+            };
+            record(&audit, told).await?;
+            fleet.certified(name, role, &made.certified);
+            let Made { certified, bundle_pem } = made;
+            Ok(RenewResponse { certificate: certified.certificate_pem, ca: bundle_pem })
+        });
+        Ok(Response::new(answer.await?))
     }
+}
+
+async fn record(audit: &Audit, change: HostChange) -> Result<(), Status> {
+    audit.change(change).await.map_err(|error| {
+        Status::unavailable(format!(
+            "what you were to be given cannot be recorded, so nothing is given: {error}"
+        ))
+    })
 }
 
 fn enroll(
