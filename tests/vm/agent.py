@@ -39,7 +39,7 @@ def deliver(done):
                 time.sleep(0.002)
             yield batches[index]
             # So that there is something to be interrupted.
-            time.sleep(0.01)
+            time.sleep(0.05)
         while acknowledged[0] < len(batches):
             time.sleep(0.01)
 

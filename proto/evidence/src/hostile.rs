@@ -100,7 +100,7 @@ proptest! {
             };
             verifier.look("h", cursor, &event.encode_to_vec()).unwrap();
         }
-        verifier.finish();
+        let _ = verifier.finish();
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{check, guest, records};
 pub const ALL: &[(&str, Run)] = &[("three-networks-and-a-collector-that-dies", three_networks)];
 
 const HOSTS: [&str; 3] = ["fleet-1", "fleet-2", "fleet-3"];
-const RECORDS: u64 = 3000;
+const RECORDS: u64 = 6000;
 /// The collector's end of the network of host N is 10.93.N.1, the host's 10.93.N.2.
 const PORT: u16 = 7993;
 
@@ -139,13 +139,17 @@ fn with_networks(fleet: &mut Fleet) -> Result<()> {
         fleet.kill()?;
         fleet.start(false)?;
     }
+    let mut breaks = 0;
     for (agent, host) in agents.iter_mut().zip(HOSTS) {
         let log = || std::fs::read_to_string(fleet.directory.join(format!("{host}.log")));
         check::equal("the agent's exit code", agent.wait()?, 0)
             .with_context(|| format!("{:?}", log()))?;
-        let breaks: u32 = log()?.trim().parse().with_context(|| format!("{:?}", log()))?;
-        check::that(breaks >= 1, format!("{host} was never interrupted"))?;
+        // The client's own complaints come before it.
+        let told = log()?;
+        let own: u32 = told.lines().last().unwrap_or("").parse().with_context(|| told.clone())?;
+        breaks += own;
     }
+    check::that(breaks >= 3, format!("the streams were interrupted {breaks} times only"))?;
     for group in fleet.ask(&["top", "--by", "host", "--kind", "exec"])? {
         check::equal("records of a host", records::number(&group, "/count"), RECORDS)?;
     }

@@ -101,7 +101,7 @@ fn the_next_start_signs_what_a_killed_one_left() {
     assert_eq!(outcome.summary.problems, 0, "{:?}", outcome.findings);
     let found: Vec<_> = outcome.findings.iter().map(|it| (it.kind(), it.first)).collect();
     // Of this start.
-    assert_eq!(found, [(FindingKind::NotSignedYet, 1)]);
+    assert_eq!(found, [(FindingKind::NotSigned, 1)]);
     assert_eq!(outcome.hosts[0].proven, 2);
 }
 

@@ -363,7 +363,13 @@ impl Host {
                     findings.note(FindingKind::NeverSigned, place, text);
                 } else if range.0 > known.signed_to && last.contains(&boot) {
                     let text = format!("records {range_shown} are not signed yet");
-                    findings.note(FindingKind::NotSignedYet, place, text);
+                    findings.note(FindingKind::NotSigned, place, text);
+                } else if known.signed_to > 0 && range.0 > known.signed_to {
+                    let text = format!(
+                        "records {range_shown} are behind the last signature of their boot and \
+                         cannot be proven: their machine died, or somebody put them in"
+                    );
+                    findings.note(FindingKind::NotSigned, place, text);
                 } else if missing.any && !missing.unexplained {
                     let text = format!(
                         "records {range_shown} cannot be proven: their checkpoint is lost or no \

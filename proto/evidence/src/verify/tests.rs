@@ -167,9 +167,22 @@ fn an_inserted_record_is_named() {
     let body = forged(&[2; 16], 7);
     world.stored.insert(0, Stored { host: HOST, cursor: 100, body });
     // Behind all that is there, and of a boot that nobody knows: nothing tells it from a new one.
-    assert_eq!(world.found()[0], (FindingKind::NotSignedYet, false, 7, 7));
+    assert_eq!(world.found()[0], (FindingKind::NotSigned, false, 7, 7));
     world.at(100).cursor = 0;
     assert_eq!(world.found()[0], (FindingKind::Inserted, true, 7, 7));
+}
+
+#[test]
+fn what_a_machine_that_died_left_unsigned_is_said() {
+    let mut world = World::sound();
+    world.exec("the last one");
+    // The next start knows nothing of it.
+    let head = world.chain.head();
+    world.chain = Chain::new(&[2; 16], head, 1);
+    world.exec("the next start");
+    world.sign();
+    world.custody(None);
+    assert_eq!(world.found(), [(FindingKind::NotSigned, false, 10, 10)]);
 }
 
 #[test]
