@@ -20,6 +20,7 @@ pub mod identity;
 pub mod ingest;
 pub mod limits;
 pub mod listen;
+pub mod metrics;
 pub mod pace;
 pub mod pki;
 pub mod query;

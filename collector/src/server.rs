@@ -33,6 +33,7 @@ use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::limits as limit;
 use crate::listen;
+use crate::metrics::{self, Metrics, Sources};
 use crate::pki::PkiError;
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
@@ -249,6 +250,9 @@ impl Collector {
         let (author, custodian) = (author.clone(), custodian.clone());
         let dir = config.dir.clone();
         let evidence = Evidence::new(readers, author, custodian, committed.clone(), dir);
+        let (readers, places) = (store.readers().clone(), streams.clone());
+        let sources =
+            Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places };
         let query = Query::new(access, committed, connected);
         let enroll = Enroll::new(config.dir.clone(), audit.clone(), fleet.clone());
         let reflection = || {
@@ -301,6 +305,9 @@ impl Collector {
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        Ok(routes.routes())
+        let metrics = Metrics::new(store.meter().clone(), sources);
+        let answer = move |request| std::future::ready(metrics.answer::<axum::body::Body>(request));
+        let router = routes.routes().into_axum_router();
+        Ok(Routes::from(router.route(metrics::PATH, axum::routing::get(answer))))
     }
 }

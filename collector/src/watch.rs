@@ -42,6 +42,11 @@ impl Places {
         })
     }
 
+    /// Streams that are open.
+    pub fn taken(&self) -> usize {
+        SUBSCRIBERS_MAX.saturating_sub(self.0.available_permits())
+    }
+
     /// Returns when all streams have ended and are recorded, which they are soon once they are told
     /// to stop.
     pub async fn all_free(&self) {

@@ -81,6 +81,12 @@ impl Fleet {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many hosts there are, and how many of them are said to be silent.
+    pub fn count(&self) -> (usize, usize) {
+        let hosts = self.hosts();
+        (hosts.len(), hosts.values().filter(|host| host.told_silent).count())
+    }
+
     /// Whether a host of this name was ever given a certificate by token, or delivered.
     pub fn knows(&self, name: &str) -> bool {
         self.hosts().contains_key(name)

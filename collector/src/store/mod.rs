@@ -13,6 +13,7 @@ mod files;
 mod filter;
 mod groups;
 mod import;
+mod meter;
 mod read;
 mod retention;
 mod scan;
@@ -41,6 +42,7 @@ pub use entry::{Batch, Entry};
 use files::{Files, Span};
 pub use filter::{Condition, FilterError};
 pub use groups::{GroupError, Groups};
+pub use meter::Meter;
 pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;
 pub use write::{WriteError, Writer, Written};
@@ -117,7 +119,7 @@ impl Store {
             import::import(earlier, &files, &mut current, &totals)?;
         }
         let committed = Committed::new(current.last());
-        let shared = write::Shared { files, committed, totals };
+        let shared = write::Shared { files, committed, totals, meter: Meter::default() };
         let (writer, thread) = write::start(current, shared.clone())?;
         let readers = Readers::new(shared.files.clone(), shared.totals.clone());
         Ok(Store { shared, writer, readers, thread, _lock: lock })
@@ -126,6 +128,11 @@ impl Store {
     /// How far it is committed.
     pub fn committed(&self) -> &Committed {
         &self.shared.committed
+    }
+
+    /// What its writer counts.
+    pub fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     /// Where batches go.

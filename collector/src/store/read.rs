@@ -185,6 +185,12 @@ impl Readers {
         status.collect()
     }
 
+    /// How many files the store has, and their bytes on the disk.
+    pub fn size(&self) -> (usize, u64) {
+        let files = self.files.list();
+        (files.len(), files.iter().map(|file| file.bytes()).sum())
+    }
+
     /// The last cursor of what retention has removed; 0 when nothing was.
     pub fn removed_up_to(&self) -> u64 {
         self.files.list().first().map_or(0, |file| file.span().before)

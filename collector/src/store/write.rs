@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use rusqlite::ErrorCode;
 use thiserror::Error;
@@ -17,6 +18,7 @@ use super::block::Placed;
 use super::current::Current;
 use super::entry::Batch;
 use super::files::Files;
+use super::meter::Meter;
 use super::totals::{Total, Totals};
 use crate::bus::Committed;
 use crate::limits::{COMMIT_EVENTS_MAX, COMMIT_GATHER, WRITER_PAUSE, WRITER_QUEUE_MAX};
@@ -84,6 +86,8 @@ pub struct Shared {
     pub committed: Committed,
     /// The numbers of the hosts.
     pub totals: Totals,
+    /// What is counted of its work.
+    pub meter: Meter,
 }
 
 /// Starts the thread on the file that is written to.
@@ -135,8 +139,10 @@ impl Thread {
     fn commit(&mut self, jobs: Vec<Job>) {
         let (batches, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|Job { batch, answer }| (batch, answer)).unzip();
+        let begun = Instant::now();
         match self.try_commit(batches) {
             Ok(counts) => {
+                self.shared.meter.committed(&counts, begun.elapsed());
                 for (answer, stored) in answers.into_iter().zip(counts) {
                     // The stream may have gone; the events are stored all the same.
                     let _ = answer.send(Ok(stored));
@@ -144,6 +150,7 @@ impl Thread {
             }
             Err(error) => {
                 tracing::error!(%error, batches = answers.len(), "the store cannot be written");
+                self.shared.meter.failed(answers.len());
                 let error = refusal(&error);
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));

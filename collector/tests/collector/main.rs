@@ -12,6 +12,7 @@ mod certificates;
 mod enroll;
 mod fleet;
 mod ingest;
+mod metrics;
 mod process;
 mod query;
 mod services;

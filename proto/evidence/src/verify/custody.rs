@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sekimori_proto::v1::{Countersigned, Custody, FindingKind};
 
-use super::host::Host;
+use super::host::{Host, Link};
 use super::{Findings, Place, Scope};
 
 /// All that custody records say.
@@ -37,9 +37,14 @@ impl Custodian {
         self.removed
     }
 
-    pub fn is_countersigned(&self, host: &str, number: u64, sha256: &[u8; 32]) -> bool {
+    fn is_countersigned(&self, host: &str, number: u64, sha256: &[u8; 32]) -> bool {
         let key = (host.to_owned(), number, sha256.to_vec());
         self.countersigned.contains_key(&key)
+    }
+
+    /// The collector countersigned it, or has not come so far yet.
+    pub fn received(&self, host: &str, number: u64, link: &Link) -> bool {
+        link.cursor > self.through_cursor || self.is_countersigned(host, number, &link.sha256)
     }
 
     /// A link that was there when the collector last countersigned must be countersigned.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use rangemap::RangeInclusiveSet;
 use sekimori_proto::v1::{FindingKind, HostEvidence, Kind, Loss};
 
 use super::custody::Custodian;
@@ -22,9 +23,17 @@ pub(super) struct Link {
 /// What one key signed: a host that is set up anew begins anew.
 #[derive(Debug, Default)]
 struct Line {
-    links: BTreeMap<u64, Link>,
-    /// Links with the number of another one.
-    forks: Vec<(u64, Link)>,
+    /// By number, at least one of each: a host that is put back to an earlier state signs other
+    /// things under the same number.
+    links: BTreeMap<u64, Vec<Link>>,
+}
+
+impl Line {
+    /// The last one of all.
+    fn last(&self) -> Option<(u64, &Link)> {
+        let (number, links) = self.links.last_key_value()?;
+        links.iter().max_by_key(|link| link.cursor).map(|link| (*number, link))
+    }
 }
 
 /// A record that is not what was signed.
@@ -43,8 +52,8 @@ struct Boot {
     seen: HashMap<u64, (Digest, u64)>,
     /// Lowest sequence seen of each lane.
     lowest: [Option<u64>; 2],
-    /// Highest sequence that is signed; 0 when none is.
-    signed_to: u64,
+    /// Sequences that are signed.
+    signed: RangeInclusiveSet<u64>,
     /// Sequences of checkpoints, whose signature is in themselves.
     links: Vec<u64>,
 }
@@ -77,17 +86,13 @@ impl Host {
     }
 
     pub fn links(&self) -> impl Iterator<Item = (u64, &Link)> {
-        self.lines.values().flat_map(|line| {
-            let forks = line.forks.iter().map(|(number, link)| (*number, link));
-            line.links.iter().map(|(number, link)| (*number, link)).chain(forks)
-        })
+        let links = self.lines.values().flat_map(|line| &line.links);
+        links.flat_map(|(number, links)| links.iter().map(|link| (*number, link)))
     }
 
     pub fn has_link(&self, number: u64, sha256: &[u8]) -> bool {
-        self.lines.values().any(|line| {
-            line.links.get(&number).is_some_and(|link| link.sha256 == sha256)
-                || line.forks.iter().any(|(it, link)| *it == number && link.sha256 == sha256)
-        })
+        let mut links = self.lines.values().filter_map(|line| line.links.get(&number)).flatten();
+        links.any(|link| link.sha256 == sha256)
     }
 
     /// What the host itself says that it lost.
@@ -133,7 +138,10 @@ impl Host {
         let Signed { statement, sha256, key } = &signed;
         let boot = self.boots.entry(statement.boot.clone()).or_default();
         for (sequence, digest) in signed.digests() {
-            boot.signed_to = boot.signed_to.max(sequence);
+            // What was signed twice is proven by the first of them.
+            if boot.signed.contains(&sequence) {
+                continue;
+            }
             match boot.seen.remove(&sequence) {
                 None if digest == ABSENT => {}
                 None => {
@@ -153,6 +161,9 @@ impl Host {
                 }
             }
         }
+        if let Some(last) = signed.count().checked_sub(1) {
+            boot.signed.insert(statement.first..=statement.first + last);
+        }
         match self.keys.iter_mut().find(|(_, known)| known == key) {
             None => self.keys.push((cursor, key.clone())),
             Some((first, _)) => *first = (*first).min(cursor),
@@ -160,13 +171,11 @@ impl Host {
         let line = self.lines.entry(key.clone()).or_default();
         let (boot, previous) = (statement.boot.clone(), statement.previous.clone());
         let link = Link { sha256: *sha256, cursor, boot, previous };
-        match line.links.get(&statement.number) {
-            Some(known) if known.sha256 != *sha256 => line.forks.push((statement.number, link)),
-            Some(_) => return,
-            None => {
-                line.links.insert(statement.number, link);
-            }
+        let links = line.links.entry(statement.number).or_default();
+        if links.iter().any(|known| known.sha256 == *sha256) {
+            return;
         }
+        links.push(link);
         let carrying = self.boots.entry(carrier.boot.to_vec()).or_default();
         carrying.links.push(carrier.sequence);
     }
@@ -174,13 +183,13 @@ impl Host {
     pub fn evidence(&mut self, name: &str) -> HostEvidence {
         self.keys.sort();
         let newest = self.keys.last().and_then(|(_, key)| self.lines.get(key));
-        let head = newest.and_then(|line| line.links.last_key_value());
+        let head = newest.and_then(Line::last);
         HostEvidence {
             host: name.to_owned(),
             records: self.records,
             proven: self.proven,
             keys: self.keys.iter().map(|(_, key)| key.clone()).collect(),
-            head_number: head.map_or(0, |(number, _)| *number),
+            head_number: head.map_or(0, |(number, _)| number),
             head_sha256: head.map(|(_, link)| link.sha256.to_vec()).unwrap_or_default(),
         }
     }
@@ -211,10 +220,11 @@ impl Host {
         self.keys.sort();
         for (cursor, key) in self.keys.iter().skip(1) {
             let Some(line) = self.lines.get(key) else { continue };
-            let received = line
+            let mut links = line
                 .links
                 .iter()
-                .all(|(number, link)| custodian.is_countersigned(name, *number, &link.sha256));
+                .flat_map(|(number, links)| links.iter().map(|link| (*number, link)));
+            let received = links.all(|(number, link)| custodian.received(name, number, link));
             let place = Place { host: name, cursor: *cursor, ..Place::default() };
             let key = crate::hex(key);
             if received {
@@ -244,28 +254,25 @@ impl Host {
         let mut missing = MissingLinks::default();
         let mut lost = self.lost_checkpoints;
         for line in self.lines.values() {
-            for (number, link) in &line.forks {
+            let mut before: Option<(u64, &[Link])> = None;
+            for (number, links) in &line.links {
+                let Some(link) = links.first() else { continue };
                 let place = Place {
                     host: name,
                     boot: &link.boot,
                     sequences: (*number, *number),
                     cursor: link.cursor,
                 };
-                let text = format!("there are two checkpoints {number}, and both are signed");
-                findings.problem(FindingKind::CheckpointBroken, place, text);
-            }
-            let mut before: Option<(u64, &Link)> = None;
-            for (number, link) in &line.links {
-                let place = Place {
-                    host: name,
-                    boot: &link.boot,
-                    sequences: (*number, *number),
-                    cursor: link.cursor,
-                };
+                if links.len() > 1 {
+                    went_back(name, *number, links, custodian, findings);
+                }
                 let next = before.map_or(1, |(number, _)| number + 1);
                 if next == *number {
-                    let expected = before.map(|(_, link)| link.sha256.to_vec()).unwrap_or_default();
-                    if link.previous != expected {
+                    let follows = |link: &Link| match before {
+                        None => link.previous.is_empty(),
+                        Some((_, before)) => before.iter().any(|it| link.previous == it.sha256),
+                    };
+                    if !links.iter().all(follows) {
                         let text = format!("checkpoint {number} does not follow the one before it");
                         findings.problem(FindingKind::CheckpointBroken, place, text);
                     }
@@ -286,7 +293,7 @@ impl Host {
                         findings.problem(FindingKind::CheckpointMissing, place, text);
                     }
                 }
-                before = Some((*number, link));
+                before = Some((*number, links));
             }
         }
         missing
@@ -354,6 +361,7 @@ impl Host {
     fn judge_unsigned(&self, name: &str, missing: MissingLinks, findings: &mut Findings) {
         let last = self.last_boots();
         for (boot, known) in &self.boots {
+            let signed_to = known.signed.last().map(|range| *range.end());
             for range in ranges(known.seen.keys().copied()) {
                 let cursor = known.seen.get(&range.0).map_or(0, |(_, cursor)| *cursor);
                 let place = Place { host: name, boot, sequences: range, cursor };
@@ -361,10 +369,10 @@ impl Host {
                 if self.lines.is_empty() {
                     let text = format!("records {range_shown}: the host has never signed anything");
                     findings.note(FindingKind::NeverSigned, place, text);
-                } else if range.0 > known.signed_to && last.contains(&boot) {
+                } else if Some(range.0) > signed_to && last.contains(&boot) {
                     let text = format!("records {range_shown} are not signed yet");
                     findings.note(FindingKind::NotSigned, place, text);
-                } else if known.signed_to > 0 && range.0 > known.signed_to {
+                } else if signed_to.is_some() && Some(range.0) > signed_to {
                     let text = format!(
                         "records {range_shown} are behind the last signature of their boot and \
                          cannot be proven: their machine died, or somebody put them in"
@@ -393,8 +401,32 @@ impl Host {
             known.seen.values().map(|(_, cursor)| *cursor).max().map(|cursor| (cursor, boot))
         });
         let newest = by_link.chain(by_record).max().map(|(_, boot)| boot);
-        let lines = self.lines.values().filter_map(|line| line.links.last_key_value());
+        let lines = self.lines.values().filter_map(Line::last);
         lines.map(|(_, link)| &link.boot).chain(newest).collect()
+    }
+}
+
+/// Several links have one number. Whoever has not the host's key cannot make them.
+fn went_back(
+    name: &str,
+    number: u64,
+    links: &[Link],
+    custodian: &Custodian,
+    findings: &mut Findings,
+) {
+    let count = links.len();
+    let cursor = links.iter().map(|link| link.cursor).max().unwrap_or(0);
+    let boot = links.first().map(|link| link.boot.as_slice()).unwrap_or_default();
+    let place = Place { host: name, boot, sequences: (number, number), cursor };
+    if links.iter().all(|link| custodian.received(name, number, link)) {
+        let text = format!(
+            "there are {count} checkpoints {number}, all of them received: the host went back to an \
+             earlier state (a snapshot, or its machine died), or its key is used elsewhere"
+        );
+        findings.note(FindingKind::WentBack, place, text);
+    } else {
+        let text = format!("there are {count} checkpoints {number}, and not all were received");
+        findings.problem(FindingKind::CheckpointBroken, place, text);
     }
 }
 

@@ -186,6 +186,33 @@ fn what_a_machine_that_died_left_unsigned_is_said() {
 }
 
 #[test]
+fn a_host_that_goes_back_to_a_snapshot() {
+    let mut world = World::new();
+    world.exec("before");
+    let snapshot = world.chain.clone();
+    world.exec("never to be seen by the host again");
+    world.sign();
+    // Another start, from what the snapshot has: it signs the first record once more.
+    let left = snapshot;
+    let (checkpoint, head) = left.sign(&world.key, 1, 0, 0);
+    world.chain = Chain::new(&[2; 16], head, 1);
+    let event = Event { kind: 104, checkpoint: Some(checkpoint), ..Event::default() };
+    let cursor = world.record(1, event);
+    world.heads.push((head, cursor));
+    world.exec("after");
+    world.sign();
+    world.custody(None);
+    let (went_back, missing) = (FindingKind::WentBack, FindingKind::CheckpointBroken);
+    assert_eq!(world.found(), [(went_back, false, 1, 1)]);
+    // A link that the collector never received is another thing.
+    let received = world.heads.remove(0);
+    world.stored.retain(|it| it.host != COLLECTOR);
+    world.custody(None);
+    let found = world.found();
+    assert!(found.contains(&(missing, true, 1, 1)), "{received:?} {found:?}");
+}
+
+#[test]
 fn what_the_host_lost_is_no_problem() {
     let mut world = World::sound();
     world.remove(2);

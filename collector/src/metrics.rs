@@ -1,0 +1,135 @@
+//! `GET /metrics`: how the collector does, for Prometheus.
+//!
+//! It is served on the one port, over HTTP/2 and TLS with a client certificate, to every operator:
+//! nothing in it tells of people, and no label names a host. What is cheap to ask for is asked for
+//! when somebody scrapes; only the writer counts as it goes.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::Status;
+use tonic::codegen::http::{Request, Response, header};
+
+use crate::bus::Connected;
+use crate::fleet::Fleet;
+use crate::identity::{Operator, Viewer};
+use crate::store::{Meter, Readers};
+use crate::watch::Places;
+
+/// Where it is served.
+pub const PATH: &str = "/metrics";
+const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Level = Gauge<u64, AtomicU64>;
+
+/// What is told, and where it is asked for.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    levels: Levels,
+    sources: Sources,
+}
+
+/// What is asked when somebody scrapes.
+#[derive(Debug)]
+pub struct Sources {
+    /// The store.
+    pub readers: Readers,
+    /// Agents with an open stream.
+    pub connected: Connected,
+    /// All hosts.
+    pub fleet: Fleet,
+    /// Live streams.
+    pub places: Places,
+}
+
+#[derive(Debug, Default)]
+struct Levels {
+    store_events: Level,
+    store_bytes: Level,
+    store_files: Level,
+    connected: Level,
+    hosts: Level,
+    silent: Level,
+    lost: Level,
+    streams: Level,
+}
+
+impl Metrics {
+    /// Tells what `meter` counts and `sources` know.
+    pub fn new(meter: Meter, sources: Sources) -> Metrics {
+        let mut registry = Registry::with_prefix("sekimori_collector");
+        let Meter { events, batches, refused, commits } = meter;
+        registry.register("events_stored", "Events that were new and are on the disk", events);
+        registry.register("batches_acknowledged", "Batches that were acknowledged", batches);
+        let text = "Batches that were refused because the store could not be written";
+        registry.register("batches_refused", text, refused);
+        let text = "Time that commits took";
+        registry.register_with_unit("commit", text, Unit::Seconds, commits);
+        let levels = Levels::default();
+        for (name, text, level) in [
+            ("store_events", "Events in the store", &levels.store_events),
+            ("store_files", "Files of the store", &levels.store_files),
+            ("agents_connected", "Agents with an open stream", &levels.connected),
+            ("hosts", "Hosts that ever delivered or got a certificate", &levels.hosts),
+            ("hosts_silent", "Hosts that are silent for longer than is allowed", &levels.silent),
+            ("events_lost", "Events that the hosts recorded as lost", &levels.lost),
+            ("live_streams", "Live streams of operators", &levels.streams),
+        ] {
+            registry.register(name, text, level.clone());
+        }
+        let text = "Size of the store on the disk";
+        registry.register_with_unit("store", text, Unit::Bytes, levels.store_bytes.clone());
+        Metrics(Arc::new(Inner { registry, levels, sources }))
+    }
+
+    /// Answers an operator; whoever else asks is refused as by every other call.
+    pub fn answer<B>(&self, request: Request<B>) -> Response<String> {
+        let (parts, _) = request.into_parts();
+        let mut asked = tonic::Request::new(());
+        *asked.extensions_mut() = parts.extensions;
+        let (status, kind, text) = match Viewer::of(&asked) {
+            Ok(viewer) => (200, TYPE, self.text(viewer.operator())),
+            Err(refusal) => (403, "text/plain; charset=utf-8", refused(&refusal)),
+        };
+        let mut response = Response::new(text);
+        if let Ok(status) = tonic::codegen::http::StatusCode::from_u16(status) {
+            *response.status_mut() = status;
+        }
+        let kind = header::HeaderValue::from_static(kind);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn text(&self, operator: &Operator) -> String {
+        let Inner { registry, levels, sources } = &*self.0;
+        let stored = sources.readers.hosts(operator);
+        levels.store_events.set(stored.iter().map(|host| host.events).sum());
+        levels.lost.set(stored.iter().fold(0, |sum, host| sum.saturating_add(host.lost)));
+        let (files, bytes) = sources.readers.size();
+        levels.store_files.set(files as u64);
+        levels.store_bytes.set(bytes);
+        levels.connected.set(sources.connected.hosts().len() as u64);
+        let (hosts, silent) = sources.fleet.count();
+        levels.hosts.set(hosts as u64);
+        levels.silent.set(silent as u64);
+        levels.streams.set(sources.places.taken() as u64);
+        let mut text = String::new();
+        if encode(&mut text, registry).is_err() {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "# the metrics cannot be written");
+        }
+        text
+    }
+}
+
+fn refused(refusal: &Status) -> String {
+    format!("{}\n", refusal.message())
+}
