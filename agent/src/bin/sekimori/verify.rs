@@ -148,7 +148,11 @@ fn show_manifest(args: &Args, manifest: &Manifest) -> Result<(), Failure> {
     writeln!(out, "case of {}, made {}", text(&manifest.collector), text(&manifest.made))?;
     writeln!(out, "  by          {by}{from}")?;
     writeln!(out, "  because     {}", text(&manifest.reason))?;
-    writeln!(out, "  asked for   {}", text(&manifest.question))?;
+    let question = match manifest.question.as_str() {
+        "" => "everything".to_owned(),
+        question => text(question),
+    };
+    writeln!(out, "  asked for   {question}")?;
     writeln!(out, "  records     {}", manifest.records)?;
     let compared = if args.collector_key.is_some() { "as expected" } else { "compare it" };
     writeln!(out, "  signed by   {} ({compared})", text(&manifest.collector_key))?;
