@@ -204,6 +204,7 @@ fn personal(request: &AggregateRequest) -> Option<String> {
         text,
         destinations,
         programs,
+        expression,
         kinds: _,
         hosts: _,
         verdicts: _,
@@ -217,6 +218,7 @@ fn personal(request: &AggregateRequest) -> Option<String> {
         ("text", !text.is_empty()),
         ("destination", !destinations.is_empty()),
         ("program", !programs.is_empty()),
+        ("expression", !expression.is_empty()),
     ];
     let (word, _) = chosen.into_iter().find(|(_, chosen)| *chosen)?;
     Some(format!("a filter by {word} tells of people"))
@@ -244,6 +246,7 @@ fn read_status(error: &ReadError) -> Status {
         ReadError::TooLong => Status::deadline_exceeded(message),
         ReadError::Cancelled => Status::cancelled(message),
         ReadError::Groups(_) => Status::resource_exhausted(message),
+        ReadError::Expression(_) => Status::invalid_argument(message),
         ReadError::Sqlite(_) | ReadError::Task(_) => {
             tracing::error!(error = message, "reading failed");
             Status::unavailable(message)
@@ -327,6 +330,7 @@ mod tests {
     #[case(Filter { text: "/home/u".into(), ..Filter::default() }, true)]
     #[case(Filter { programs: vec!["/bin/x".into()], ..Filter::default() }, true)]
     #[case(Filter { destinations: vec!["x".into()], ..Filter::default() }, true)]
+    #[case(Filter { expression: "bytes > 1".into(), ..Filter::default() }, true)]
     #[case(Filter { hosts: vec!["h".into()], since_ns: Some(1), ..Filter::default() }, false)]
     #[case(Filter { serials: vec!["S".into()], ..Filter::default() }, false)]
     fn a_number_tells_of_people_too(#[case] filter: Filter, #[case] expected: bool) {

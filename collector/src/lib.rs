@@ -14,6 +14,7 @@ pub mod config;
 pub mod custody;
 pub mod enroll;
 pub mod evidence;
+pub mod expression;
 pub mod fleet;
 mod gate;
 pub mod identity;

@@ -76,6 +76,12 @@ pub const SEARCH_EVENTS_MAX: u32 = 1000;
 pub const SEARCH_EVENTS_DEFAULT: u32 = 100;
 /// Bytes of the events of one page; the page ends early so that the answer fits.
 pub const PAGE_BYTES_MAX: usize = 3 << 20;
+/// Bytes of an expression.
+pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
+/// Brackets and conditions of an expression that lie in one another.
+pub const EXPRESSION_NESTING_MAX: usize = 32;
+/// Parts of an expression that lie in one another, once it is parsed.
+pub const EXPRESSION_DEPTH_MAX: usize = 64;
 /// Values of one repeated condition of a filter.
 pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.

@@ -99,6 +99,7 @@ impl Words {
             serials,
             destinations,
             programs,
+            expression,
         } = filter;
         self.words::<Kind>("kind", kinds);
         self.option("host", hosts.iter().cloned());
@@ -110,6 +111,7 @@ impl Words {
         // The command line takes no list here: a path may have a comma.
         programs.iter().for_each(|program| self.option("program", [program.clone()]));
         self.option("text", Some(text.clone()).filter(|text| !text.is_empty()));
+        self.option("where", Some(expression.clone()).filter(|text| !text.is_empty()));
         self.option("since", since_ns.map(time));
         self.option("until", until_ns.map(time));
     }
@@ -172,10 +174,12 @@ mod tests {
             serials: vec!["S1".into()],
             destinations: vec!["a.example".into(), "::1".into()],
             programs: vec!["/bin/a,b".into(), "/bin/c".into()],
+            expression: "file.path == '/a'".into(),
         };
         let told = "--kind usb.write,exec --host pc,'a,b' --user 花子 --verdict denied --rule '' \
                     --serial S1 --destination a.example,::1 --program '/bin/a,b' \
-                    --program /bin/c --text 'it'\\''s 100 %' --since 1970-01-01T00:00:00Z \
+                    --program /bin/c --text 'it'\\''s 100 %' \
+                     --where 'file.path == '\\''/a'\\''' --since 1970-01-01T00:00:00Z \
                     --until 1970-01-01T00:00:01.5Z";
         let filter = Some(filter);
         let request = SearchRequest { filter: filter.clone(), ..SearchRequest::default() };

@@ -153,20 +153,27 @@ impl Export {
     /// What was asked for.
     async fn records(&self, work: &Shared) -> Result<Vec<Gap>, Status> {
         let condition = Arc::clone(&self.condition);
-        self.scan(work, None, move |work, stored| {
-            let Ok(event) = stored.event() else { return Ok(()) };
-            if !condition.matches(&event) {
-                return Ok(());
-            }
-            work.wanted.add(stored.host, &event);
-            let begin = work.begins.entry(stored.host.to_owned()).or_insert(i64::MAX);
-            *begin = (*begin).min(event.time_ns);
-            work.bytes += stored.body.len() as u64;
-            work.writer.record(&record_of(stored), event.time_ns)?;
-            work.too_much = work.writer.records() > CASE_RECORDS_MAX || work.bytes > CASE_BYTES_MAX;
-            Ok(())
-        })
-        .await
+        let asked = Arc::clone(&condition);
+        let gaps = self
+            .scan(work, None, move |work, stored| {
+                let Ok(event) = stored.event() else { return Ok(()) };
+                if !condition.matches(&event) {
+                    return Ok(());
+                }
+                work.wanted.add(stored.host, &event);
+                let begin = work.begins.entry(stored.host.to_owned()).or_insert(i64::MAX);
+                *begin = (*begin).min(event.time_ns);
+                work.bytes += stored.body.len() as u64;
+                work.writer.record(&record_of(stored), event.time_ns)?;
+                work.too_much =
+                    work.writer.records() > CASE_RECORDS_MAX || work.bytes > CASE_BYTES_MAX;
+                Ok(())
+            })
+            .await?;
+        match asked.failure() {
+            Some(error) => Err(Status::invalid_argument(format!("filter.expression: {error}"))),
+            None => Ok(gaps),
+        }
     }
 
     /// The policy that each host had when its first record was made, and those that followed.

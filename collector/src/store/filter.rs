@@ -1,5 +1,7 @@
 //! Which events a question is about.
 
+use std::sync::{Arc, OnceLock};
+
 use memchr::memmem::Finder;
 use sekimori_proto::json::unescape;
 use sekimori_proto::v1::{Destination, Device, Event, Filter, Kind, Verdict};
@@ -7,6 +9,7 @@ use thiserror::Error;
 
 use super::block::{Header, Stored};
 use super::tags::{self, Tag, Tagged};
+use crate::expression::{Expression, ExpressionError};
 use crate::limits::{FILTER_BYTES_MAX, FILTER_VALUES_MAX};
 
 /// A filter that asks for what cannot be.
@@ -24,6 +27,9 @@ pub enum FilterError {
     /// A backslash that means nothing.
     #[error("filter.{0}: {1:?} has a backslash that begins no known sequence; a plain one is \\\\")]
     Escape(&'static str, String),
+    /// No expression, or none that can be asked.
+    #[error("filter.expression: {0}")]
+    Expression(#[from] ExpressionError),
 }
 
 /// Conditions that all must hold.
@@ -32,6 +38,13 @@ pub struct Condition {
     filter: Filter,
     programs: Vec<Vec<u8>>,
     text: Option<Finder<'static>>,
+    expression: Option<Expression>,
+    /// The first thing that the expression could not say of an event.
+    failure: Arc<OnceLock<ExpressionError>>,
+    /// Numbers of kinds, one of each; so with verdicts and hosts.
+    kinds: Vec<Vec<i32>>,
+    verdicts: Vec<Vec<i32>>,
+    hosts: Vec<Vec<String>>,
     /// Of each condition on a tagged field, the values that it holds for.
     wanted: Vec<Vec<Tag>>,
     /// Of each condition on a text, the texts of which an encoded event must have one to match: they
@@ -65,6 +78,10 @@ impl Condition {
             texts.iter().try_for_each(|text| check_length(name, text))?;
         }
         check_length("text", &filter.text)?;
+        let expression = match filter.expression.as_str() {
+            "" => None,
+            text => Some(Expression::new(text)?),
+        };
         let programs = filter
             .programs
             .iter()
@@ -72,23 +89,30 @@ impl Condition {
         let programs: Vec<Vec<u8>> = programs.collect::<Result<_, _>>()?;
         let text =
             (!filter.text.is_empty()).then(|| Finder::new(filter.text.as_bytes()).into_owned());
-        let mut wanted = Vec::new();
-        let numbers =
-            |it: &[i32]| it.iter().map(|it| it.to_le_bytes().to_vec()).collect::<Vec<_>>();
-        let texts = |it: &[String]| it.iter().map(|it| it.clone().into_bytes()).collect();
-        for (field, values) in [
-            (Tagged::Kind, numbers(&filter.kinds)),
-            (Tagged::Verdict, numbers(&filter.verdicts)),
-            (Tagged::Host, texts(&filter.hosts)),
-            (Tagged::User, texts(&filter.users)),
-            (Tagged::Rule, texts(&filter.rules)),
-            (Tagged::Serial, texts(&filter.serials)),
-            (Tagged::Destination, texts(&filter.destinations)),
-            (Tagged::Program, programs.clone()),
+        let narrow = expression.as_ref().map(Expression::narrow).cloned().unwrap_or_default();
+        let with = |own: &[i32], more: Vec<Vec<i32>>| all_of(own.to_vec(), more);
+        let with_texts = |own: &[String], more: Vec<Vec<String>>| all_of(own.to_vec(), more);
+        let kinds = with(&filter.kinds, narrow.kinds);
+        let verdicts = with(&filter.verdicts, narrow.verdicts);
+        let hosts = with_texts(&filter.hosts, narrow.hosts);
+        let mut wanted: Vec<Vec<Tag>> = Vec::new();
+        for (field, sets) in [(Tagged::Kind, &kinds), (Tagged::Verdict, &verdicts)] {
+            let tag = |it: &i32| tags::tag(field, &it.to_le_bytes());
+            wanted.extend(sets.iter().map(|set| set.iter().map(tag).collect()));
+        }
+        for (field, sets) in [
+            (Tagged::Host, hosts.clone()),
+            (Tagged::User, with_texts(&filter.users, narrow.users)),
+            (Tagged::Rule, with_texts(&filter.rules, narrow.rules)),
+            (Tagged::Serial, with_texts(&filter.serials, narrow.serials)),
+            (Tagged::Destination, with_texts(&filter.destinations, Vec::new())),
+            (Tagged::Program, narrow.programs),
         ] {
-            if !values.is_empty() {
-                wanted.push(values.iter().map(|value| tags::tag(field, value)).collect());
-            }
+            let tag = |it: &String| tags::tag(field, it.as_bytes());
+            wanted.extend(sets.iter().map(|set| set.iter().map(tag).collect()));
+        }
+        if !programs.is_empty() {
+            wanted.push(programs.iter().map(|it| tags::tag(Tagged::Program, it)).collect());
         }
         let verbatim = [&filter.users, &filter.rules, &filter.serials, &filter.destinations];
         let finder = |text: &[u8]| Finder::new(text).into_owned();
@@ -99,9 +123,25 @@ impl Condition {
         verbatim.push(programs.iter().map(|program| finder(program)).collect());
         verbatim.push(text.clone().filter(|_| !may_be_address(&filter.text)).into_iter().collect());
         verbatim.retain(|texts| !texts.is_empty());
-        let since_ns = filter.since_ns.unwrap_or(i64::MIN);
-        let until_ns = filter.until_ns.unwrap_or(i64::MAX);
-        Ok(Condition { filter, programs, text, wanted, verbatim, since_ns, until_ns })
+        let finders = |texts: &Vec<String>| texts.iter().map(|it| finder(it.as_bytes())).collect();
+        verbatim.extend(narrow.verbatim.iter().map(finders));
+        let (first, last) = narrow.times.unwrap_or((i64::MIN, i64::MAX));
+        let since_ns = filter.since_ns.unwrap_or(i64::MIN).max(first);
+        let until_ns = filter.until_ns.unwrap_or(i64::MAX).min(last.saturating_add(1));
+        Ok(Condition {
+            filter,
+            programs,
+            text,
+            expression,
+            failure: Arc::default(),
+            kinds,
+            verdicts,
+            hosts,
+            wanted,
+            verbatim,
+            since_ns,
+            until_ns,
+        })
     }
 
     /// The first and the last time that an event may have.
@@ -124,11 +164,10 @@ impl Condition {
 
     /// What can be said of an event before it is decoded.
     pub fn may_be(&self, stored: &Stored<'_>) -> bool {
-        let Filter { kinds, verdicts, hosts, .. } = &self.filter;
-        (kinds.is_empty() || kinds.contains(&stored.kind))
-            && (verdicts.is_empty() || verdicts.contains(&stored.verdict))
+        self.kinds.iter().all(|kinds| kinds.contains(&stored.kind))
+            && self.verdicts.iter().all(|verdicts| verdicts.contains(&stored.verdict))
             && self.may_match_times(stored.time_ns, stored.time_ns)
-            && (hosts.is_empty() || hosts.iter().any(|it| it == stored.host))
+            && self.hosts.iter().all(|hosts| hosts.iter().any(|it| it == stored.host))
             && self
                 .verbatim
                 .iter()
@@ -152,7 +191,29 @@ impl Condition {
                         || it.names.iter().any(|name| destinations.contains(&name.name))
                 }))
             && self.text.as_ref().is_none_or(|text| has_text(event, text))
+            && self.expression.as_ref().is_none_or(|expression| self.is_true(expression, event))
     }
+
+    /// What the expression could not say of an event, which was left out then: whoever asked is told
+    /// this instead of an answer.
+    pub fn failure(&self) -> Option<&ExpressionError> {
+        self.failure.get()
+    }
+
+    fn is_true(&self, expression: &Expression, event: &Event) -> bool {
+        expression.matches(event).unwrap_or_else(|error| {
+            self.failure.get_or_init(|| error);
+            false
+        })
+    }
+}
+
+/// Sets of which each must have the value; the first one only if there is something in it.
+fn all_of<T>(own: Vec<T>, mut more: Vec<Vec<T>>) -> Vec<Vec<T>> {
+    if !own.is_empty() {
+        more.push(own);
+    }
+    more
 }
 
 /// Whether a text may be a part of an address with its port, and of neither alone: an event has the
@@ -226,11 +287,35 @@ fn check_length(name: &'static str, text: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// Of an event that is stored in a block by itself: whether the block may have it, and whether it
+/// may match.
+#[cfg(test)]
+fn looked_at(condition: &Condition, event: &Event) -> (bool, bool) {
+    use prost::Message as _;
+    let Event { time_ns, kind, verdict, .. } = *event;
+    let mut tags = tags::of_event(event);
+    tags.push(tags::tag(Tagged::Host, event.host.as_bytes()));
+    let tags = tags::to_bytes(tags);
+    let (first, last, events) = (1, 1, 1);
+    let header = Header { first, last, events, oldest_ns: time_ns, newest_ns: time_ns, tags };
+    let body = Event { host: String::new(), ..event.clone() }.encode_to_vec().into();
+    let stored = Stored { cursor: 1, time_ns, kind, verdict, host: &event.host, body: &body };
+    (condition.may_match(&header), condition.may_be(&stored))
+}
+
+#[cfg(test)]
+impl Condition {
+    /// Of an event that is stored: whether it is looked at, and whether it matches then.
+    pub(crate) fn asked_of(&self, event: &Event) -> (bool, bool) {
+        let (in_block, may_be) = looked_at(self, event);
+        (in_block && may_be, self.matches(event))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use prost::Message as _;
     use rstest::rstest;
     use sekimori_proto::v1::{File, Name, Process, SmtpEnvelope};
 
@@ -238,6 +323,8 @@ mod tests {
 
     fn event() -> Event {
         Event {
+            host: "pc".into(),
+            time_ns: 5,
             kind: 2,
             verdict: 3,
             rule: "no-usb".into(),
@@ -272,12 +359,9 @@ mod tests {
     /// What a condition says of the event and of a block that has its tags and no others.
     fn asked(filter: &Filter) -> (bool, bool) {
         let condition = Condition::new(Some(filter)).unwrap();
-        let tags = tags::to_bytes(tags::of_event(&event()));
-        let header = Header { first: 1, last: 1, events: 1, oldest_ns: 5, newest_ns: 5, tags };
         let event = event();
-        let (kind, verdict, body) = (event.kind, event.verdict, event.encode_to_vec().into());
-        let stored = Stored { cursor: 1, time_ns: 5, kind, verdict, host: "pc", body: &body };
-        (condition.may_be(&stored) && condition.matches(&event), condition.may_match(&header))
+        let (in_block, may_be) = looked_at(&condition, &event);
+        (may_be && condition.matches(&event), in_block)
     }
 
     #[rstest]

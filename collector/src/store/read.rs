@@ -21,6 +21,7 @@ use super::filter::Condition;
 use super::groups::{GroupError, Groups};
 use super::table::{self, Listed};
 use super::totals::Totals;
+use crate::expression::ExpressionError;
 use crate::identity::Operator;
 use crate::limits::{
     BLOCKS_KEPT, GAPS_TOLD_MAX, PAGE_BYTES_MAX, QUERY_TIME_MAX, READERS_MAX, WATCH_PAGE_EVENTS,
@@ -43,6 +44,9 @@ pub enum ReadError {
     /// The database failed.
     #[error("the store cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The expression has no answer for an event.
+    #[error("filter.expression: {0}")]
+    Expression(ExpressionError),
     /// Too many groups.
     #[error(transparent)]
     Groups(#[from] GroupError),
@@ -238,6 +242,11 @@ impl Readers {
     }
 }
 
+/// Whether the condition had an answer for every event that it was asked of.
+fn answered(condition: &Condition) -> Result<(), ReadError> {
+    condition.failure().map_or(Ok(()), |error| Err(ReadError::Expression(error.clone())))
+}
+
 /// Tells a query that whoever asked has gone.
 struct Guard(Arc<AtomicBool>);
 
@@ -297,6 +306,7 @@ impl Look {
                 Ok(())
             })?;
         }
+        answered(condition)?;
         let (events, more) = best.done();
         let last = events.last().map(|event| (event.time_ns, event.cursor));
         let next = more.then_some(Position { last, ..*position });
@@ -347,6 +357,7 @@ impl Look {
             }
             Ok(())
         })?;
+        answered(condition)?;
         step.gaps = std::mem::take(&mut self.gaps);
         // What lies behind this step is told by a later one.
         step.gaps.retain(|gap| gap.last > position && gap.first <= end.max(position + 1));
@@ -382,6 +393,7 @@ impl Look {
                 Ok(())
             })?;
         }
+        answered(condition)?;
         Ok((groups, std::mem::take(&mut self.gaps)))
     }
 

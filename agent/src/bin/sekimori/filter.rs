@@ -38,6 +38,10 @@ pub struct FilterArgs {
     /// Executable, its whole path.
     #[arg(long = "program", value_name = "PATH")]
     programs: Vec<String>,
+    /// An expression in CEL over the names of --json, as in 'file.size > 1000000 && bytes > 0'; see
+    /// the README.
+    #[arg(long = "where", value_name = "CEL", default_value = "", hide_default_value = true)]
+    expression: String,
     /// Not before this time: RFC 3339, a local date or time, today, -10m, '2 hours ago'.
     #[arg(long, value_name = "TIME", value_parser = crate::time::parse, allow_hyphen_values = true)]
     since: Option<i64>,
@@ -60,6 +64,7 @@ impl FilterArgs {
             serials: self.serials.clone(),
             destinations: self.destinations.clone(),
             programs: self.programs.clone(),
+            expression: self.expression.clone(),
         }
     }
 }
@@ -110,7 +115,8 @@ mod tests {
     fn flags_become_the_filter() {
         let line = "--kind usb.write,exec --kind loss --host a --user alice,花子 \
             --verdict would-deny --text 顧客 --rule r1 --since 1970-01-01T00:00:01Z \
-            --until 1970-01-01T00:00:02Z --serial S1 --destination a.example,::1 --program /bin/a,b";
+            --until 1970-01-01T00:00:02Z --serial S1 --destination a.example,::1 --program /bin/a,b \
+            --where file.size>0";
         let expected = Filter {
             kinds: [Kind::UsbWrite, Kind::Exec, Kind::Loss].map(i32::from).to_vec(),
             hosts: vec!["a".into()],
@@ -123,6 +129,7 @@ mod tests {
             serials: vec!["S1".into()],
             destinations: vec!["a.example".into(), "::1".into()],
             programs: vec!["/bin/a,b".into()],
+            expression: "file.size>0".into(),
         };
         assert_eq!(parse(line).unwrap(), expected);
         assert_eq!(parse("").unwrap(), Filter::default());
