@@ -6,7 +6,8 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "sekimori/v1/alert.proto",
     "sekimori/v1/enroll.proto",
     "sekimori/v1/event.proto",
     "sekimori/v1/evidence.proto",

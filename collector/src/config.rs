@@ -25,6 +25,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The store's directory.
     pub store: PathBuf,
+    /// The file with the rules of alerts; it may be missing.
+    pub alerts: PathBuf,
     /// What is kept of it.
     pub keep: Keep,
     /// A host that gives no sign of life for so long is silent, which is a record.
@@ -40,7 +42,8 @@ impl Config {
         store: Option<PathBuf>,
     ) -> Config {
         let store = store.unwrap_or_else(|| dir.join(STORE));
+        let alerts = dir.join(crate::alert::FILE);
         let (keep, silent_after) = (Keep::default(), SILENT_AFTER);
-        Config { dir, listen, socket, store, keep, silent_after }
+        Config { dir, listen, socket, store, alerts, keep, silent_after }
     }
 }

@@ -82,6 +82,52 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 pub const EXPRESSION_NESTING_MAX: usize = 32;
 /// Parts of an expression that lie in one another, once it is parsed.
 pub const EXPRESSION_DEPTH_MAX: usize = 64;
+/// Bytes of alerts.yaml.
+pub const ALERT_FILE_BYTES_MAX: u64 = 256 << 10;
+/// Rules in it.
+pub const ALERT_RULES_MAX: usize = 200;
+/// Endpoints in it.
+pub const ALERT_ENDPOINTS_MAX: usize = 32;
+/// Parts of a sequence.
+pub const ALERT_STAGES_MAX: usize = 8;
+/// The longest time that a rule looks back, or an alert waits.
+pub const ALERT_WITHIN_MAX: Duration = Duration::from_secs(90 * 86_400);
+/// Groups of one rule that are counted at a time; those that were still longest make room.
+pub const ALERT_GROUPS_MAX: usize = 10_000;
+/// Open alerts of one rule; what comes beyond them is one more.
+pub const ALERTS_OPEN_MAX: u64 = 500;
+/// Alerts that are kept, those that are over first to go. The record of each stays in the store.
+pub const ALERTS_KEPT: u64 = 100_000;
+/// Notices of one endpoint that wait; the oldest make room, and are counted.
+pub const ALERT_NOTICES_MAX: usize = 20_000;
+/// Between two looks at what is new.
+pub const ALERT_GATHER: Duration = Duration::from_millis(200);
+/// Between two looks at what is over, and at the file.
+pub const ALERT_TICK: Duration = Duration::from_secs(5);
+/// Between two notes of how far the store is.
+pub const ALERT_MARK_INTERVAL: Duration = Duration::from_secs(60);
+/// The first and the longest pause before a notice is tried again.
+pub const NOTICE_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// The longest one.
+pub const NOTICE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How long a notice is tried.
+pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// How long one try may take.
+pub const NOTICE_SEND_TIME_MAX: Duration = Duration::from_secs(20);
+/// Receivers of a mail.
+pub const MAIL_RECIPIENTS_MAX: usize = 50;
+/// Bytes of what webhooks are signed with.
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
+/// Bytes that are read of what a webhook answers.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a syslog record over UDP: what every receiver should take (RFC 5424, 6.1).
+pub const SYSLOG_DATAGRAM_BYTES_MAX: usize = 2048;
+/// Bytes of a syslog record over TCP and TLS.
+pub const SYSLOG_RECORD_BYTES_MAX: usize = 16 << 10;
+/// Alerts of a page.
+pub const ALERTS_PAGE_MAX: u32 = 1000;
+/// Alerts of a page when the request does not say.
+pub const ALERTS_PAGE_DEFAULT: u32 = 100;
 /// Values of one repeated condition of a filter.
 pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.

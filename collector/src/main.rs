@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use sekimori_collector::alert::{Rules, RulesError};
 use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
@@ -128,6 +129,14 @@ enum Command {
         /// A host that gives no sign of life for so long is silent, which is a record.
         #[arg(long, value_name = "TIME", default_value = "5m", value_parser = silent_time)]
         silent_after: Duration,
+        /// Rules of alerts and whom they tell [default: alerts.yaml in DIR, if there is one].
+        #[arg(long, value_name = "FILE")]
+        alerts: Option<PathBuf>,
+    },
+    /// Say whether a file of alert rules is right; what it refers to is read, nothing is sent.
+    CheckAlerts {
+        /// The file.
+        file: PathBuf,
     },
 }
 
@@ -214,9 +223,19 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
             );
         }
-        Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after } => {
+        Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after, alerts } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
-            run(&Config { keep, silent_after, ..Config::new(dir, listen, socket, store) })?;
+            let mut config =
+                Config { keep, silent_after, ..Config::new(dir, listen, socket, store) };
+            config.alerts = alerts.unwrap_or(config.alerts);
+            run(&config)?;
+        }
+        Command::CheckAlerts { file } => {
+            let Rules { rules, endpoints } = Rules::read(&file)?;
+            println!("{} rules and {} endpoints are right", rules.len(), endpoints.len());
+            for rule in rules.iter().filter(|rule| rule.to.is_empty()) {
+                eprintln!("note: {} tells nobody: it has no `to`", rule.name);
+            }
         }
     }
     Ok(())
@@ -294,5 +313,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });
-    if pki || server { EXIT_USAGE } else { EXIT_FAILED }
+    let rules = error.downcast_ref::<RulesError>().is_some();
+    if pki || server || rules { EXIT_USAGE } else { EXIT_FAILED }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::v1::alert_service_server::AlertServiceServer;
 use sekimori_proto::v1::enroll_service_server::EnrollServiceServer;
 use sekimori_proto::v1::evidence_service_server::EvidenceServiceServer;
 use sekimori_proto::v1::fleet_service_server::FleetServiceServer;
@@ -20,6 +21,7 @@ use tonic::transport::Server;
 use tower::layer::{Layer, layer_fn};
 
 use crate::access::Access;
+use crate::alert::{AlertAnswers, Alerts, Engine};
 use crate::audit::Audit;
 use crate::author::{Author, AuthorError};
 use crate::bus::{Connected, Stop};
@@ -92,6 +94,7 @@ pub struct Collector {
     author: Author,
     custodian: Custodian,
     fleet: Fleet,
+    alerts: Alerts,
     certificates: Certificates,
     certificates_follower: certificates::Follower,
     tcp: TcpListener,
@@ -116,6 +119,7 @@ impl Collector {
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let custodian = Custodian::new(author.clone(), readers, committed)?;
         let fleet = Fleet::open(&config.store)?;
+        let alerts = Alerts::open(&config.alerts, &config.store)?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -132,6 +136,7 @@ impl Collector {
             author,
             custodian,
             fleet,
+            alerts,
             certificates,
             certificates_follower,
             tcp,
@@ -166,6 +171,9 @@ impl Collector {
         let follower = tokio::spawn(self.follower.follow());
         let certificates = tokio::spawn(self.certificates_follower.follow());
         let hosts = tokio::spawn(self.fleet.clone().follow(audit, self.config.silent_after));
+        let (readers, committed) = (self.store.readers().clone(), self.store.committed().clone());
+        let engine = Engine::new(self.alerts.clone(), readers, committed, self.author.clone());
+        let alerts = tokio::spawn(engine.run());
         let custodian = self.custodian.clone();
         let retention = tokio::spawn(self.store.retain(self.config.keep, move |removed| {
             let custodian = custodian.clone();
@@ -203,6 +211,7 @@ impl Collector {
         follower.abort();
         certificates.abort();
         hosts.abort();
+        alerts.abort();
         retention.abort();
         signing.abort();
         custody.abort();
@@ -240,7 +249,7 @@ fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
 
 impl Collector {
     fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
-        let Collector { config, store, author, custodian, fleet, stop, .. } = self;
+        let Collector { config, store, author, custodian, fleet, alerts, stop, .. } = self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let (writer, fleet) = (store.writer().clone(), fleet.clone());
@@ -269,6 +278,7 @@ impl Collector {
             sekimori_proto::v1::evidence_service_server::SERVICE_NAME,
             sekimori_proto::v1::enroll_service_server::SERVICE_NAME,
             sekimori_proto::v1::fleet_service_server::SERVICE_NAME,
+            sekimori_proto::v1::alert_service_server::SERVICE_NAME,
         ];
         tokio::spawn(async move {
             for name in names {
@@ -300,6 +310,11 @@ impl Collector {
             )
             .add_service(
                 EnrollServiceServer::new(enroll).max_decoding_message_size(limit::ENROLL_BYTES_MAX),
+            )
+            .add_service(
+                AlertServiceServer::new(AlertAnswers::new(alerts.clone(), audit.clone()))
+                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(FleetServiceServer::new(FleetAnswers::new(fleet, audit.clone())))
             .add_service(health)

@@ -44,6 +44,7 @@ impl Word for Kind {
         (Kind::Checkpoint, "checkpoint"),
         (Kind::Custody, "custody"),
         (Kind::Host, "host"),
+        (Kind::Alert, "alert"),
     ];
 }
 

@@ -69,6 +69,8 @@ pub enum Shape {
     HostChange,
     /// A policy that came into force.
     Policy,
+    /// An alert.
+    Alert,
 }
 
 /// Of an event, what has fields.
@@ -86,6 +88,7 @@ pub enum Node<'a> {
     Act(&'a v1::OperatorAct),
     HostChange(&'a v1::HostChange),
     Policy(&'a v1::PolicyText),
+    Alert(&'a v1::AlertRaised),
 }
 
 /// The value under a name.
@@ -130,6 +133,7 @@ impl Shape {
                 ("act", Type::Is(Shape::Act)),
                 ("policy", Type::Is(Shape::Policy)),
                 ("host_change", Type::Is(Shape::HostChange)),
+                ("alert", Type::Is(Shape::Alert)),
                 ("message", Type::Text),
                 ("cursor", Type::Int),
             ],
@@ -212,6 +216,13 @@ impl Shape {
                 ("reason", Type::Text),
             ],
             Shape::Policy => &[("name", Type::Text), ("sha256", Type::Made)],
+            Shape::Alert => &[
+                ("rule", Type::Text),
+                ("severity", Type::Text),
+                ("title", Type::Text),
+                ("count", Type::Int),
+                ("bytes", Type::Int),
+            ],
         }
     }
 
@@ -244,6 +255,7 @@ impl Shape {
             Act => "sekimori.OperatorAct",
             HostChange => "sekimori.HostChange",
             Policy => "sekimori.PolicyText",
+            Alert => "sekimori.AlertRaised",
         }
     }
 }
@@ -263,6 +275,7 @@ struct Nothing {
     act: v1::OperatorAct,
     host_change: v1::HostChange,
     policy: v1::PolicyText,
+    alert: v1::AlertRaised,
 }
 
 impl<'a> Node<'a> {
@@ -281,6 +294,7 @@ impl<'a> Node<'a> {
             Node::Act(_) => Shape::Act,
             Node::HostChange(_) => Shape::HostChange,
             Node::Policy(_) => Shape::Policy,
+            Node::Alert(_) => Shape::Alert,
         }
     }
 
@@ -343,6 +357,14 @@ impl<'a> Node<'a> {
                 "sha256" => hexadecimal(&it.sha256),
                 _ => return None,
             }),
+            Node::Alert(it) => Some(match name {
+                "rule" => text(&it.rule),
+                "severity" => text(&it.severity),
+                "title" => text(&it.title),
+                "count" => unsigned(it.count),
+                "bytes" => unsigned(it.bytes),
+                _ => return None,
+            }),
         }
     }
 }
@@ -382,6 +404,7 @@ fn of_event<'a>(it: &'a v1::Event, name: &str) -> Option<Field<'a>> {
             let change = it.host_change.as_ref().unwrap_or(&NOTHING.host_change);
             Field::Node(Node::HostChange(change))
         }
+        "alert" => Field::Node(Node::Alert(it.alert.as_ref().unwrap_or(&NOTHING.alert))),
         "message" => text(&it.message),
         "cursor" => unsigned(it.cursor),
         _ => return None,

@@ -109,7 +109,7 @@ fn check_fields(event: &Event) -> Result<(), Fault> {
     if event.kind == 0 {
         return Err(Fault::Kind);
     }
-    if let kind @ (Kind::Operator | Kind::Custody | Kind::Host) = event.kind() {
+    if let kind @ (Kind::Operator | Kind::Custody | Kind::Host | Kind::Alert) = event.kind() {
         return Err(Fault::Collectors(kind));
     }
     // Whatever kind it says that it is.
@@ -117,6 +117,7 @@ fn check_fields(event: &Event) -> Result<(), Fault> {
         (event.act.is_some(), Kind::Operator),
         (event.custody.is_some(), Kind::Custody),
         (event.host_change.is_some(), Kind::Host),
+        (event.alert.is_some(), Kind::Alert),
     ];
     if let Some((_, kind)) = parts.into_iter().find(|(there, _)| *there) {
         return Err(Fault::Collectors(kind));

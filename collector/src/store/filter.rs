@@ -41,6 +41,7 @@ pub struct Condition {
     expression: Option<Expression>,
     /// The first thing that the expression could not say of an event.
     failure: Arc<OnceLock<ExpressionError>>,
+    tolerant: bool,
     /// Numbers of kinds, one of each; so with verdicts and hosts.
     kinds: Vec<Vec<i32>>,
     verdicts: Vec<Vec<i32>>,
@@ -134,6 +135,7 @@ impl Condition {
             text,
             expression,
             failure: Arc::default(),
+            tolerant: false,
             kinds,
             verdicts,
             hosts,
@@ -197,6 +199,17 @@ impl Condition {
     /// What the expression could not say of an event, which was left out then: whoever asked is told
     /// this instead of an answer.
     pub fn failure(&self) -> Option<&ExpressionError> {
+        self.failure.get().filter(|_| !self.tolerant)
+    }
+
+    /// The same condition for those who go on without the events that it has no answer for.
+    #[must_use]
+    pub fn tolerant(self) -> Condition {
+        Condition { tolerant: true, ..self }
+    }
+
+    /// The first thing that it had no answer for.
+    pub fn unanswered(&self) -> Option<&ExpressionError> {
         self.failure.get()
     }
 

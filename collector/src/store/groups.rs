@@ -138,24 +138,10 @@ impl Groups {
 
     /// What an event has in a field; empty when it has nothing there.
     fn value(&self, field: Field, event: &Event) -> String {
-        let process = event.process.as_ref();
-        let file = event.file.as_ref();
         match field {
-            Field::Unspecified => String::new(),
-            Field::Host => event.host.clone(),
-            Field::User => process.map(user).unwrap_or_default(),
-            Field::Device => {
-                let below = file.and_then(|file| file.device.as_ref());
-                event.device.as_ref().or(below).map(device).unwrap_or_default()
-            }
-            Field::Destination => event.destination.as_ref().map(destination).unwrap_or_default(),
-            Field::Program => process.map(|it| escape(&it.exe)).unwrap_or_default(),
-            Field::Rule => event.rule.clone(),
-            Field::Kind => event.kind().word().to_owned(),
-            Field::Verdict => event.verdict().word().to_owned(),
             Field::Hour => self.time(event.time_ns, "%Y-%m-%d %H:00"),
             Field::Day => self.time(event.time_ns, "%Y-%m-%d"),
-            Field::File => file.map(|file| escape(&file.path)).unwrap_or_default(),
+            field => value_of(field, event),
         }
     }
 
@@ -166,6 +152,32 @@ impl Groups {
             |time| time.to_zoned(self.zone.clone()).strftime(format).to_string(),
         )
     }
+}
+
+/// What an event has in a field, if it needs no zone; empty when it has nothing there.
+pub fn value_of(field: Field, event: &Event) -> String {
+    let process = event.process.as_ref();
+    let file = event.file.as_ref();
+    match field {
+        Field::Unspecified | Field::Hour | Field::Day => String::new(),
+        Field::Host => event.host.clone(),
+        Field::User => process.map(user).unwrap_or_default(),
+        Field::Device => {
+            let below = file.and_then(|file| file.device.as_ref());
+            event.device.as_ref().or(below).map(device).unwrap_or_default()
+        }
+        Field::Destination => event.destination.as_ref().map(destination).unwrap_or_default(),
+        Field::Program => process.map(|it| escape(&it.exe)).unwrap_or_default(),
+        Field::Rule => event.rule.clone(),
+        Field::Kind => event.kind().word().to_owned(),
+        Field::Verdict => event.verdict().word().to_owned(),
+        Field::File => file.map(|file| escape(&file.path)).unwrap_or_default(),
+    }
+}
+
+/// What an event adds to the bytes of its group.
+pub fn bytes_of(event: &Event) -> u64 {
+    if is_said_again(event.operation()) { 0 } else { event.bytes.unwrap_or(0) }
 }
 
 /// Whether the close of the same file or socket says the bytes of such a record again.

@@ -41,7 +41,7 @@ use current::Current;
 pub use entry::{Batch, Entry};
 use files::{Files, Span};
 pub use filter::{Condition, FilterError};
-pub use groups::{GroupError, Groups};
+pub use groups::{GroupError, Groups, bytes_of, value_of};
 pub use meter::Meter;
 pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod alerts;
 mod audit;
 mod certificates;
 mod enroll;

@@ -57,6 +57,7 @@ pub fn event(event: &v1::Event) -> Value {
     extra(&mut object, "custody", event.custody.as_ref().map(custody));
     extra(&mut object, "policy", event.policy.as_ref().map(policy));
     extra(&mut object, "host_change", event.host_change.as_ref().map(host_change));
+    extra(&mut object, "alert", event.alert.as_ref().map(alert));
     extra(&mut object, "message", some_text(&event.message));
     extra(&mut object, "lane", (event.lane != 0).then_some(event.lane));
     extra(&mut object, "boot", (!event.boot.is_empty()).then(|| hexadecimal(&event.boot)));
@@ -224,6 +225,16 @@ fn host_change(change: &v1::HostChange) -> Value {
         "token": text_or_null(&change.token), "token_by": text_or_null(&change.token_by),
         "last_seen": time_or_null(change.last_seen_ns),
         "ordered_by": text_or_null(&change.ordered_by), "reason": text_or_null(&change.reason),
+    })
+}
+
+fn alert(alert: &v1::AlertRaised) -> Value {
+    let group = alert.group.iter().map(|it| (it.field.clone(), it.value.as_str().into()));
+    json!({
+        "id": alert.id, "rule": alert.rule, "severity": alert.severity, "title": alert.title,
+        "group": group.collect::<Map<String, Value>>(), "count": alert.count,
+        "bytes": alert.bytes, "first": time(alert.first_ns), "cursor": alert.cursor,
+        "silenced": alert.silenced,
     })
 }
 

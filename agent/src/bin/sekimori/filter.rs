@@ -7,8 +7,8 @@ use sekimori_proto::words::Word;
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Which events")]
 pub struct FilterArgs {
-    /// Kind, as in a policy's `on:`, or exit, tamper, device, loss, agent, operator, checkpoint,
-    /// custody; may be repeated or listed with commas.
+    /// Kind, as in a policy's `on:`, or exit, tamper, device, loss, agent, operator, host, alert,
+    /// checkpoint, custody; may be repeated or listed with commas.
     #[arg(long = "kind", value_name = "KIND", value_parser = word::<Kind>, value_delimiter = ',')]
     kinds: Vec<Kind>,
     /// Host, as the collector knows it.

@@ -56,6 +56,11 @@ pub fn show(event: &Event, dated: bool, zone: &TimeZone) -> String {
         line.push_str(&change_of_host(change, dated, zone));
         return line;
     }
+    if let (Kind::Alert, Some(alert)) = (event.kind(), &event.alert) {
+        line.push_str(&printable(alert.title.as_bytes()));
+        line.push_str(&format!("  (alert {}, cursor {})", alert.id, alert.cursor));
+        return line;
+    }
     if let Some(text) = evidence(event) {
         line.push_str(&text);
         return line;

@@ -1,6 +1,7 @@
 //! `sekimori`: the operator's command line.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod attack;
 mod case;
 mod collector;
@@ -57,6 +58,7 @@ enum Command {
     Enroll(enroll::Args),
     /// Try out whether this kernel can do the job.
     Doctor(doctor::Args),
+    Alerts(alerts::Args),
     /// Check, explain and reload policies.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -68,6 +70,8 @@ Examples:
   sekimori search --kind usb.write --user alice --since '2 hours ago'
   sekimori search --text 顧客 --newest --limit 20 --json
   sekimori top --by user,device --kind usb.write --order bytes --since '30 days ago'
+  sekimori search --where 'file.size > 1000000 && process.uid != 0'
+  sekimori alerts --open
   sekimori verify
   sekimori policy lint policy.yaml
   sekimori doctor
@@ -100,6 +104,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Case(args) => in_runtime(case::run(args)),
         Command::Status(args) => in_runtime(status::run(args)),
         Command::Fleet(args) => in_runtime(fleet::run(args)),
+        Command::Alerts(args) => in_runtime(alerts::run(args)),
         Command::Isolate(args) => in_runtime(isolate::isolate(args)),
         Command::Release(args) => in_runtime(isolate::release(args)),
         Command::Enroll(args) => in_runtime(enroll::run(args)),
