@@ -186,7 +186,9 @@ fn enroll(args: &EnrollArgs) -> ExitCode {
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
     let enrolled = credentials::read_token(&args.token_file).and_then(|token| {
-        let enrolment = Enrolment { address, tls, token: &token, replace: args.replace };
+        let policy_key = config.policy_key.as_deref();
+        let (token, replace) = (&token, args.replace);
+        let enrolment = Enrolment { address, tls, token, replace, policy_key };
         runtime.block_on(credentials::enroll(enrolment))
     });
     match enrolled {
