@@ -12,6 +12,7 @@ use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
+use sekimori_collector::policy::Keys;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_collector::store::{Keep, StoreError};
 use sekimori_collector::tls::TlsError;
@@ -177,6 +178,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { dir, names } => {
             pki::init(&dir, &names)?;
+            Keys::open(&dir)?;
             println!("made the authority and the collector's certificate in {}", dir.display());
             println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
         }

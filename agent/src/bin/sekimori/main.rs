@@ -12,6 +12,8 @@ mod fleet;
 mod isolate;
 mod line;
 mod policy;
+mod replay;
+mod rollout;
 mod search;
 mod status;
 mod time;
@@ -57,7 +59,7 @@ enum Command {
     Enroll(enroll::Args),
     /// Try out whether this kernel can do the job.
     Doctor(doctor::Args),
-    /// Check, explain and reload policies.
+    /// Check, explain and reload policies, and give them to the hosts.
     #[command(subcommand)]
     Policy(policy::Command),
 }
