@@ -1,6 +1,9 @@
 //! `sekimori-collector`: the daemon, and the commands that make certificates and tokens.
 #![forbid(unsafe_code)]
 
+#[path = "policy_command.rs"]
+mod policy;
+
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -105,6 +108,9 @@ enum Command {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Policies for the hosts.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Receive, store and serve until SIGTERM or SIGINT.
     Run {
         /// Directory that `init` made.
@@ -216,6 +222,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
             );
         }
+        Command::Policy(command) => policy::run(command)?,
         Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
             run(&Config { keep, silent_after, ..Config::new(dir, listen, socket, store) })?;
@@ -296,5 +303,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });
-    if pki || server { EXIT_USAGE } else { EXIT_FAILED }
+    let policy = error.downcast_ref::<policy::Unusable>().is_some();
+    if pki || server || policy { EXIT_USAGE } else { EXIT_FAILED }
 }

@@ -13,6 +13,7 @@ mod enroll;
 mod fleet;
 mod ingest;
 mod metrics;
+mod policy;
 mod process;
 mod query;
 mod services;
