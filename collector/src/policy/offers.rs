@@ -47,8 +47,8 @@ impl Offers {
     fn due(&mut self) -> Option<PolicyBundle> {
         let said = self.said.as_ref().filter(|state| state.policy_from_collector)?;
         let (epoch, bundle) = self.policies.wanted(&self.host)?;
-        // One that came from a collector whose versions are lost is ahead, and would refuse it.
-        (epoch > said.policy_epoch && epoch != self.sent).then(|| {
+        // A host that is ahead of what is known here refuses it, and everybody sees that it does.
+        (epoch != said.policy_epoch && epoch != self.sent).then(|| {
             self.sent = epoch;
             bundle
         })
