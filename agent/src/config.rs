@@ -343,9 +343,8 @@ impl Config {
         let collector =
             check_collector(document.collector.value).map_err(|text| refuse(place, text))?;
         let Document { policy, policy_from, policy_key, control, record, guard, .. } = document;
-        let policy_key = policy_key.or_else(|| {
-            Some(collector.tls.as_ref()?.cert.with_file_name(POLICY_KEY_NAME))
-        });
+        let policy_key = policy_key
+            .or_else(|| Some(collector.tls.as_ref()?.cert.with_file_name(POLICY_KEY_NAME)));
         let policy_from = match policy_from {
             Some(from) if from.value == PolicyFrom::Collector && policy_key.is_none() => {
                 let message = "policy_from: collector needs policy_key, the file with the \

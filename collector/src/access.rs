@@ -11,7 +11,8 @@
 //!
 //! Nobody gets more than their share of this: see [`crate::turns`].
 //!
-//! A live stream is two records: its beginning, before anything is sent, and its end with the number
+//! A replay is two records, as what it tells of its progress is a number already. A live stream is
+//! two records: its beginning, before anything is sent, and its end with the number
 //! of events. What it shows makes no records, so that a stream on which records of reads appear does
 //! not feed itself.
 
@@ -126,14 +127,18 @@ impl Access {
         condition: Condition,
         upper: u64,
         replay: Replay,
-    ) -> (
-        impl Future<Output = Result<ReplayAnswer, Status>> + Send + use<>,
-        watch::Receiver<u64>,
-    ) {
+    ) -> (impl Future<Output = Result<ReplayAnswer, Status>> + Send + use<>, watch::Receiver<u64>)
+    {
         let (progress, looked_at) = watch::channel(0);
         let (access, operator) = (self.clone(), analyst.operator().clone());
         let work = async move {
             let _turn = access.turns.question(&operator).await?;
+            let record = async |phase, answered| {
+                let act = Act { method: "Replay", question: question.clone(), answered, phase };
+                access.audit.record(&operator, act).await
+            };
+            // How far it has come tells how many there are.
+            record(ActPhase::Begin, 0).await?;
             let past = Arc::new(Mutex::new(Some(Past::new(replay))));
             let (asked, condition) = (Arc::clone(&past), Arc::new(condition));
             let wanted = Arc::clone(&condition);
@@ -152,9 +157,8 @@ impl Access {
                 if past.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let range = (0, upper);
-            let scan = access.readers.scan_within(
-                REPLAY_TIME_MAX, &operator, condition, range, each,
-            );
+            let scan =
+                access.readers.scan_within(REPLAY_TIME_MAX, &operator, condition, range, each);
             let unread = scan.await.map_err(|error| match error {
                 ReadError::TooLong => Status::deadline_exceeded(format!(
                     "the replay took longer than {} s and was stopped: ask for a shorter time \
@@ -171,9 +175,7 @@ impl Access {
                      shorter time range, or for a host or kind"
                 )));
             }
-            let (answered, phase) = (past.groups(), ActPhase::Unspecified);
-            let act = Act { method: "Replay", question, answered, phase };
-            access.audit.record(&operator, act).await?;
+            record(ActPhase::End, past.groups()).await?;
             Ok(ReplayAnswer { gaps: gaps(unread), ..past.answer() })
         };
         (work, looked_at)

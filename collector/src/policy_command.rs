@@ -87,7 +87,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     let signed = bundle::sign(&key, &statement).encode_to_vec();
     if signed.len() > BUNDLE_BYTES_MAX {
         let size = signed.len();
-        let reason = format!("compressed and signed it has {size} bytes, at most {BUNDLE_BYTES_MAX}");
+        let reason =
+            format!("compressed and signed it has {size} bytes, at most {BUNDLE_BYTES_MAX}");
         return Err(Unusable(reason).into());
     }
     fs::write(&args.out, signed).with_context(|| format!("{}", args.out.display()))?;

@@ -260,12 +260,8 @@ impl Collector {
         let sources =
             Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places };
         let policy_key = policies.public_key().unwrap_or_default().to_vec();
-        let policy = PolicyAnswers::new(
-            policies.clone(),
-            audit.clone(),
-            access.clone(),
-            committed.clone(),
-        );
+        let policy =
+            PolicyAnswers::new(policies.clone(), audit.clone(), access.clone(), committed.clone());
         let query = Query::new(access, committed, connected);
         let enroll = Enroll::new(config.dir.clone(), audit.clone(), fleet.clone(), policy_key);
         let reflection = || {

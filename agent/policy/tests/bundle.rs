@@ -1,8 +1,8 @@
 //! What a host takes from a collector, and what it does not.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 use rstest::rstest;
 use sekimori_evidence::SigningKey;
 use sekimori_policy::bundle::{self, BundleError};

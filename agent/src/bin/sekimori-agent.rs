@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekimori_agent::config::{Address, CONFIG_PATH, Config};
+use sekimori_agent::config::{Address, CONFIG_PATH, Config, PolicyFrom};
 use sekimori_agent::credentials::{self, Enrolment};
 use sekimori_agent::run::{self, Options};
 use tracing_subscriber::EnvFilter;
@@ -157,6 +157,13 @@ fn check(args: &FileArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
+    if config.policy_from == PolicyFrom::Collector {
+        let missing = config.policy_key.iter().find(|path| !path.exists());
+        if let Some(path) = missing {
+            let path = path.display();
+            eprintln!("note: without {path} nothing is taken from the collector: enrol again");
+        }
+    }
     let path = args.policy.as_ref().unwrap_or(&config.policy);
     match run::check_policy(path) {
         Ok((name, warnings)) => {

@@ -222,6 +222,10 @@ pub(super) fn pin(path: &Path, text: &str, replace: bool) -> Result<(), Credenti
         }
         _ => {}
     }
+    let mut builder = DirBuilder::new();
+    let parent = directory(path);
+    builder.recursive(true).mode(0o700);
+    builder.create(parent).map_err(failed("create directory", parent))?;
     let new = next(path);
     remove(&new)?;
     write_new(&new, text.as_bytes(), 0o644)?;

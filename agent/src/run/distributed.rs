@@ -17,7 +17,7 @@ use super::Agent;
 use super::policy::{Keeper, Loaded, PolicyError};
 use crate::config::{Config, PolicyFrom, Tls};
 use crate::credentials;
-use crate::limits::{EPOCH_BYTES_MAX, POLICY_KEY_BYTES_MAX, POLICY_KEPT_BYTES_MAX};
+use crate::limits::{EPOCH_BYTES_MAX, POLICY_KEPT_BYTES_MAX, POLICY_KEY_BYTES_MAX};
 
 const BUNDLE: &str = "policy.bundle";
 const EPOCH: &str = "policy.epoch";
@@ -192,8 +192,7 @@ impl Distributed {
         (self.refused, self.trouble) = (None, None);
         // The policy first: whoever finds it newer than the epoch that is written down believes it.
         let path = self.path(BUNDLE);
-        fs::rename(next(&path), &path)
-            .map_err(|source| DistributedError::File { path, source })?;
+        fs::rename(next(&path), &path).map_err(|source| DistributedError::File { path, source })?;
         let path = self.path(EPOCH);
         let written = write(&next(&path), format!("{}\n", self.highest).as_bytes())
             .and_then(|()| fs::rename(next(&path), &path))

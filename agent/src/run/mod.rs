@@ -234,6 +234,9 @@ impl Agent {
             policy.name,
             policy.rules,
         );
+        if let Some(epoch) = self.distributed.in_force() {
+            message.push_str(&format!("; it is the collector's, epoch {epoch}"));
+        }
         let lost: Vec<&str> = self
             .sensor
             .features()

@@ -4,8 +4,8 @@
 //! anybody is told of it; it goes down the streams of the hosts that it is for, and comes again with
 //! each stream until the host says that it runs it.
 
-mod key;
 mod kept;
+mod key;
 mod offers;
 mod past;
 mod service;
@@ -23,8 +23,8 @@ use tokio::task::spawn_blocking;
 use crate::fleet::Fleet;
 use crate::limits::{EPOCH_LEAP_MAX, POLICIES_MAX};
 use crate::store::StoreError;
-pub use key::{KEY_FILE, Keys, PUBLIC_FILE, PolicyKeyError, open_key};
 use kept::Kept;
+pub use key::{KEY_FILE, Keys, PUBLIC_FILE, PolicyKeyError, open_key};
 pub use offers::Offers;
 pub use past::Past;
 pub use service::PolicyAnswers;
@@ -106,7 +106,10 @@ impl Policies {
             versions.map(|version| (version.statement.epoch, version)).collect();
         if versions.len() < count {
             let left_out = count - versions.len();
-            tracing::error!(left_out, "versions of policies are not signed by the key that is here");
+            tracing::error!(
+                left_out,
+                "versions of policies are not signed by the key that is here"
+            );
         }
         Ok(Policies(Arc::new(Inner {
             keys,
@@ -278,7 +281,10 @@ mod tests {
         let policies = open(dir.path());
         let count = POLICIES_MAX as u64;
         for epoch in 1..=count {
-            policies.keep(version(&policies, epoch, &[&format!("desk-{epoch}")], 100)).await.unwrap();
+            policies
+                .keep(version(&policies, epoch, &[&format!("desk-{epoch}")], 100))
+                .await
+                .unwrap();
         }
         let more = version(&policies, count + 1, &["srv-1"], 100);
         assert!(matches!(policies.keep(more).await, Err(KeepError::Full)));

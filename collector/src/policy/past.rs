@@ -107,7 +107,8 @@ impl Past {
         let more = groups.len().saturating_sub(REPLAY_GROUPS_SHOWN_MAX);
         groups.truncate(REPLAY_GROUPS_SHOWN_MAX);
         let unknown = self.unknown.into_iter();
-        let unknown = unknown.map(|(what, count)| ReplayUnknown { what: what.text().into(), count });
+        let unknown =
+            unknown.map(|(what, count)| ReplayUnknown { what: what.text().into(), count });
         let unknown = unknown.collect();
         ReplayAnswer { groups, more_groups: more as u64, unknown, ..self.answer }
     }
@@ -229,7 +230,11 @@ rules:
             kind: Kind::UsbWrite.into(),
             operation: operation.into(),
             verdict: Verdict::Allowed.into(),
-            process: Some(Process { login_uid: Some(1000), login_user: user.into(), ..Process::default() }),
+            process: Some(Process {
+                login_uid: Some(1000),
+                login_user: user.into(),
+                ..Process::default()
+            }),
             file: Some(file),
             ..Event::default()
         }
@@ -256,7 +261,12 @@ rules:
             ..written(9, "hanako", "S1", Operation::Open)
         };
         past.look(&denied);
-        let launch = Event { kind: Kind::Exec.into(), operation: Operation::Exec.into(), file: None, ..denied };
+        let launch = Event {
+            kind: Kind::Exec.into(),
+            operation: Operation::Exec.into(),
+            file: None,
+            ..denied
+        };
         let process = Process { exe: b"/bin/ls".into(), ..Process::default() };
         past.look(&Event { process: Some(process), ..launch });
         let to = |ip: &str| Event {
@@ -274,7 +284,8 @@ rules:
         let answer = past.answer();
         assert_eq!((answer.events, answer.stopped, answer.alerted), (12, 7, 1));
         assert_eq!((answer.stopped_then, answer.alerted_then), (2, 2));
-        let unknown: Vec<_> = answer.unknown.iter().map(|it| (it.what.as_str(), it.count)).collect();
+        let unknown: Vec<_> =
+            answer.unknown.iter().map(|it| (it.what.as_str(), it.count)).collect();
         assert_eq!(unknown, [(Unknown::Group.text(), 1)]);
         let groups: Vec<_> = answer.groups.iter().map(group).collect();
         let expected: [(&str, Verdict, &str, Verdict, &str, u64, &[u64]); 4] = [

@@ -197,7 +197,8 @@ impl PolicyAnswers {
         };
         let none = || Status::not_found("there is no version of this epoch; List has all of them");
         let bundle = version.ok_or_else(none)?.bundle.clone();
-        PolicyStatement::decode(bundle.statement).map_err(|error| Status::internal(error.to_string()))
+        PolicyStatement::decode(bundle.statement)
+            .map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -318,9 +319,8 @@ impl PolicyService for PolicyAnswers {
             return Err(bad("epoch: whose text it is to be"));
         }
         let earlier = self.statement(epoch)?;
-        let text = bundle::text(&earlier).map_err(|error: BundleError| {
-            Status::internal(error.to_string())
-        })?;
+        let text = bundle::text(&earlier)
+            .map_err(|error: BundleError| Status::internal(error.to_string()))?;
         let hosts = match (all_hosts, hosts.is_empty()) {
             (true, true) => Vec::new(),
             (true, false) => return Err(bad("hosts: none of them with all_hosts")),
@@ -358,7 +358,9 @@ impl PolicyService for PolicyAnswers {
         let condition = Condition::new(filter.as_ref()).map_err(bad)?;
         let filter = question::of_filter(filter.as_ref()).map_err(bad)?;
         let (text, looked) = look(text).await?;
-        let replay = looked.good.then(|| Replay::new(&text));
+        let good = looked.good;
+        let replay = spawn_blocking(move || good.then(|| Replay::new(&text)));
+        let replay = replay.await.map_err(|error| Status::internal(error.to_string()))?;
         let (answers, stream) = mpsc::channel(4);
         let Some(Ok((replay, _))) = replay else {
             let answer = ReplayAnswer { findings: looked.findings, ..ReplayAnswer::default() };
@@ -412,7 +414,8 @@ impl Policies {
             let known = state.policy_from_collector || state.policy_epoch != 0;
             known.then(|| (host.to_owned(), state.clone()))
         });
-        let mut shown: Vec<PolicyVersion> = versions.iter().map(|it| version(&it.statement)).collect();
+        let mut shown: Vec<PolicyVersion> =
+            versions.iter().map(|it| version(&it.statement)).collect();
         for (host, state) in states {
             let wanted = versions.iter().position(|version| version.audience.has(&host));
             let wanted = wanted.filter(|_| state.policy_from_collector);

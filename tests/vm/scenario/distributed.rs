@@ -20,7 +20,10 @@ const BAD: &str = "/run/sekimori-bad.yaml";
 /// The usual policy, but what is only recorded elsewhere is refused.
 fn strict() -> String {
     let text = World::usual_policy_and("").replace("name: scenarios", "name: strict");
-    text.replace("when: { label: watched }, action: record", "when: { label: watched }, action: deny")
+    text.replace(
+        "when: { label: watched }, action: record",
+        "when: { label: watched }, action: deny",
+    )
 }
 
 fn policy(world: &World, arguments: &[&str]) -> Result<guest::Output> {
@@ -146,7 +149,8 @@ fn kept_without_collector(world: &mut World, options: &AgentOptions) -> Result<(
 
 /// What the strict policy would have stopped, before it is put.
 fn replayed(world: &World) -> Result<()> {
-    let line = ["replay", STRICT, "--since", "1 hour ago", "--kind", "file.open", "--text", WATCHED];
+    let line =
+        ["replay", STRICT, "--since", "1 hour ago", "--kind", "file.open", "--text", WATCHED];
     let output = policy(world, &line)?;
     check::ok(&output)?;
     let answer: Value = serde_json::from_slice(&output.stdout)?;

@@ -136,10 +136,9 @@ fn as_json(answer: &ReplayAnswer) -> Value {
             "cursors": group.cursors,
         })
     };
-    let unknown = |it: &sekimori_proto::v1::ReplayUnknown| json!({ "what": it.what, "count": it.count });
-    let gap = |it: &sekimori_proto::v1::Gap| {
-        json!({ "first": it.first, "last": it.last, "reason": it.reason })
-    };
+    let unknown =
+        |it: &sekimori_proto::v1::ReplayUnknown| json!({ "what": it.what, "count": it.count });
+    let gap = |it: &sekimori_proto::v1::Gap| json!({ "first": it.first, "last": it.last, "reason": it.reason });
     json!({
         "name": answer.name,
         "findings": answer.findings.iter().map(finding_json).collect::<Vec<_>>(),

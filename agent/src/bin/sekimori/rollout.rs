@@ -258,8 +258,18 @@ fn table(versions: &[PolicyVersion], zone: &TimeZone) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header([
-        "epoch", "policy", "sha256", "put", "by", "hosts", "percent", "to run it", "running",
-        "refused", "waiting", "reason",
+        "epoch",
+        "policy",
+        "sha256",
+        "put",
+        "by",
+        "hosts",
+        "percent",
+        "to run it",
+        "running",
+        "refused",
+        "waiting",
+        "reason",
     ]);
     for version in versions {
         let text = |text: &str| printable(text.as_bytes());
