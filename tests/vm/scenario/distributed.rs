@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Run;
 use crate::daemons::{AgentOptions, HOST};
-use crate::limits::RECORD_TIMEOUT;
+use crate::limits::{RECORD_TIMEOUT, STOP_TIMEOUT};
 use crate::run::World;
 use crate::{check, guest, records};
 
@@ -137,7 +137,10 @@ fn kept_without_collector(world: &mut World, options: &AgentOptions) -> Result<(
     let config = config.to_string_lossy();
     let release = ["release", "--config", &config, "--reason", "the scenario"];
     check::ok(&guest::run("sekimori-agent", &release)?)?;
-    check::ok(&guest::run("cat", &[WATCHED])?)?;
+    // The kernel frees a link a moment after its last holder.
+    guest::until("nothing is refused", STOP_TIMEOUT, || {
+        Ok(guest::run("cat", &[WATCHED])?.status == 0)
+    })?;
     world.daemons.start_agent(options)?;
     check::refused(&guest::run("cat", &[WATCHED])?)?;
     check::ok(&world.daemons.reload()?)?;
