@@ -6,13 +6,14 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "sekimori/v1/alert.proto",
     "sekimori/v1/enroll.proto",
     "sekimori/v1/event.proto",
     "sekimori/v1/evidence.proto",
     "sekimori/v1/fleet.proto",
     "sekimori/v1/ingest.proto",
+    "sekimori/v1/policy.proto",
     "sekimori/v1/query.proto",
     "sekimori/v1/watch.proto",
 ];
@@ -27,6 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Cut out of the request's own buffer, not copied.
     tonic_prost_build::configure()
         .bytes(".sekimori.v1.IngestRequest.events")
+        // One goes to many hosts.
+        .bytes(".sekimori.v1.PolicyBundle.statement")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

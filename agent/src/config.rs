@@ -17,11 +17,19 @@ use crate::limits;
 /// Where the configuration is unless the command line says otherwise.
 pub const CONFIG_PATH: &str = "/etc/sekimori/agent.yaml";
 
+/// Name of the file with the collector's public key, beside the certificate.
+const POLICY_KEY_NAME: &str = "policy.pub";
+
 /// Everything the agent is told by its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Policy file.
     pub policy: PathBuf,
+    /// Whose policy is in force.
+    pub policy_from: PolicyFrom,
+    /// Public key that the collector's policies are signed with. Always set when `policy_from` is
+    /// the collector.
+    pub policy_key: Option<PathBuf>,
     /// Events that wait for the collector.
     pub spool: Spool,
     /// Where events go.
@@ -32,6 +40,17 @@ pub struct Config {
     pub record: Record,
     /// What happens to whoever lays hands on the agent.
     pub guard: GuardMode,
+}
+
+/// Whose policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyFrom {
+    /// The file's.
+    #[default]
+    File,
+    /// The collector's, and the file's until the first of them has come.
+    Collector,
 }
 
 /// The spool's place and bounds.
@@ -248,6 +267,8 @@ pub enum ConfigError {
 struct Document {
     #[serde(default = "default_policy")]
     policy: PathBuf,
+    policy_from: Option<Spanned<PolicyFrom>>,
+    policy_key: Option<PathBuf>,
     spool: Option<Spanned<Spool>>,
     collector: Spanned<CollectorDocument>,
     #[serde(default)]
@@ -321,8 +342,18 @@ impl Config {
         let place = document.collector.referenced;
         let collector =
             check_collector(document.collector.value).map_err(|text| refuse(place, text))?;
-        let Document { policy, control, record, guard, .. } = document;
-        Ok(Self { policy, spool, collector, control, record, guard })
+        let Document { policy, policy_from, policy_key, control, record, guard, .. } = document;
+        let policy_key = policy_key
+            .or_else(|| Some(collector.tls.as_ref()?.cert.with_file_name(POLICY_KEY_NAME)));
+        let policy_from = match policy_from {
+            Some(from) if from.value == PolicyFrom::Collector && policy_key.is_none() => {
+                let message = "policy_from: collector needs policy_key, the file with the \
+                               collector's policy.pub, where the collector is on a unix socket";
+                return Err(refuse(from.referenced, message.to_owned()));
+            }
+            from => from.map_or(PolicyFrom::File, |from| from.value),
+        };
+        Ok(Self { policy, policy_from, policy_key, spool, collector, control, record, guard })
     }
 }
 

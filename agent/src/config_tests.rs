@@ -38,6 +38,19 @@ fn little_is_needed_and_japanese_names_work() {
 }
 
 #[test]
+fn the_policy_is_the_files_unless_it_is_said() {
+    let config = parse("collector: { address: \"unix:/c\" }\n").unwrap();
+    assert_eq!((config.policy_from, config.policy_key), (PolicyFrom::File, None));
+    let tls = "collector: { address: \"https://c:1\", ca: /t/ca, cert: /t/cert, key: /t/key }\n";
+    let config = parse(&format!("{tls}policy_from: collector\n")).unwrap();
+    assert_eq!(config.policy_from, PolicyFrom::Collector);
+    assert_eq!(config.policy_key.unwrap(), Path::new("/t/policy.pub"));
+    let refused = parse("collector: { address: \"unix:/c\" }\npolicy_from: collector\n");
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.starts_with("agent.yaml:2:") && refused.contains("policy_key"), "{refused}");
+}
+
+#[test]
 fn kinds_become_bits() {
     let text = "collector: { address: \"unix:/c\" }\nrecord: { kinds: [usb.write, exec] }\n";
     let record = parse(text).unwrap().record;

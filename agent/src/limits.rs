@@ -46,8 +46,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
 /// Alert batches in a row before telemetry gets its turn.
 pub const ALERT_BATCHES_IN_ROW_MAX: u32 = 4;
-/// Bytes of one message from the collector; it only sends acknowledgements.
-pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of one message from the collector; the longest is a policy.
+pub const ANSWER_BYTES_MAX: usize = sekimori_policy::limits::BUNDLE_BYTES_MAX + (64 << 10);
 /// First wait before the collector is tried again.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 /// Longest wait before the collector is tried again.
@@ -78,6 +78,12 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 pub const PEERS_MAX: usize = 8;
 /// Bytes of the file with the order to cut the host off.
 pub const ORDER_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of the file with the collector's policy as it was signed.
+pub const POLICY_KEPT_BYTES_MAX: u64 = ANSWER_BYTES_MAX as u64;
+/// Bytes of the file with the key that the collector's policies are signed with.
+pub const POLICY_KEY_BYTES_MAX: u64 = 1 << 10;
+/// Bytes of the file with the last epoch of the collector's policy.
+pub const EPOCH_BYTES_MAX: u64 = 64;
 /// Time between two words to the collector of how the agent stands.
 pub const STATE_INTERVAL: Duration = Duration::from_secs(30);
 /// Sentences of what does not work that are told to the collector.

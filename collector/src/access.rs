@@ -11,23 +11,28 @@
 //!
 //! Nobody gets more than their share of this: see [`crate::turns`].
 //!
-//! A live stream is two records: its beginning, before anything is sent, and its end with the number
+//! A replay is two records, as what it tells of its progress is a number already. A live stream is
+//! two records: its beginning, before anything is sent, and its end with the number
 //! of events. What it shows makes no records, so that a stream on which records of reads appear does
 //! not feed itself.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use sekimori_policy::Replay;
 use sekimori_proto::v1::{
-    ActPhase, AggregateRequest, AggregateResponse, Field, Filter, HostStatus, Order,
+    ActPhase, AggregateRequest, AggregateResponse, Field, Filter, HostStatus, Order, ReplayAnswer,
 };
 use sekimori_proto::words::Word as _;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use crate::audit::{Act, Audit};
 use crate::identity::{Analyst, Viewer};
+use crate::limits::{REPLAY_GROUPS_MAX, REPLAY_PROGRESS, REPLAY_TIME_MAX};
+use crate::policy::Past;
 use crate::query::gaps;
-use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step};
+use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step, Stored};
 use crate::turns::Turns;
 
 /// Reads for operators.
@@ -108,6 +113,72 @@ impl Access {
         let act = Act { method: "Aggregate", question, answered, phase };
         self.audit.record(operator, act).await?;
         Ok(AggregateResponse { gaps: gaps(unread), ..answer })
+    }
+
+    /// Asks a policy about the events that match, up to cursor `upper`. Also gives what tells how
+    /// many were looked at.
+    ///
+    /// # Errors
+    /// When they ask too much at a time, or it cannot be read or recorded.
+    pub fn replay(
+        &self,
+        analyst: &Analyst,
+        question: String,
+        condition: Condition,
+        upper: u64,
+        replay: Replay,
+    ) -> (impl Future<Output = Result<ReplayAnswer, Status>> + Send + use<>, watch::Receiver<u64>)
+    {
+        let (progress, looked_at) = watch::channel(0);
+        let (access, operator) = (self.clone(), analyst.operator().clone());
+        let work = async move {
+            let _turn = access.turns.question(&operator).await?;
+            let record = async |phase, answered| {
+                let act = Act { method: "Replay", question: question.clone(), answered, phase };
+                access.audit.record(&operator, act).await
+            };
+            // How far it has come tells how many there are.
+            record(ActPhase::Begin, 0).await?;
+            let past = Arc::new(Mutex::new(Some(Past::new(replay))));
+            let (asked, condition) = (Arc::clone(&past), Arc::new(condition));
+            let wanted = Arc::clone(&condition);
+            let each = move |stored: &Stored<'_>| {
+                let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(past) = asked.as_mut() else { return ControlFlow::Break(()) };
+                // What does not decode was refused when it came, and is a gap for whoever reads it.
+                if let Ok(event) = stored.event()
+                    && wanted.matches(&event)
+                {
+                    past.look(&event);
+                    if past.looked_at().is_multiple_of(REPLAY_PROGRESS) {
+                        progress.send_replace(past.looked_at());
+                    }
+                }
+                if past.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let range = (0, upper);
+            let scan =
+                access.readers.scan_within(REPLAY_TIME_MAX, &operator, condition, range, each);
+            let unread = scan.await.map_err(|error| match error {
+                ReadError::TooLong => Status::deadline_exceeded(format!(
+                    "the replay took longer than {} s and was stopped: ask for a shorter time \
+                     range, or for a host or kind",
+                    REPLAY_TIME_MAX.as_secs()
+                )),
+                error => read_status(&error),
+            })?;
+            let past = past.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let past = past.ok_or_else(|| Status::internal("the replay was lost"))?;
+            if past.is_full() {
+                return Err(Status::resource_exhausted(format!(
+                    "there are more than {REPLAY_GROUPS_MAX} different users and rules: ask for a \
+                     shorter time range, or for a host or kind"
+                )));
+            }
+            record(ActPhase::End, past.groups()).await?;
+            Ok(ReplayAnswer { gaps: gaps(unread), ..past.answer() })
+        };
+        (work, looked_at)
     }
 
     /// Every host in the store. Tells nothing of people and is not recorded.

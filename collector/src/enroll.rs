@@ -33,6 +33,8 @@ pub struct Enroll {
     dir: PathBuf,
     audit: Audit,
     fleet: Fleet,
+    /// That hosts are given; empty when there is none.
+    policy_key: Vec<u8>,
     attempts: Paces<IpAddr>,
     all_attempts: Paces<()>,
     renewals: Paces<String>,
@@ -46,11 +48,12 @@ struct Made {
 
 impl Enroll {
     /// With the authority of `dir`.
-    pub fn new(dir: PathBuf, audit: Audit, fleet: Fleet) -> Enroll {
+    pub fn new(dir: PathBuf, audit: Audit, fleet: Fleet, policy_key: Vec<u8>) -> Enroll {
         Enroll {
             dir,
             audit,
             fleet,
+            policy_key,
             attempts: Paces::new(ATTEMPT_INTERVAL, ATTEMPTS_BURST, PACES_KEPT_MAX),
             all_attempts: Paces::new(ATTEMPTS_ALL_INTERVAL, ATTEMPTS_ALL_BURST, 1),
             renewals: Paces::new(RENEWAL_INTERVAL, RENEWALS_BURST, PACES_KEPT_MAX),
@@ -88,6 +91,7 @@ impl EnrollService for Enroll {
         })?;
         let (dir, fleet, audit) = (self.dir.clone(), self.fleet.clone(), self.audit.clone());
         let (id, address) = (token.name(), stranger.address().to_string());
+        let policy_key = self.policy_key.clone();
         let answer = Enroll::to_the_end(async move {
             let known = fleet.clone();
             let work = move || enroll(&dir, &known, &token, &csr);
@@ -103,7 +107,8 @@ impl EnrollService for Enroll {
             record(&audit, told).await?;
             fleet.certified(&name, role, &made.certified);
             let (certificate, role) = (made.certified.certificate_pem, role.to_string());
-            Ok(EnrollResponse { certificate, ca: made.bundle_pem, name, role })
+            let ca = made.bundle_pem;
+            Ok(EnrollResponse { certificate, ca, name, role, policy_key })
         });
         let answer = answer.await?;
         self.attempts.give_back(&from);

@@ -25,6 +25,7 @@ pub mod listen;
 pub mod metrics;
 pub mod pace;
 pub mod pki;
+pub mod policy;
 pub mod query;
 pub mod question;
 pub mod revocation;

@@ -292,3 +292,28 @@ pub const FLEET_PAGE_MAX: u32 = 1000;
 pub const FLEET_PAGE_BYTES_MAX: usize = 3 << 20;
 /// A host whose certificate ended and that gave no sign for so many days is forgotten.
 pub const FLEET_DAYS_KEPT: i64 = 90;
+
+/// Versions of policies for the hosts. The oldest that a newer one replaced makes room.
+pub const POLICIES_MAX: usize = 100;
+/// Bytes of one call of `PolicyService`, encoded: the longest policy fits.
+pub const POLICY_REQUEST_BYTES_MAX: usize = 5 << 20;
+/// How far the next epoch goes beyond the last one because a host says that it has had one.
+pub const EPOCH_LEAP_MAX: u64 = 1_000_000;
+/// Findings of one answer.
+pub const POLICY_FINDINGS_MAX: usize = 200;
+/// Hosts of one version that are named in an answer.
+pub const POLICY_HOSTS_SHOWN_MAX: usize = 1000;
+/// Replays at one time: each reads much of the store.
+pub const REPLAYS_RUNNING_MAX: usize = 1;
+/// How long a replay may take.
+pub const REPLAY_TIME_MAX: Duration = Duration::from_secs(600);
+/// Time between two words on how far it has come.
+pub const REPLAY_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Groups of events that a replay tells apart.
+pub const REPLAY_GROUPS_MAX: usize = 20_000;
+/// Groups of its answer.
+pub const REPLAY_GROUPS_SHOWN_MAX: usize = 2000;
+/// Events that are named of each group.
+pub const REPLAY_SAMPLES: usize = 5;
+/// Events between two of its words at most.
+pub const REPLAY_PROGRESS: u64 = 10_000;

@@ -1,6 +1,9 @@
 //! `sekimori-collector`: the daemon, and the commands that make certificates and tokens.
 #![forbid(unsafe_code)]
 
+#[path = "policy_command.rs"]
+mod policy;
+
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +16,7 @@ use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
+use sekimori_collector::policy::Keys;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_collector::store::{Keep, StoreError};
 use sekimori_collector::tls::TlsError;
@@ -105,6 +109,9 @@ enum Command {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Policies for the hosts.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Receive, store and serve until SIGTERM or SIGINT.
     Run {
         /// Directory that `init` made.
@@ -186,6 +193,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { dir, names } => {
             pki::init(&dir, &names)?;
+            Keys::open(&dir)?;
             println!("made the authority and the collector's certificate in {}", dir.display());
             println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
         }
@@ -223,6 +231,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
             );
         }
+        Command::Policy(command) => policy::run(command)?,
         Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after, alerts } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
             let mut config =
@@ -314,5 +323,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         )
     });
     let rules = error.downcast_ref::<RulesError>().is_some();
-    if pki || server || rules { EXIT_USAGE } else { EXIT_FAILED }
+    let policy = error.downcast_ref::<policy::Unusable>().is_some();
+    if pki || server || rules || policy { EXIT_USAGE } else { EXIT_FAILED }
 }

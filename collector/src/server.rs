@@ -9,6 +9,7 @@ use sekimori_proto::v1::enroll_service_server::EnrollServiceServer;
 use sekimori_proto::v1::evidence_service_server::EvidenceServiceServer;
 use sekimori_proto::v1::fleet_service_server::FleetServiceServer;
 use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
+use sekimori_proto::v1::policy_service_server::PolicyServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
 use sekimori_proto::v1::watch_service_server::WatchServiceServer;
 use thiserror::Error;
@@ -37,6 +38,7 @@ use crate::limits as limit;
 use crate::listen;
 use crate::metrics::{self, Metrics, Sources};
 use crate::pki::PkiError;
+use crate::policy::{Policies, PolicyAnswers};
 use crate::query::Query;
 use crate::revocation::{self, Follower, Revocations};
 use crate::socket::{self, SocketFile};
@@ -95,6 +97,7 @@ pub struct Collector {
     custodian: Custodian,
     fleet: Fleet,
     alerts: Alerts,
+    policies: Policies,
     certificates: Certificates,
     certificates_follower: certificates::Follower,
     tcp: TcpListener,
@@ -120,6 +123,7 @@ impl Collector {
         let custodian = Custodian::new(author.clone(), readers, committed)?;
         let fleet = Fleet::open(&config.store)?;
         let alerts = Alerts::open(&config.alerts, &config.store)?;
+        let policies = Policies::open(&config.dir, &config.store, fleet.clone())?;
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -137,6 +141,7 @@ impl Collector {
             custodian,
             fleet,
             alerts,
+            policies,
             certificates,
             certificates_follower,
             tcp,
@@ -249,11 +254,12 @@ fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
 
 impl Collector {
     fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
-        let Collector { config, store, author, custodian, fleet, alerts, stop, .. } = self;
+        let Collector { config, store, author, custodian, fleet, alerts, policies, stop, .. } = self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let (writer, fleet) = (store.writer().clone(), fleet.clone());
-        let ingest = Ingest::new(writer, connected.clone(), fleet.clone(), stop.clone());
+        let (ingested, given) = (connected.clone(), policies.clone());
+        let ingest = Ingest::new(writer, ingested, fleet.clone(), given, stop.clone());
         let access = Access::new(readers.clone(), audit.clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());
@@ -262,8 +268,11 @@ impl Collector {
         let (readers, places) = (store.readers().clone(), streams.clone());
         let sources =
             Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places };
+        let policy_key = policies.public_key().unwrap_or_default().to_vec();
+        let policy =
+            PolicyAnswers::new(policies.clone(), audit.clone(), access.clone(), committed.clone());
         let query = Query::new(access, committed, connected);
-        let enroll = Enroll::new(config.dir.clone(), audit.clone(), fleet.clone());
+        let enroll = Enroll::new(config.dir.clone(), audit.clone(), fleet.clone(), policy_key);
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -279,6 +288,7 @@ impl Collector {
             sekimori_proto::v1::enroll_service_server::SERVICE_NAME,
             sekimori_proto::v1::fleet_service_server::SERVICE_NAME,
             sekimori_proto::v1::alert_service_server::SERVICE_NAME,
+            sekimori_proto::v1::policy_service_server::SERVICE_NAME,
         ];
         tokio::spawn(async move {
             for name in names {
@@ -317,6 +327,11 @@ impl Collector {
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(FleetServiceServer::new(FleetAnswers::new(fleet, audit.clone())))
+            .add_service(
+                PolicyServiceServer::new(policy)
+                    .max_decoding_message_size(limit::POLICY_REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);

@@ -34,6 +34,8 @@ pub struct AgentOptions {
     pub certificates: Option<PathBuf>,
     /// What guards the agent: `deny`, `alert` or `off`.
     pub guard: &'static str,
+    /// Whose policy it takes: `file` or `collector`.
+    pub policy_from: &'static str,
     /// Further arguments.
     pub arguments: &'static [&'static str],
 }
@@ -79,6 +81,7 @@ impl Daemons {
             certificates: Some(self.path("tls")),
             // Most scenarios are about other things, and some end the agent by force.
             guard: "off",
+            policy_from: "file",
             arguments: &[],
         }
     }
@@ -151,8 +154,9 @@ impl Daemons {
         };
         let text = format!(
             "policy: {directory}/policy.yaml\nspool:\n{spool}\
-             collector:\n{collector}control:\n  socket: {directory}/agent.sock\nguard: {}\n",
-            options.guard
+             collector:\n{collector}control:\n  socket: {directory}/agent.sock\nguard: {}\n\
+             policy_from: {}\n",
+            options.guard, options.policy_from
         );
         let path = self.path("agent.yaml");
         guest::write(&path, text)?;

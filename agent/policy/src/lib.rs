@@ -7,6 +7,7 @@
 //! decision function and the same tables as the kernel programs.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 mod check;
 mod compile;
 mod directory;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod model;
 mod parse;
 mod pattern;
+mod replay;
 mod tables;
 mod yaml;
 
@@ -27,6 +29,7 @@ pub use finding::{Finding, Position, Severity};
 pub use isolation::Isolation;
 pub use model::{Action, AlertLevel, Mode, RESERVED, Word};
 pub use pattern::{Component, Pattern};
+pub use replay::{Judged, Replay, Seen, Unknown};
 pub use tables::{DevicePattern, Tables};
 
 use finding::Findings;

@@ -48,3 +48,10 @@ pub const SET_MEMBERS_MAX: usize = 4 << 20;
 pub const DOMINANCE_MAX: usize = 512;
 /// Overfull buckets that are reported per kind; more would say the same again.
 pub const OVERFLOWS_REPORTED_MAX: usize = 3;
+
+/// Bytes of a policy as a collector gives it to hosts, with all that belongs to it.
+pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
+/// Patterns of host names that it may have.
+pub const BUNDLE_HOSTS_MAX: usize = 200;
+/// Bytes of the reason for it, and of who gave it.
+pub const BUNDLE_REASON_BYTES_MAX: usize = 4 << 10;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sekimori_agent::config::{Address, CONFIG_PATH, Config};
+use sekimori_agent::config::{Address, CONFIG_PATH, Config, PolicyFrom};
 use sekimori_agent::credentials::{self, Enrolment};
 use sekimori_agent::run::{self, Options};
 use tracing_subscriber::EnvFilter;
@@ -157,6 +157,13 @@ fn check(args: &FileArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
+    if config.policy_from == PolicyFrom::Collector {
+        let missing = config.policy_key.iter().find(|path| !path.exists());
+        if let Some(path) = missing {
+            let path = path.display();
+            eprintln!("note: without {path} nothing is taken from the collector: enrol again");
+        }
+    }
     let path = args.policy.as_ref().unwrap_or(&config.policy);
     match run::check_policy(path) {
         Ok((name, warnings)) => {
@@ -186,7 +193,9 @@ fn enroll(args: &EnrollArgs) -> ExitCode {
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
     let enrolled = credentials::read_token(&args.token_file).and_then(|token| {
-        let enrolment = Enrolment { address, tls, token: &token, replace: args.replace };
+        let policy_key = config.policy_key.as_deref();
+        let (token, replace) = (&token, args.replace);
+        let enrolment = Enrolment { address, tls, token, replace, policy_key };
         runtime.block_on(credentials::enroll(enrolment))
     });
     match enrolled {

@@ -71,6 +71,9 @@ pub struct PolicyStatus {
     pub generation: u32,
     /// Rules in it.
     pub rules: u64,
+    /// Its epoch, when it is the collector's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The last reload was refused, and why; the policy before it stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
+use sekimori_policy::bundle;
 use sekimori_proto::token::Token;
 use sekimori_proto::v1::EnrollRequest;
 use sekimori_proto::v1::enroll_service_client::EnrollServiceClient;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::files::check_private;
+use super::files::{check_private, pin};
 use super::{CredentialsError, failed, refused, stage};
 use crate::causes::causes;
 use crate::config::{Address, Tls};
@@ -40,6 +41,8 @@ pub struct Enrolment<'a> {
     pub token: &'a Token,
     /// A key that is there is given up.
     pub replace: bool,
+    /// Where the key goes that the collector's policies are signed with.
+    pub policy_key: Option<&'a Path>,
 }
 
 /// Reads a token from a file, or from standard input when the path is `-`. Never from the command
@@ -68,7 +71,7 @@ pub fn read_token(path: &Path) -> Result<Token, CredentialsError> {
 /// Whatever fails; the token is used up only when the collector was asked and gave an answer, or
 /// when the connection broke meanwhile.
 pub async fn enroll(enrolment: Enrolment<'_>) -> Result<String, CredentialsError> {
-    let Enrolment { address, tls, token, replace } = enrolment;
+    let Enrolment { address, tls, token, replace, policy_key } = enrolment;
     if !replace && tls.key.symlink_metadata().is_ok() {
         return Err(CredentialsError::Exists(tls.key.clone()));
     }
@@ -89,6 +92,9 @@ pub async fn enroll(enrolment: Enrolment<'_>) -> Result<String, CredentialsError
         ));
     }
     staged.commit(&answer.certificate, &answer.ca)?;
+    if let Some(path) = policy_key.filter(|_| !answer.policy_key.is_empty()) {
+        pin(path, &bundle::key_text(&answer.policy_key), replace)?;
+    }
     Ok(format!("{} {}", answer.role, answer.name))
 }
 

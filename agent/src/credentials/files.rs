@@ -208,6 +208,31 @@ impl Drop for Staged {
     }
 }
 
+/// Keeps the key of the collector's policies. One that is there stays, unless it is to be replaced:
+/// somebody may have put it there by hand.
+pub(super) fn pin(path: &Path, text: &str, replace: bool) -> Result<(), CredentialsError> {
+    match read_if_there(path)? {
+        Some(old) if old == text.as_bytes() => return Ok(()),
+        Some(_) if !replace => {
+            tracing::warn!(
+                path = %path.display(),
+                "the collector names another key of policies than the one that is here, which stays"
+            );
+            return Ok(());
+        }
+        _ => {}
+    }
+    let mut builder = DirBuilder::new();
+    let parent = directory(path);
+    builder.recursive(true).mode(0o700);
+    builder.create(parent).map_err(failed("create directory", parent))?;
+    let new = next(path);
+    remove(&new)?;
+    write_new(&new, text.as_bytes(), 0o644)?;
+    fs::rename(&new, path).map_err(failed("replace", path))?;
+    sync(directory(path))
+}
+
 /// Refuses a secret that others than its owner may read.
 pub(super) fn check_private(path: &Path) -> Result<(), CredentialsError> {
     let file = fs::metadata(path).map_err(failed("read", path))?;

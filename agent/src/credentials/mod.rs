@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use enroll::{Enrolment, enroll, read_token};
 pub use files::{Credentials, Staged, read, stage};
 pub use renew::{is_due, keep, renew_over};
-pub use request::Life;
+pub use request::{Life, own_name};
 
 /// Why there is no certificate, or no new one.
 #[derive(Debug, thiserror::Error)]

@@ -150,3 +150,26 @@ fn a_token_that_others_may_read_is_refused_and_not_told() {
     let error = read_token(&path).unwrap_err();
     assert!(!error.to_string().contains(&secret), "{error}");
 }
+
+#[test]
+fn the_host_is_known_by_its_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = tls(directory.path());
+    let certificate = |uris: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+        params.self_signed(&key).unwrap().pem()
+    };
+    fs::write(&tls.cert, certificate(&["sekimori:agent:desk-12"])).unwrap();
+    assert_eq!(own_name(Some(&tls)).unwrap(), "desk-12");
+    let other = ["sekimori:admin:jiro"];
+    let two = ["sekimori:agent:desk-12", "sekimori:agent:desk-13"];
+    for uris in [&other[..], &two, &[]] {
+        fs::write(&tls.cert, certificate(uris)).unwrap();
+        let error = own_name(Some(&tls)).unwrap_err().to_string();
+        assert!(error.contains("not the certificate of one agent"), "{error}");
+    }
+    assert!(!own_name(None).unwrap().is_empty());
+}

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sekimori_proto::v1::{HostState, Isolation};
+use sekimori_proto::v1::{HostState, Isolation, PolicyBundle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub states: watch::Sender<Option<HostState>>,
     /// The collector's order to cut this host off, or to let it be, as it comes.
     pub ordered: watch::Receiver<Option<Isolation>>,
+    /// The collector's policy for this host, as it comes.
+    pub offered: watch::Receiver<Option<PolicyBundle>>,
     /// Where the collector was found last.
     pub peers: Peers,
 }
@@ -31,9 +33,10 @@ impl Link {
         let (renewals, renewed) = watch::channel(());
         let (orders, ordered) = watch::channel(None);
         let peers = Peers::known(known);
-        let news = News { state, renewed, orders, peers: peers.clone() };
+        let (policies, offered) = watch::channel(None);
+        let news = News { state, renewed, orders, policies, peers: peers.clone() };
         let shipper = Shipper::start(collector.clone(), spool.clone(), news);
         let renewing = credentials::keep(collector.clone(), peers.clone(), renewals);
-        Self { shipper, renewing: tokio::spawn(renewing), states, ordered, peers }
+        Self { shipper, renewing: tokio::spawn(renewing), states, ordered, offered, peers }
     }
 }

@@ -4,6 +4,7 @@
 //! refused before the policy is known to be good, and nothing is recorded before it can be kept.
 
 mod canary;
+mod distributed;
 mod error;
 mod isolation;
 mod left;
@@ -34,13 +35,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::canary::Canary;
+use self::distributed::Distributed;
 use self::isolation::Order;
 use self::left::Left;
 use self::link::Link;
 use self::pipeline::Pipeline;
 use self::policy::{Keeper, Loaded};
 use crate::config::Config;
-use crate::control::{self, Answer, Command, Request, Status};
+use crate::control::{self, Answer, Command, PolicyStatus, Request, Status};
 use crate::enrich::Enricher;
 use crate::kernel::{self, Enough, Found, Held, LeftBehind, Own, Sensor};
 use crate::limits::{
@@ -91,12 +93,13 @@ async fn run_with(
     spool: SharedSpool,
     report: &RecoveryReport,
 ) -> Result<(), RunError> {
+    let mut distributed = Distributed::new(&config, options.policy.is_some());
     let policy_path = options.policy.unwrap_or_else(|| config.policy.clone());
     let own = own::files(&config, &[&options.config, &policy_path]);
     let mut keeper = Keeper::new(policy_path, config.record.kinds_mask());
     let order = Order::read(&config.spool.directory);
     keeper.isolate(order.isolation());
-    let mut loaded = keeper.load()?;
+    let mut loaded = distributed.load(&keeper)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = control::bind(&config.control.socket)?;
     let _socket = SocketFile(config.control.socket.clone());
@@ -128,6 +131,7 @@ async fn run_with(
         spool,
         pipeline,
         keeper,
+        distributed,
         sensor,
         devices,
         plugged: true,
@@ -171,6 +175,7 @@ struct Agent {
     spool: SharedSpool,
     pipeline: Pipeline,
     keeper: Keeper,
+    distributed: Distributed,
     sensor: Sensor,
     devices: Watch,
     /// There are removable media.
@@ -229,6 +234,9 @@ impl Agent {
             policy.name,
             policy.rules,
         );
+        if let Some(epoch) = self.distributed.in_force() {
+            message.push_str(&format!("; it is the collector's, epoch {epoch}"));
+        }
         let lost: Vec<&str> = self
             .sensor
             .features()
@@ -245,6 +253,12 @@ impl Agent {
         self.pipeline.say_policy(message, self.keeper.text());
         if let Some(gap) = gap(report, self.sensor.took_over()) {
             self.pipeline.say(gap);
+        }
+        if let Some(trouble) = self.distributed.trouble.clone() {
+            self.pipeline.alert(format!(
+                "the collector's policy that was kept cannot be used, and the host's own file is in \
+                 force until the collector gives another one: {trouble}"
+            ));
         }
         if removed {
             self.pipeline.alert(
@@ -313,6 +327,7 @@ impl Agent {
                     self.say_word();
                 }
                 Ok(()) = self.link.ordered.changed() => self.take_order().await,
+                Ok(()) = self.link.offered.changed() => self.take_policy(),
                 ready = self.sensor.ready(patience) => ready?,
             }
             patience = if self.drain() { Duration::ZERO } else { DRAIN_PATIENCE };
@@ -433,14 +448,24 @@ impl Agent {
     }
 
     fn reload(&mut self) -> Answer {
-        let loaded = self.keeper.load();
+        // The collector's policy is not the file's to change; the names in it are looked up again.
+        let loaded = match self.distributed.epoch {
+            0 => self.keeper.load(),
+            _ => self.keeper.again(),
+        };
         match self.take(loaded) {
             Ok(warnings) => {
                 let policy = self.keeper.status();
-                let message = format!(
+                let mut message = format!(
                     "policy {} with {} rules is in force, generation {}",
                     policy.name, policy.rules, policy.generation
                 );
+                if self.distributed.epoch != 0 {
+                    message.push_str(&format!(
+                        "; it is the collector's, epoch {}, and no file of this host was read",
+                        self.distributed.epoch
+                    ));
+                }
                 self.pipeline.say_policy(message.clone(), self.keeper.text());
                 Answer { ok: true, message, findings: warnings, status: None }
             }
@@ -482,12 +507,13 @@ impl Agent {
 
     fn status(&self) -> Status {
         let counters = self.sensor.counters().unwrap_or_default();
+        let policy = self.keeper.status().clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             boot: self.spool.boot().iter().map(|byte| format!("{byte:02x}")).collect(),
             started_ns: self.started_ns,
-            policy: self.keeper.status().clone(),
+            policy: PolicyStatus { epoch: self.distributed.in_force(), ..policy },
             hooks_called: self.canary.alive,
             features: status::features(self.sensor.features()),
             counters: status::counters(&counters),

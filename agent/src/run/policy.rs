@@ -51,6 +51,8 @@ pub(super) struct Loaded {
     pub compiled: Compiled,
     pub warnings: Vec<String>,
     source: Vec<u8>,
+    /// Where it comes from.
+    origin: PathBuf,
     people: [Option<SystemTime>; 2],
 }
 
@@ -60,6 +62,7 @@ pub(super) struct Keeper {
     recorded_kinds: u32,
     generation: u32,
     source: Vec<u8>,
+    origin: PathBuf,
     people: [Option<SystemTime>; 2],
     status: PolicyStatus,
     mode: &'static str,
@@ -71,6 +74,7 @@ impl Keeper {
     pub fn new(path: PathBuf, recorded_kinds: u32) -> Self {
         let status = PolicyStatus { file: path.clone(), ..PolicyStatus::default() };
         Self {
+            origin: path.clone(),
             path,
             recorded_kinds,
             generation: 0,
@@ -91,7 +95,12 @@ impl Keeper {
 
     /// Reads and compiles the file as the next generation. Nothing is in force yet.
     pub fn load(&self) -> Result<Loaded, PolicyError> {
-        self.compile(read(&self.path)?)
+        self.compile(read(&self.path)?, &self.path)
+    }
+
+    /// Compiles a text that is not the file's as the next generation; `origin` is for messages.
+    pub fn load_text(&self, text: Vec<u8>, origin: &Path) -> Result<Loaded, PolicyError> {
+        self.compile(text, origin)
     }
 
     /// What is compiled from here on cuts the host off, or does not any more.
@@ -101,7 +110,7 @@ impl Keeper {
 
     /// Compiles the policy in force once more.
     pub fn again(&self) -> Result<Loaded, PolicyError> {
-        self.compile(self.source.clone())
+        self.compile(self.source.clone(), &self.origin)
     }
 
     /// Compiles the policy in force once more when the user database has changed since.
@@ -111,41 +120,43 @@ impl Keeper {
             return None;
         }
         self.people = people;
-        Some(self.compile(self.source.clone()))
+        Some(self.compile(self.source.clone(), &self.origin))
     }
 
-    fn compile(&self, source: Vec<u8>) -> Result<Loaded, PolicyError> {
+    fn compile(&self, source: Vec<u8>, origin: &Path) -> Result<Loaded, PolicyError> {
         // Taken first: a change while names are looked up makes one more compilation.
         let people = PEOPLE.map(changed_at);
         let generation = self.generation.saturating_add(1);
         let shown = |findings: &[Finding]| {
-            findings.iter().map(|it| format!("{}:{it}", self.path.display())).collect()
+            findings.iter().map(|it| format!("{}:{it}", origin.display())).collect()
         };
         let isolation = self.isolation.as_ref();
         match sekimori_policy::load_isolated(&source, &SystemDirectory, generation, isolation) {
             Ok((mut compiled, warnings)) => {
                 compiled.tables.head.recorded_kinds = self.recorded_kinds;
-                Ok(Loaded { compiled, warnings: shown(&warnings), source, people })
+                let (warnings, origin) = (shown(&warnings), origin.to_owned());
+                Ok(Loaded { compiled, warnings, source, origin, people })
             }
             Err(findings) => {
-                Err(PolicyError::Findings { path: self.path.clone(), findings: shown(&findings) })
+                Err(PolicyError::Findings { path: origin.into(), findings: shown(&findings) })
             }
         }
     }
 
     /// `loaded` is in force now: its names are used from here on.
     pub fn took(&mut self, loaded: Loaded, rules: &mut RuleBook) {
-        let Loaded { compiled, source, people, .. } = loaded;
+        let Loaded { compiled, source, origin, people, .. } = loaded;
         self.generation = compiled.tables.generation;
         self.source = source;
+        self.origin = origin;
         self.people = people;
         self.mode = mode(&compiled.rules);
         self.status = PolicyStatus {
             name: compiled.name.clone(),
-            file: self.path.clone(),
+            file: self.origin.clone(),
             generation: self.generation,
             rules: compiled.rules.len() as u64,
-            refused: None,
+            ..PolicyStatus::default()
         };
         let facts = compiled
             .rules

@@ -10,6 +10,7 @@ use crate::limits::{FINDING_CHARS_MAX, FINDINGS_MAX};
 /// How the agent stands now.
 pub(super) fn state(agent: &Agent) -> HostState {
     let (policy, spool) = (agent.keeper.status(), &agent.config.spool);
+    let refused = agent.distributed.refused.clone().unwrap_or_default();
     let (stats, shipped) = (agent.spool.stats(), agent.link.shipper.status().borrow().refused);
     let mut lost: Vec<StageLoss> = agent
         .pipeline
@@ -35,6 +36,10 @@ pub(super) fn state(agent: &Agent) -> HostState {
         started_ns: agent.started_ns,
         isolation_order: agent.carried_out.order,
         isolated: agent.carried_out.isolated,
+        policy_epoch: agent.distributed.epoch,
+        policy_refused_epoch: refused.epoch,
+        policy_refusal: refused.told.chars().take(FINDING_CHARS_MAX).collect(),
+        policy_from_collector: agent.distributed.on,
     }
 }
 
@@ -47,6 +52,12 @@ fn findings(agent: &Agent) -> Vec<String> {
     }
     if agent.order != agent.carried_out {
         findings.push("the order about its isolation could not be carried out yet".to_owned());
+    }
+    if agent.distributed.trouble.is_some() {
+        findings.push(
+            "the collector's policy that was kept cannot be used; the host's own file is in force"
+                .to_owned(),
+        );
     }
     // Why may name people, and this is for all operators.
     if agent.keeper.status().refused.is_some() {

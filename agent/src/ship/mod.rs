@@ -19,7 +19,7 @@ mod wire;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use sekimori_proto::v1::{HostState, Isolation};
+use sekimori_proto::v1::{HostState, Isolation, PolicyBundle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -49,6 +49,8 @@ pub struct News {
     pub renewed: watch::Receiver<()>,
     /// The last order of the collector to cut this host off, or to let it be.
     pub orders: watch::Sender<Option<Isolation>>,
+    /// The last policy that the collector gave.
+    pub policies: watch::Sender<Option<PolicyBundle>>,
     /// Where the collector was found last.
     pub peers: Peers,
 }
@@ -60,6 +62,7 @@ impl Default for News {
             state: watch::channel(None).1,
             renewed: watch::channel(()).1,
             orders: watch::channel(None).0,
+            policies: watch::channel(None).0,
             peers: Peers::default(),
         }
     }

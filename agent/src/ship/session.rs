@@ -164,6 +164,9 @@ impl<'a> Session<'a> {
                     Ok(Some(IngestResponse { isolation: Some(order), .. })) => {
                         news.orders.send_replace(Some(order));
                     }
+                    Ok(Some(IngestResponse { policy: Some(bundle), .. })) => {
+                        news.policies.send_replace(Some(bundle));
+                    }
                     Ok(Some(answer)) => self.answered(answer.batch),
                     Ok(None) => return Ended::Broken(ShipError::Closed),
                     Err(status) => return self.broken(status),

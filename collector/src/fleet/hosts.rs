@@ -69,7 +69,8 @@ impl Host {
 
     /// Its agent said how it stands.
     pub fn said(&mut self, state: HostState, now_ns: i64) {
-        let carried_out = |state: &HostState| (state.isolation_order, state.isolated);
+        let carried_out =
+            |state: &HostState| (state.isolation_order, state.isolated, state.policy_epoch);
         let before = self.state.as_ref().map(|(state, _)| carried_out(state));
         if before != Some(carried_out(&state)) {
             self.unwritten = Unwritten::Facts;

@@ -151,7 +151,8 @@ fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Host>> {
     rows.collect()
 }
 
-fn put_aside(path: &Path) -> io::Result<()> {
+/// Moves a database out of the way of the next one.
+pub fn put_aside(path: &Path) -> io::Result<()> {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

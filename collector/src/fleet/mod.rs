@@ -29,6 +29,7 @@ use crate::pki::Certified;
 use crate::store::StoreError;
 use hosts::{Host, Unwritten};
 use kept::Kept;
+pub(crate) use kept::put_aside;
 pub use service::FleetAnswers;
 
 /// All hosts.
@@ -90,6 +91,13 @@ impl Fleet {
     /// Whether a host of this name was ever given a certificate by token, or delivered.
     pub fn knows(&self, name: &str) -> bool {
         self.hosts().contains_key(name)
+    }
+
+    /// What is found in what the agents said last, by host.
+    pub fn states<T>(&self, find: impl Fn(&str, &HostState) -> Option<T>) -> Vec<T> {
+        let hosts = self.hosts();
+        let said = hosts.iter().filter_map(|(name, host)| Some((name, &host.state.as_ref()?.0)));
+        said.filter_map(|(name, state)| find(name, state)).collect()
     }
 
     /// A certificate was made.

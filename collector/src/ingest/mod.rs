@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
 use sekimori_proto::v1::ingest_service_server::IngestService;
-use sekimori_proto::v1::{IngestRequest, IngestResponse, Isolation};
+use sekimori_proto::v1::{IngestRequest, IngestResponse, Isolation, PolicyBundle};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -18,6 +18,7 @@ use crate::bus::{Connected, ConnectedGuard, Stop};
 use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
+use crate::policy::Policies;
 use crate::store::{Batch, WriteError, Writer, Written};
 pub use check::{BatchError, Fault, check_batch};
 
@@ -27,13 +28,20 @@ pub struct Ingest {
     writer: Writer,
     connected: Connected,
     fleet: Fleet,
+    policies: Policies,
     stop: Stop,
 }
 
 impl Ingest {
     /// Stores through `writer`.
-    pub fn new(writer: Writer, connected: Connected, fleet: Fleet, stop: Stop) -> Ingest {
-        Ingest { writer, connected, fleet, stop }
+    pub fn new(
+        writer: Writer,
+        connected: Connected,
+        fleet: Fleet,
+        policies: Policies,
+        stop: Stop,
+    ) -> Ingest {
+        Ingest { writer, connected, fleet, policies, stop }
     }
 }
 
@@ -46,6 +54,8 @@ enum Answer {
     Batch(u64, Written),
     /// An order for the host.
     Order(Isolation),
+    /// The policy that the host is to run.
+    Policy(PolicyBundle),
 }
 
 /// Acknowledgements.
@@ -67,6 +77,7 @@ impl IngestService for Ingest {
             presence: self.fleet.enter(&agent),
             agent,
             writer: self.writer.clone(),
+            policies: self.policies.clone(),
             stop: self.stop.clone(),
         };
         tokio::spawn(reader.run(request.into_inner(), pending));
@@ -78,6 +89,7 @@ impl IngestService for Ingest {
 struct Reader {
     agent: Agent,
     writer: Writer,
+    policies: Policies,
     stop: Stop,
     _connected: ConnectedGuard,
     presence: Presence,
@@ -86,10 +98,17 @@ struct Reader {
 impl Reader {
     async fn run(self, mut batches: Streaming<IngestRequest>, pending: mpsc::Sender<Pending>) {
         let mut orders = self.presence.orders();
+        let mut offers = self.policies.offers(self.agent.name());
         let end = loop {
             let batch = tokio::select! {
                 order = orders.next() => {
                     if pending.send(Ok(Answer::Order(order))).await.is_err() {
+                        break None;
+                    }
+                    continue;
+                }
+                policy = offers.next() => {
+                    if pending.send(Ok(Answer::Policy(policy))).await.is_err() {
                         break None;
                     }
                     continue;
@@ -105,6 +124,9 @@ impl Reader {
                 Ok(Some(mut batch)) => {
                     let state = batch.state.take();
                     let only_state = state.is_some() && batch.events.is_empty();
+                    if let Some(state) = &state {
+                        offers.heard(state);
+                    }
                     self.presence.heard(state);
                     if only_state {
                         continue;
@@ -144,16 +166,19 @@ impl Reader {
     }
 }
 
-/// Waits for the commit of one batch. An order waits for nothing.
+/// Waits for the commit of one batch. Orders and policies wait for nothing.
 async fn acknowledge(pending: Pending) -> Result<IngestResponse, Status> {
     let (batch, written) = match pending? {
         Answer::Batch(batch, written) => (batch, written),
         Answer::Order(order) => {
             return Ok(IngestResponse { isolation: Some(order), ..IngestResponse::default() });
         }
+        Answer::Policy(policy) => {
+            return Ok(IngestResponse { policy: Some(policy), ..IngestResponse::default() });
+        }
     };
     let stored = written.await.unwrap_or(Err(WriteError::Stopping)).map_err(refused)?;
-    Ok(IngestResponse { batch, stored, isolation: None })
+    Ok(IngestResponse { batch, stored, ..IngestResponse::default() })
 }
 
 fn refused(error: WriteError) -> Status {

@@ -4,6 +4,7 @@
 //! `ca.pem ca.key` the authority, `server.pem server.key` the collector, and by default
 //! `agents/NAME/`, `viewers/NAME/`, `analysts/NAME/` and `admins/NAME/` with `ca.pem cert.pem
 //! key.pem` for one peer each; `revoked` says whose certificates are refused.
+//! `policy.key policy.pub` is the key that policies for the hosts are signed with.
 //! `tokens/` has a file for each token of an enrolment that was not used yet.
 //! `run` reads `ca.key` only when somebody enrols by token or renews, or for its own certificate;
 //! it may be kept elsewhere when nobody does.
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use crate::identity::{NameError, Role, check_name, own_host};
 use crate::limits::{SENTENCE_BYTES_MAX, TOKENS_MAX};
+use crate::policy::PUBLIC_FILE;
 use files::{Mode, create_directory, read_text, write_new};
 pub use issue::{Authority, Certified, Life, SigningRequest};
 pub use revoked::{REVOKED_FILE, Revoked, let_in, let_in_after, revoke, supersede};
@@ -193,8 +195,29 @@ pub fn enroll_for(
     write_new(key_path, &peer.key_pem, Mode::Secret)?;
     write_new(certificate_path, &peer.certified.certificate_pem, Mode::Public)?;
     write_new(ca_path, authority.bundle_pem(), Mode::Public)?;
+    if let (Role::Agent, Ok(key)) = (role, std::fs::read_to_string(dir.join(PUBLIC_FILE))) {
+        publish(&out.join(PUBLIC_FILE), &key)?;
+    }
     let_in(dir, name, role, &peer.certified.serial)?;
     Ok(out)
+}
+
+/// Puts a text that everybody may read into the place of `path`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn publish(path: &Path, text: &str) -> Result<(), PkiError> {
+    files::replace(path, text, Mode::Public)
+}
+
+/// Gives a file to the owner of its directory: the collector must be able to read what root made.
+///
+/// # Errors
+/// When it cannot be given.
+pub fn belongs_to_owner(path: &Path) -> Result<(), PkiError> {
+    let failed = |source| PkiError::File { action: "give away", path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    files::give_to_owner(&file, path.parent().unwrap_or(Path::new("."))).map_err(failed)
 }
 
 fn server_names(more: &[String]) -> Vec<String> {

@@ -20,6 +20,24 @@ impl Readers {
     /// [`ReadError`].
     pub async fn scan<F>(
         &self,
+        reader: &Operator,
+        condition: Arc<Condition>,
+        range: (u64, u64),
+        each: F,
+    ) -> Result<Vec<Gap>, ReadError>
+    where
+        F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
+    {
+        self.scan_within(Duration::MAX, reader, condition, range, each).await
+    }
+
+    /// The same, for at most this time.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn scan_within<F>(
+        &self,
+        time_max: Duration,
         _reader: &Operator,
         condition: Arc<Condition>,
         (from, upper): (u64, u64),
@@ -29,7 +47,7 @@ impl Readers {
         F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
     {
         let query = move |look: &mut Look| look.scan(&condition, (from, upper), &mut each);
-        self.run_for(self.places(), Duration::MAX, query).await
+        self.run_for(self.places(), time_max, query).await
     }
 
     /// The matching event with the highest cursor in the last file that has one.

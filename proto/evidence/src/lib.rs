@@ -19,6 +19,6 @@ mod verify;
 pub use chain::{Chain, Head};
 pub use checkpoint::{CheckpointError, Signed};
 pub use digest::{ABSENT, DIGEST_BYTES, Digest, Name, digest};
-pub use key::{KeyError, SigningKey};
+pub use key::{KeyError, SigningKey, is_signed};
 pub use text::{hex, unhex};
 pub use verify::{Outcome, Scope, TooMuch, Verifier};

@@ -21,9 +21,11 @@ const RECORDS: u64 = 6000;
 /// The collector's end of the network of host N is 10.93.N.1, the host's 10.93.N.2.
 const PORT: u16 = 7993;
 
-const PROTO: [(&str, &str); 2] = [
+const PROTO: [(&str, &str); 4] = [
     ("event.proto", include_str!("../../../proto/sekimori/v1/event.proto")),
     ("fleet.proto", include_str!("../../../proto/sekimori/v1/fleet.proto")),
+    ("policy.proto", include_str!("../../../proto/sekimori/v1/policy.proto")),
+    ("watch.proto", include_str!("../../../proto/sekimori/v1/watch.proto")),
 ];
 const INGEST: &str = include_str!("../../../proto/sekimori/v1/ingest.proto");
 

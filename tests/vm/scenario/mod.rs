@@ -7,6 +7,7 @@ mod compat;
 mod conservation;
 mod containers;
 mod delivery;
+mod distributed;
 mod drives;
 mod evidence;
 mod exhaustion;
@@ -67,7 +68,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run. Those that end daemons come late: a start of the
 /// agent takes long here.
 pub fn all() -> Vec<Scenario> {
-    let themes: [(&str, &[(&str, Run)]); 45] = [
+    let themes: [(&str, &[(&str, Run)]); 46] = [
         ("usb", usb::ALL),
         ("receipts", receipts::ALL),
         ("usb-denied", usb_denied::ALL),
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Scenario> {
         ("own-files", own_files::ALL),
         ("exhaustion", exhaustion::ALL),
         ("isolation", isolation::ALL),
+        ("distributed", distributed::ALL),
         ("delivery", delivery::ALL),
         ("fleet", fleet::ALL),
         // Looks at what all the others have recorded; behind it are floods, which take a translated

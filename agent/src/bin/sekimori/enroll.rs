@@ -40,7 +40,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         () => Failure::failed(error.to_string()),
     };
     let token = credentials::read_token(&args.token_file).map_err(failed)?;
-    let enrolment = Enrolment { address, tls: &tls, token: &token, replace: args.replace };
+    let (token, replace) = (&token, args.replace);
+    let enrolment = Enrolment { address, tls: &tls, token, replace, policy_key: None };
     let who = credentials::enroll(enrolment).await.map_err(failed)?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "enrolled as {who}; the certificate is {}", tls.cert.display())?;

@@ -98,7 +98,7 @@ fn table(hosts: &[FleetHost], now_ns: i64, zone: &TimeZone) -> Table {
             format!("{}{}", standing(host), isolation(host)),
             text(&state.version),
             text(&state.kernel),
-            text(&state.policy),
+            policy(&state),
             text(&state.mode),
             match host.last_seen_ns {
                 0 => "never".to_owned(),
@@ -118,6 +118,20 @@ fn table(hosts: &[FleetHost], now_ns: i64, zone: &TimeZone) -> Table {
         ]);
     }
     table
+}
+
+/// Its name, and which of the collector's it is.
+fn policy(state: &HostState) -> String {
+    let name = match state.policy.as_str() {
+        "" => "-".to_owned(),
+        name => printable(name.as_bytes()),
+    };
+    match (state.policy_epoch, state.policy_refused_epoch) {
+        (0, 0) => name,
+        (0, refused) => format!("{name}, {refused} REFUSED"),
+        (epoch, refused) if refused > epoch => format!("{name} ({epoch}, {refused} REFUSED)"),
+        (epoch, _) => format!("{name} ({epoch})"),
+    }
 }
 
 const fn standing(host: &FleetHost) -> &'static str {
@@ -198,6 +212,12 @@ fn state_json(state: &HostState) -> Value {
         "lost": lost,
         "findings": state.findings,
         "isolated": state.isolated,
+        "policy_from": if state.policy_from_collector { "collector" } else { "file" },
+        "policy_epoch": (state.policy_epoch != 0).then_some(state.policy_epoch),
+        "policy_refused": (!state.policy_refusal.is_empty()).then(|| json!({
+            "epoch": state.policy_refused_epoch,
+            "reason": state.policy_refusal,
+        })),
     })
 }
 

@@ -13,6 +13,8 @@ mod fleet;
 mod isolate;
 mod line;
 mod policy;
+mod replay;
+mod rollout;
 mod search;
 mod status;
 mod time;
@@ -59,7 +61,7 @@ enum Command {
     /// Try out whether this kernel can do the job.
     Doctor(doctor::Args),
     Alerts(alerts::Args),
-    /// Check, explain and reload policies.
+    /// Check, explain and reload policies, and give them to the hosts.
     #[command(subcommand)]
     Policy(policy::Command),
 }

@@ -14,8 +14,9 @@ use sekimori_policy::{
 use serde_json::json;
 
 use crate::failure::{FINDING, Failure};
+use crate::{in_runtime, replay, rollout};
 
-/// Checks, explains and reloads policies.
+/// Checks, explains and reloads policies, and gives them to the hosts.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Report everything that is wrong in a policy, with line and column. Exit code 2 on errors.
@@ -25,6 +26,14 @@ pub enum Command {
     Explain(Box<ExplainArgs>),
     /// Tell the running agent to read its policy file again.
     Reload(ReloadArgs),
+    /// Give a policy to the hosts that take theirs from the collector.
+    Put(rollout::PutArgs),
+    /// Show the versions that were given and the hosts that run them, or give one to more hosts.
+    Rollout(rollout::RolloutArgs),
+    /// Give an earlier version's text again, as another version.
+    Rollback(rollout::RollbackArgs),
+    /// Say what a policy would have stopped of what is stored.
+    Replay(replay::Args),
 }
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -83,6 +92,10 @@ pub fn run(command: Command) -> Result<(), Failure> {
         Command::Lint(args) => lint(&args),
         Command::Explain(args) => explained(&args),
         Command::Reload(args) => reload(&args),
+        Command::Put(args) => in_runtime(rollout::put(args)),
+        Command::Rollout(args) => in_runtime(rollout::rollout(args)),
+        Command::Rollback(args) => in_runtime(rollout::rollback(args)),
+        Command::Replay(args) => in_runtime(replay::run(args)),
     }
 }
 
@@ -121,7 +134,8 @@ fn device(text: &str) -> Result<PluggedDevice, String> {
     Ok(PluggedDevice { class, vendor, product, serial })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// A policy's text, from a file or, for `-`, standard input.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut source = Vec::new();
     let result = if path == Path::new("-") {
         std::io::stdin().lock().take(POLICY_BYTES_MAX + 1).read_to_end(&mut source)

@@ -125,8 +125,11 @@ fn agent_text(status: &Status) -> String {
         policy.generation,
         policy.file.display(),
     );
+    if let Some(epoch) = policy.epoch {
+        text.push_str(&format!("           the collector's, epoch {epoch}\n"));
+    }
     if let Some(reason) = &policy.refused {
-        text.push_str(&format!("           the last reload was refused: {reason}\n"));
+        text.push_str(&format!("           the last one was refused: {reason}\n"));
     }
     if !status.hooks_called {
         text.push_str(

@@ -113,7 +113,7 @@ impl Fake {
             assert!(known.is_none_or(|known| known == event), "one number, two events");
             stored += 1;
         }
-        Ok(IngestResponse { batch: request.batch, stored, isolation: None })
+        Ok(IngestResponse { batch: request.batch, stored, ..IngestResponse::default() })
     }
 
     async fn talk(
