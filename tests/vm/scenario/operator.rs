@@ -20,6 +20,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("reads-are-recorded", reads),
     ("viewer-reads-nothing-of-people", viewer),
     ("stock-client-in-python", stock_client),
+    ("where-in-cel", expression),
+    ("alerts-are-told", alerts),
 ];
 
 /// The most instructions that the verifier may look at in one program: a fifth of what it takes, so
@@ -133,6 +135,84 @@ fn stock_client(world: &mut World) -> Result<()> {
     check::ok(&output)?;
     let told: Value = serde_json::from_slice(&output.stdout)?;
     check::equal("what it was shown", told, json!({ "ordered": true, "times": [1, 1] }))
+}
+
+/// What `--where` finds of a real copy, and what it says of a word that cannot be.
+fn expression(world: &mut World) -> Result<()> {
+    let path = format!("{USB}/式 '顧客'.txt");
+    check::ok(&guest::bash("head -c 20000 /dev/zero >\"$1\"", &[&path])?)?;
+    world.records.expect("usb.write", &[("/operation", json!("close")), ("/file/path", json!(path))])?;
+    let collector = world.daemons.collector_address();
+    let ask = |text: &str| {
+        let arguments = ["search", "--json", "--collector", &collector, "--where", text];
+        guest::run("sekimori", &arguments)
+    };
+    let found = ask(
+        "kind == 'usb.write' && operation == 'close' && bytes >= 20000 && bytes < 21000 \
+         && file.path.endsWith(\"式 '顧客'.txt\") && process.parent.exe != '' \
+         && file.device.class == 'usb' && process.argv.exists(x, x.contains('head -c'))",
+    )?;
+    check::ok(&found)?;
+    let found: Vec<Value> =
+        found.text().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let paths: Vec<&str> = found.iter().map(|it| records::text(it, "/file/path")).collect();
+    check::equal("found", paths, vec![path.as_str()])?;
+    let refused = ask("kind == 'usb.wirte'")?;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    check::that(told.contains("\"usb.wirte\" is no kind"), told)
+}
+
+/// Where the alerts of the scenario are told.
+const SYSLOG: &str = "127.0.0.1:5514";
+
+/// A refusal and three copies to a stick are alerts, and arrive as syslog.
+fn alerts(world: &mut World) -> Result<()> {
+    let rules = format!(
+        "version: sekimori/alerts/v1\negress: ['{SYSLOG}']\n\
+         deliver:\n- {{ name: siem, syslog: {{ server: '{SYSLOG}', protocol: udp }} }}\nalerts:\n\
+         - {{ name: refused, severity: high, to: [siem], group_by: [user, program],\n\
+         \x20   where: \"kind == 'file.open' && verdict == 'denied'\" }}\n\
+         - {{ name: 大量コピー, to: [siem], count: 3, within: 10m, group_by: [user, device],\n\
+         \x20   where: \"kind == 'usb.write' && operation == 'close' && file.path.contains('警報')\" }}\n"
+    );
+    let socket = std::net::UdpSocket::bind(SYSLOG)?;
+    socket.set_read_timeout(Some(limits::RECORD_TIMEOUT))?;
+    std::fs::write(world.daemons.path("collector").join("alerts.yaml"), rules)?;
+    let collector = world.daemons.collector_address();
+    let standing = || -> Result<Value> {
+        let output =
+            guest::run("sekimori", &["alerts", "rules", "--json", "--collector", &collector])?;
+        check::ok(&output)?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    guest::until("the rules are taken up", limits::RECORD_TIMEOUT, || {
+        Ok(standing()?.pointer("/rules").and_then(Value::as_array).is_some_and(|it| it.len() == 2))
+    })?;
+    check::refused(&guest::run("cat", &["/srv/secret/plan.txt"])?)?;
+    for number in 1..=3 {
+        let path = format!("{USB}/警報-{number}.txt");
+        check::ok(&guest::bash("head -c 5000 /dev/zero >\"$1\"", &[&path])?)?;
+    }
+    let (mut told, mut buffer) = (String::new(), [0; 4096]);
+    while !(told.contains("rule=\"refused\"") && told.contains("rule=\"大量コピー\"")) {
+        let length = socket.recv(&mut buffer).with_context(|| format!("told so far: {told}"))?;
+        told.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
+        told.push('\n');
+    }
+    check::that(told.contains("/srv/secret/plan.txt"), told.clone())?;
+    let output = guest::run("sekimori", &["alerts", "--json", "--collector", &collector])?;
+    check::ok(&output)?;
+    let text = output.text();
+    let shown: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let copies = shown.iter().find(|it| records::text(it, "/rule") == "大量コピー");
+    let copies = copies.with_context(|| text.clone())?;
+    check::equal("count", copies.pointer("/count"), Some(&json!(3)))?;
+    check::equal("bytes", copies.pointer("/bytes"), Some(&json!(15_000)))?;
+    let device = records::text(copies, "/group/device");
+    check::that(device.contains(USB_SERIAL), format!("{copies}"))?;
+    world.records.expect("alert", &[("/alert/rule", json!("refused"))])?;
+    std::fs::remove_file(world.daemons.path("collector").join("alerts.yaml"))?;
+    Ok(())
 }
 
 /// An analyst looks for what somebody did, and it is found who looked for what.
