@@ -286,6 +286,7 @@ async fn what_the_command_signs_is_given_out() {
     assert!(err.contains("bad.yaml:1:1: error:"), "{err}");
     let (code, err) = sign("good.yaml", "no.key");
     assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot read") && err.contains("no.key"), "{err}");
     assert!(!std::path::Path::new(&path("no.key")).exists(), "no key comes into being");
     let (code, err) = sign("good.yaml", "policy.key");
     assert_eq!(code, Some(0), "{err}");
