@@ -1,12 +1,13 @@
 //! `sekimori-collector policy sign`: where the key is, which need not be where the collector is.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use jiff::Timestamp;
 use prost::Message as _;
+use sekimori_collector::pki::PkiError;
 use sekimori_collector::policy::open_key;
 use sekimori_policy::limits::BUNDLE_BYTES_MAX;
 use sekimori_policy::{NoDirectory, bundle, lint_bytes, load_bytes};
@@ -58,10 +59,15 @@ pub struct SignArgs {
 #[error("{0}")]
 pub struct Unusable(String);
 
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+    let path = path.to_owned();
+    move |source| PkiError::File { action, path, source }
+}
+
 /// Runs it.
 pub fn run(command: Command) -> anyhow::Result<()> {
     let Command::Sign(args) = command;
-    let text = fs::read(&args.file).with_context(|| format!("{}", args.file.display()))?;
+    let text = fs::read(&args.file).map_err(failed("read", &args.file))?;
     let findings = lint_bytes(&text);
     for finding in &findings {
         eprintln!("{}:{finding}", args.file.display());
@@ -70,7 +76,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         return Err(Unusable(format!("{} has errors", args.file.display())).into());
     };
     // A key that is not there must not come into being by a wrong path.
-    fs::metadata(&args.key).with_context(|| format!("{}", args.key.display()))?;
+    fs::metadata(&args.key).map_err(failed("read", &args.key))?;
     let key = open_key(&args.key)?;
     let statement = PolicyStatement {
         epoch: args.epoch,
@@ -91,7 +97,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             format!("compressed and signed it has {size} bytes, at most {BUNDLE_BYTES_MAX}");
         return Err(Unusable(reason).into());
     }
-    fs::write(&args.out, signed).with_context(|| format!("{}", args.out.display()))?;
+    fs::write(&args.out, signed).map_err(failed("write", &args.out))?;
     println!(
         "signed epoch {} by the key {}; next: sekimori policy put --signed {} --reason …",
         args.epoch,

@@ -40,7 +40,7 @@ struct Inner {
     versions: Mutex<BTreeMap<u64, Version>>,
     kept: Mutex<Kept>,
     /// Held while a version is made: epochs follow each other.
-    making: tokio::sync::Mutex<()>,
+    making: Arc<tokio::sync::Mutex<()>>,
     /// Counts the changes, for the streams that are open.
     changed: watch::Sender<u64>,
 }
@@ -116,7 +116,7 @@ impl Policies {
             fleet,
             versions: Mutex::new(versions),
             kept: Mutex::new(kept),
-            making: tokio::sync::Mutex::default(),
+            making: Arc::default(),
             changed: watch::Sender::new(0),
         })))
     }

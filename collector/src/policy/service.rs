@@ -17,7 +17,7 @@ use sekimori_proto::v1::{
     ReplayResponse, RollbackPolicyRequest,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
@@ -104,7 +104,7 @@ impl PolicyAnswers {
         if !looked.good {
             return Ok(looked.answer(0, 0));
         }
-        let _making = self.policies.0.making.lock().await;
+        let making = self.making().await;
         let statement = PolicyStatement {
             epoch: self.policies.next_epoch(),
             name: looked.name.clone(),
@@ -119,7 +119,7 @@ impl PolicyAnswers {
         };
         bundle::check(&statement).map_err(bad)?;
         let bundle = bundle::sign(key, &statement);
-        let (epoch, hosts) = self.take(admin, method, bundle, "").await?;
+        let (epoch, hosts) = self.take(admin, making, (method, ""), bundle).await?;
         Ok(looked.answer(epoch, hosts))
     }
 
@@ -133,7 +133,7 @@ impl PolicyAnswers {
         if !looked.good {
             return Ok(looked.answer(0, 0));
         }
-        let _making = self.policies.0.making.lock().await;
+        let making = self.making().await;
         {
             let versions = self.policies.versions();
             let last = versions.last_key_value().map(|(_, version)| &version.statement);
@@ -150,17 +150,23 @@ impl PolicyAnswers {
                 )));
             }
         }
-        let (epoch, hosts) = self.take(admin, PUT, signed, reason).await?;
+        let (epoch, hosts) = self.take(admin, making, (PUT, reason), signed).await?;
         Ok(looked.answer(epoch, hosts))
     }
 
-    /// Records who gives what to whom, then does it. Whoever calls this holds `making`.
+    /// One version is made at a time.
+    async fn making(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.policies.0.making).lock_owned().await
+    }
+
+    /// Records who gives what to whom, and why, then does it: to the end, also when whoever asked
+    /// goes away.
     async fn take(
         &self,
         admin: &Admin,
-        method: &'static str,
+        making: OwnedMutexGuard<()>,
+        (method, why): (&'static str, &str),
         bundle: PolicyBundle,
-        why: &str,
     ) -> Result<(u64, u64), Status> {
         let size = bundle.encoded_len();
         if size > BUNDLE_BYTES_MAX {
@@ -171,21 +177,26 @@ impl PolicyAnswers {
         let key = self.policies.public_key().unwrap_or_default();
         let version = Version::of(bundle, key)
             .ok_or_else(|| Status::internal("what was signed does not hold"))?;
-        let operator = admin.operator();
         let mut question = told(&version.statement);
         if !why.is_empty() {
             question.push_str(&format!(" --because {why:?}"));
         }
         let phase = ActPhase::Unspecified;
         let act = Act { method, question: question.clone(), answered: 0, phase };
-        self.audit.record(operator, act).await?;
-        tracing::warn!(%operator, method, policy = question, "a policy for hosts");
-        let epoch = version.statement.epoch;
-        let hosts = self.policies.keep(version).await.map_err(|error| match error {
-            KeepError::Full => Status::resource_exhausted(error.to_string()),
-            KeepError::Store(_) => Status::unavailable(error.to_string()),
-        })?;
-        Ok((epoch, hosts))
+        let (operator, policies) = (admin.operator().clone(), self.policies.clone());
+        let audit = self.audit.clone();
+        let work = tokio::spawn(async move {
+            let _making = making;
+            audit.record(&operator, act).await?;
+            tracing::warn!(%operator, method, policy = question, "a policy for hosts");
+            let epoch = version.statement.epoch;
+            let hosts = policies.keep(version).await.map_err(|error| match error {
+                KeepError::Full => Status::resource_exhausted(error.to_string()),
+                KeepError::Store(_) => Status::unavailable(error.to_string()),
+            })?;
+            Ok((epoch, hosts))
+        });
+        work.await.map_err(|error| Status::internal(error.to_string()))?
     }
 
     /// A version's statement with its text.
@@ -294,7 +305,7 @@ impl PolicyService for PolicyAnswers {
         let PromotePolicyRequest { epoch, percent, reason } = request.into_inner();
         let reason = sentence(&reason)?;
         let key = self.key()?;
-        let _making = self.policies.0.making.lock().await;
+        let making = self.making().await;
         let statement = self.statement(epoch)?;
         let now = statement.percent;
         if !(now + 1..=100).contains(&percent) {
@@ -305,7 +316,7 @@ impl PolicyService for PolicyAnswers {
             )));
         }
         let bundle = bundle::sign(key, &PolicyStatement { percent, ..statement });
-        let (epoch, hosts) = self.take(&admin, PROMOTE, bundle, reason).await?;
+        let (epoch, hosts) = self.take(&admin, making, (PROMOTE, reason), bundle).await?;
         Ok(Response::new(PromotePolicyResponse { epoch, hosts }))
     }
 

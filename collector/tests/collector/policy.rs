@@ -263,6 +263,47 @@ async fn without_its_key_a_collector_gives_out_what_is_signed_elsewhere_and_noth
     assert!(!server.pki.dir.join("policy.key").exists());
 }
 
+#[tokio::test]
+async fn what_the_command_signs_is_given_out() {
+    use prost::Message as _;
+    use std::process::Command;
+    let pki = Pki::new();
+    drop(sekimori_collector::policy::Keys::open(&pki.dir).unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = |name: &str| elsewhere.path().join(name).to_string_lossy().into_owned();
+    std::fs::rename(pki.dir.join("policy.key"), path("policy.key")).unwrap();
+    std::fs::write(path("good.yaml"), policy("from-the-safe")).unwrap();
+    std::fs::write(path("bad.yaml"), "kind: Policy\n").unwrap();
+    let sign = |file: &str, key: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sekimori-collector"));
+        command.args(["policy", "sign", &path(file), "--key", &path(key), "--epoch", "3"]);
+        command.args(["--hosts", "pc-*", "--canary", "100", "--reason", "ticket 4711"]);
+        let output = command.args(["--out", &path("signed")]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, err) = sign("bad.yaml", "policy.key");
+    assert_eq!(code, Some(64), "{err}");
+    assert!(err.contains("bad.yaml:1:1: error:"), "{err}");
+    let (code, err) = sign("good.yaml", "no.key");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot read") && err.contains("no.key"), "{err}");
+    assert!(!std::path::Path::new(&path("no.key")).exists(), "no key comes into being");
+    let (code, err) = sign("good.yaml", "policy.key");
+    assert_eq!(code, Some(0), "{err}");
+    let signed = PolicyBundle::decode(std::fs::read(path("signed")).unwrap().as_slice()).unwrap();
+    let server = Server::start_with(pki, |config| config).await;
+    let request = PutPolicyRequest {
+        signed: Some(signed.clone()),
+        reason: "ticket 4711".into(),
+        ..PutPolicyRequest::default()
+    };
+    let answer = admin(&server).await.put(request).await.unwrap().into_inner();
+    assert_eq!((answer.epoch, answer.name.as_str()), (3, "from-the-safe"));
+    let mut agent = server.agent("pc-1").await;
+    agent.say(runs(0)).await;
+    assert_eq!(given(&mut agent).await, signed);
+}
+
 fn sha(text: &[u8]) -> Vec<u8> {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(text).to_vec()
