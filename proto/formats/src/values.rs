@@ -76,7 +76,8 @@ pub fn directory(path: &str) -> Option<&str> {
 
 /// Arguments as they would be typed to a shell.
 pub fn command_line(arguments: &[String]) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte >= 0x80 || b"-_./=:,+@%".contains(&byte);
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || byte >= 0x80 || b"-_./=:,+@%".contains(&byte);
     let typed = arguments.iter().map(|argument| {
         if !argument.is_empty() && argument.bytes().all(plain) {
             argument.clone()

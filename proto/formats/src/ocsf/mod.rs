@@ -160,9 +160,7 @@ fn on_file(object: &mut Object, rest: &mut Rest) {
         let result = new_path.map(|path| objects::named_file(&path, &file));
         (file, result)
     });
-    let (mut file, result) = placed.unwrap_or_else(|| {
-        (objects::file(&mut Rest::default()), None)
-    });
+    let (mut file, result) = placed.unwrap_or_else(|| (objects::file(&mut Rest::default()), None));
     if let (Some(hash), Some(file)) = (hash, file.as_object_mut()) {
         file.insert("hashes".to_owned(), objects::sha256(hash));
     }
@@ -213,9 +211,10 @@ fn process(object: &mut Object, event: &Event, rest: &mut Rest) {
         |(actor, process)| (actor.into(), process),
     );
     // Of a script that is launched, the file is the script and the program its interpreter.
-    let same = process.get("path").and_then(Value::as_str).is_some_and(|exe| {
-        rest.copy_of("file").is_some_and(|file| file.text("path") == Some(exe))
-    });
+    let same = process
+        .get("path")
+        .and_then(Value::as_str)
+        .is_some_and(|exe| rest.copy_of("file").is_some_and(|file| file.text("path") == Some(exe)));
     let file = if same { rest.inside("file", objects::file) } else { None };
     if let (Some(file), Some(process)) = (file, process.as_object_mut()) {
         process.insert("file".to_owned(), file);
@@ -253,14 +252,17 @@ fn finding(object: &mut Object, event: &Event, rest: &mut Rest) {
     evidence.some("file", rest.inside("file", objects::file));
     object.set("evidences", vec![Value::from(evidence)]);
     let operation = event.operation().word();
-    object.set("finding_info", json!({
-        "uid": values::id(event),
-        "title": format!("The monitor was tampered with: {operation}"),
-        "created_time": event.time_ns.div_euclid(1_000_000),
-        "types": [event.kind().word(), operation],
-        "analytic": { "name": event.kind().word(), "type_id": 1, "type": "Rule" },
-        "data_sources": [LOG],
-    }));
+    object.set(
+        "finding_info",
+        json!({
+            "uid": values::id(event),
+            "title": format!("The monitor was tampered with: {operation}"),
+            "created_time": event.time_ns.div_euclid(1_000_000),
+            "types": [event.kind().word(), operation],
+            "analytic": { "name": event.kind().word(), "type_id": 1, "type": "Rule" },
+            "data_sources": [LOG],
+        }),
+    );
 }
 
 fn api(object: &mut Object, event: &Event, rest: &mut Rest) {
