@@ -254,7 +254,8 @@ fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
 
 impl Collector {
     fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
-        let Collector { config, store, author, custodian, fleet, alerts, policies, stop, .. } = self;
+        let Collector { config, store, author, custodian, fleet, alerts, policies, stop, .. } =
+            self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let (writer, fleet) = (store.writer().clone(), fleet.clone());

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_value_has_one_word() {
-        complete::<Kind>(17);
+        complete::<Kind>(18);
         complete::<HostTurn>(6);
         complete::<Verdict>(4);
         complete::<Operation>(32);

@@ -141,17 +141,18 @@ fn stock_client(world: &mut World) -> Result<()> {
 fn expression(world: &mut World) -> Result<()> {
     let path = format!("{USB}/式 '顧客'.txt");
     check::ok(&guest::bash("head -c 20000 /dev/zero >\"$1\"", &[&path])?)?;
-    world.records.expect("usb.write", &[("/operation", json!("close")), ("/file/path", json!(path))])?;
+    world
+        .records
+        .expect("usb.write", &[("/operation", json!("close")), ("/file/path", json!(path))])?;
     let collector = world.daemons.collector_address();
     let ask = |text: &str| {
         let arguments = ["search", "--json", "--collector", &collector, "--where", text];
         guest::run("sekimori", &arguments)
     };
-    let found = ask(
-        "kind == 'usb.write' && operation == 'close' && bytes >= 20000 && bytes < 21000 \
+    let found =
+        ask("kind == 'usb.write' && operation == 'close' && bytes >= 20000 && bytes < 21000 \
          && file.path.endsWith(\"式 '顧客'.txt\") && process.parent.exe != '' \
-         && file.device.class == 'usb' && process.argv.exists(x, x.contains('head -c'))",
-    )?;
+         && file.device.class == 'usb' && process.argv.exists(x, x.contains('head -c'))")?;
     check::ok(&found)?;
     let found: Vec<Value> =
         found.text().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

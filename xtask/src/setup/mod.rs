@@ -3,6 +3,7 @@
 pub mod apt;
 pub mod kernels;
 pub mod rust_src;
+mod schemas;
 pub mod tools;
 
 use anyhow::{Result, bail};
@@ -37,6 +38,9 @@ pub fn run(options: &Options) -> Result<()> {
         Err(error) => failures.push(format!("{error:#}")),
     }
     if let Err(error) = tools::ensure_crates(|name, version| note(&mut used, name, version)) {
+        failures.push(format!("{error:#}"));
+    }
+    if let Err(error) = schemas::ensure(|name, version| note(&mut used, name, version)) {
         failures.push(format!("{error:#}"));
     }
     kernels(options, &mut used, &mut failures)?;

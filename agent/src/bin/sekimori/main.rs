@@ -10,6 +10,7 @@ mod enroll;
 mod failure;
 mod filter;
 mod fleet;
+mod format;
 mod isolate;
 mod line;
 mod policy;

@@ -3,13 +3,13 @@
 use std::io::Write as _;
 
 use jiff::tz::TimeZone;
-use sekimori_proto::json;
 use sekimori_proto::v1::SearchRequest;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 
 use crate::collector::CollectorArgs;
 use crate::failure::Failure;
 use crate::filter::{FilterArgs, warn_of_gaps};
+use crate::format::FormatArgs;
 use crate::line;
 
 /// Events of one page; the collector's own limit.
@@ -21,7 +21,8 @@ const EXAMPLES: &str = "\
 Examples:
   sekimori search --verdict denied --since -1h
   sekimori search --kind net.upload --text 198.51.100.7 --json | jq .bytes
-  sekimori search --kind usb.write --user alice --newest --limit 1";
+  sekimori search --kind usb.write --user alice --newest --limit 1
+  sekimori search --format ecs --since -1d --limit 0 > yesterday.ndjson";
 
 /// Finds stored events, oldest first.
 #[derive(Debug, clap::Args)]
@@ -35,9 +36,8 @@ pub struct Args {
     /// Newest first.
     #[arg(long)]
     newest: bool,
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     collector: CollectorArgs,
 }
@@ -46,7 +46,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let channel = args.collector.connect().await?;
     let mut client = QueryServiceClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX);
     // Finding it reads the directory of all zones.
-    let zone = (!args.json).then(TimeZone::system).unwrap_or(TimeZone::UTC);
+    let format = args.format.chosen();
+    let zone = format.is_none().then(TimeZone::system).unwrap_or(TimeZone::UTC);
     let mut out = anstream::stdout().lock();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut page = String::new();
@@ -61,8 +62,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         let response = client.search(request).await;
         let response = response.map_err(|status| args.collector.refused(&status))?.into_inner();
         for event in &response.events {
-            if args.json {
-                writeln!(out, "{}", json::event(event))?;
+            if let Some(format) = format {
+                writeln!(out, "{}", format.line(event))?;
             } else if args.filter.shows(event) {
                 writeln!(out, "{}", line::show(event, true, &zone))?;
             }
@@ -77,9 +78,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         }
     }
     out.flush()?;
-    if !args.json && shown == 0 {
+    if format.is_none() && shown == 0 {
         anstream::eprintln!("no event matches");
-    } else if !args.json && !page.is_empty() {
+    } else if format.is_none() && !page.is_empty() {
         anstream::eprintln!("there are more; --limit 0 shows all");
     }
     Ok(())

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
-use sekimori_proto::json;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::watch_service_client::WatchServiceClient;
 use sekimori_proto::v1::{Event, Filter, StatusRequest, SubscribeRequest};
@@ -14,6 +13,7 @@ use tonic::{Code, Status};
 use crate::collector::CollectorArgs;
 use crate::failure::Failure;
 use crate::filter::{FilterArgs, warn_of_gaps};
+use crate::format::{Format, FormatArgs};
 use crate::line;
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -28,7 +28,8 @@ user, program, what it was done to, and the rule.
 Examples:
   sekimori watch --verdict denied,would-deny
   sekimori watch --kind usb.write,usb.mount --host desk-12
-  sekimori watch --json --cursor 1042 >> events.jsonl";
+  sekimori watch --json --cursor 1042 >> events.jsonl
+  sekimori watch --format ocsf | your-shipper";
 
 /// Shows events as they happen. A broken connection is taken up again where it broke.
 #[derive(Debug, clap::Args)]
@@ -42,9 +43,8 @@ pub struct Args {
     /// Show everything stored first.
     #[arg(long)]
     from_start: bool,
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     collector: CollectorArgs,
 }
@@ -68,7 +68,8 @@ enum End {
 }
 
 async fn follow(args: &Args, filter: Filter) -> Result<(), Failure> {
-    let mut screen = Screen { json: args.json, filter: &args.filter, zone: TimeZone::system() };
+    let format = args.format.chosen();
+    let mut screen = Screen { format, filter: &args.filter, zone: TimeZone::system() };
     let mut cursor = args.cursor;
     // Everything since a time lies behind no cursor that could be known here.
     if args.from_start || (cursor.is_none() && filter.since_ns.is_some()) {
@@ -131,7 +132,7 @@ async fn connection(
 }
 
 struct Screen<'a> {
-    json: bool,
+    format: Option<Format>,
     filter: &'a FilterArgs,
     zone: TimeZone,
 }
@@ -139,8 +140,8 @@ struct Screen<'a> {
 impl Screen<'_> {
     fn show(&mut self, event: &Event) -> Result<(), Failure> {
         let mut out = anstream::stdout().lock();
-        if self.json {
-            writeln!(out, "{}", json::event(event))?;
+        if let Some(format) = self.format {
+            writeln!(out, "{}", format.line(event))?;
         } else if self.filter.shows(event) {
             writeln!(out, "{}", line::show(event, false, &self.zone))?;
         }
