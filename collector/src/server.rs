@@ -243,8 +243,8 @@ impl Collector {
         let Collector { config, store, author, custodian, fleet, stop, .. } = self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
-        let (writer, fleet) = (store.writer().clone(), fleet.clone());
-        let ingest = Ingest::new(writer, connected.clone(), fleet.clone(), stop.clone());
+        let fleet = fleet.clone();
+        let ingest = Ingest::new(store, connected.clone(), fleet.clone(), stop.clone());
         let access = Access::new(readers.clone(), audit.clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());

@@ -18,7 +18,7 @@ use crate::bus::{Connected, ConnectedGuard, Stop};
 use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
-use crate::store::{Batch, WriteError, Writer, Written};
+use crate::store::{Batch, Meter, Store, WriteError, Writer, Written};
 pub use check::{BatchError, Fault, check_batch};
 
 /// Receives the events of all agents.
@@ -28,12 +28,14 @@ pub struct Ingest {
     connected: Connected,
     fleet: Fleet,
     stop: Stop,
+    meter: Meter,
 }
 
 impl Ingest {
-    /// Stores through `writer`.
-    pub fn new(writer: Writer, connected: Connected, fleet: Fleet, stop: Stop) -> Ingest {
-        Ingest { writer, connected, fleet, stop }
+    /// Stores what `store` is given, and counts in its meter.
+    pub fn new(store: &Store, connected: Connected, fleet: Fleet, stop: Stop) -> Ingest {
+        let (writer, meter) = (store.writer().clone(), store.meter().clone());
+        Ingest { writer, connected, fleet, stop, meter }
     }
 }
 
@@ -68,6 +70,7 @@ impl IngestService for Ingest {
             agent,
             writer: self.writer.clone(),
             stop: self.stop.clone(),
+            meter: self.meter.clone(),
         };
         tokio::spawn(reader.run(request.into_inner(), pending));
         Ok(Response::new(Box::pin(ReceiverStream::new(acknowledgements).then(acknowledge))))
@@ -79,6 +82,7 @@ struct Reader {
     agent: Agent,
     writer: Writer,
     stop: Stop,
+    meter: Meter,
     _connected: ConnectedGuard,
     presence: Presence,
 }
@@ -136,8 +140,11 @@ impl Reader {
 
     async fn submit(&self, request: IngestRequest) -> Pending {
         let number = request.batch;
-        let entries = check_batch(number, request.events)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.meter.received.inc_by(request.events.iter().map(|it| it.len() as u64).sum());
+        let entries = check_batch(number, request.events).map_err(|error| {
+            self.meter.invalid.inc();
+            Status::invalid_argument(error.to_string())
+        })?;
         let batch = Batch::new(&self.agent, entries);
         let written = self.writer.submit(batch).await.map_err(refused)?;
         Ok(Answer::Batch(number, written))

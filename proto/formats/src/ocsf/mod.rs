@@ -317,10 +317,10 @@ fn entity(object: &mut Object, rest: &mut Rest) {
 /// An agent's own life. A process, file or device is in no event of it today.
 fn base(object: &mut Object, rest: &mut Rest) {
     rest.inside("policy", |policy| {
-        let mut taken = Object::default();
-        taken.some("name", policy.take("name"));
-        taken.some("version", policy.take("sha256"));
-        taken.set("is_applied", true);
-        object.set("policy", taken);
+        object.within("policy", |taken| {
+            taken.some("name", policy.take("name"));
+            taken.some("version", policy.take("sha256"));
+            taken.set("is_applied", true);
+        });
     });
 }
