@@ -66,10 +66,10 @@ fn head(object: &mut Object, event: &Event) {
     object.set("category_uid", class.category.0);
     object.set("category_name", class.category.1);
     object.set("activity_id", activity_id);
+    object.set("activity_name", activity_name.as_str());
     object.set("type_uid", u64::from(class.uid) * 100 + u64::from(activity_id));
     let of_type = if activity_id == 99 { "Other" } else { &activity_name };
     object.set("type_name", format!("{}: {of_type}", class.name));
-    object.set("activity_name", activity_name);
     object.set("time", event.time_ns.div_euclid(1_000_000));
     let (severity_id, severity) = severity(event);
     object.set("severity_id", severity_id);
