@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::codegen::{Service, http};
 
 use crate::identity::Caller;
+use crate::metrics;
 
 /// The one call that is open to everybody.
 const ENROLL: &str = "/sekimori.v1.EnrollService/Enroll";
@@ -44,6 +45,12 @@ where
         let known = matches!(request.extensions().get(), Some(Caller::Known(_)));
         if known || request.uri().path() == ENROLL {
             return Either::Left(self.0.call(request));
+        }
+        if request.uri().path() == metrics::PATH {
+            // Whoever scrapes reads the status of HTTP, and not that of gRPC.
+            let mut refusal = http::Response::new(R::default());
+            *refusal.status_mut() = http::StatusCode::UNAUTHORIZED;
+            return Either::Right(ready(Ok(refusal)));
         }
         let refusal = Status::unauthenticated(
             "this connection carries no identity: show a certificate (`sekimori-collector token \

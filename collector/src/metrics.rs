@@ -5,8 +5,9 @@
 //! when somebody scrapes; only the writer counts as it goes.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,6 +25,9 @@ use crate::watch::Places;
 pub const PATH: &str = "/metrics";
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// For so long the same text is given again, however often somebody asks.
+const KEPT: Duration = Duration::from_secs(1);
+
 type Level = Gauge<u64, AtomicU64>;
 
 /// What is told, and where it is asked for.
@@ -35,6 +39,21 @@ struct Inner {
     registry: Registry,
     levels: Levels,
     sources: Sources,
+    kept: Kept,
+}
+
+/// The text that was made last, and when. Only one is made at a time.
+#[derive(Debug, Default)]
+struct Kept(Mutex<Option<(Instant, String)>>);
+
+impl Kept {
+    fn text(&self, now: Instant, make: impl FnOnce() -> String) -> String {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((made, text)) if now.saturating_duration_since(*made) < KEPT => text.clone(),
+            _ => kept.insert((now, make())).1.clone(),
+        }
+    }
 }
 
 /// What is asked when somebody scrapes.
@@ -66,8 +85,12 @@ impl Metrics {
     /// Tells what `meter` counts and `sources` know.
     pub fn new(meter: Meter, sources: Sources) -> Metrics {
         let mut registry = Registry::with_prefix("sekimori_collector");
-        let Meter { events, batches, refused, commits } = meter;
+        let Meter { events, received, invalid, batches, refused, commits } = meter;
         registry.register("events_stored", "Events that were new and are on the disk", events);
+        let text = "Size of the events that agents sent";
+        registry.register_with_unit("received", text, Unit::Bytes, received);
+        let text = "Batches that were refused because an event in them cannot be true";
+        registry.register("batches_invalid", text, invalid);
         registry.register("batches_acknowledged", "Batches that were acknowledged", batches);
         let text = "Batches that were refused because the store could not be written";
         registry.register("batches_refused", text, refused);
@@ -87,7 +110,7 @@ impl Metrics {
         }
         let text = "Size of the store on the disk";
         registry.register_with_unit("store", text, Unit::Bytes, levels.store_bytes.clone());
-        Metrics(Arc::new(Inner { registry, levels, sources }))
+        Metrics(Arc::new(Inner { registry, levels, sources, kept: Kept::default() }))
     }
 
     /// Answers an operator; whoever else asks is refused as by every other call.
@@ -96,7 +119,10 @@ impl Metrics {
         let mut asked = tonic::Request::new(());
         *asked.extensions_mut() = parts.extensions;
         let (status, kind, text) = match Viewer::of(&asked) {
-            Ok(viewer) => (200, TYPE, self.text(viewer.operator())),
+            Ok(viewer) => {
+                let operator = viewer.operator();
+                (200, TYPE, self.0.kept.text(Instant::now(), || self.text(operator)))
+            }
             Err(refusal) => (403, "text/plain; charset=utf-8", refused(&refusal)),
         };
         let mut response = Response::new(text);
@@ -109,7 +135,7 @@ impl Metrics {
     }
 
     fn text(&self, operator: &Operator) -> String {
-        let Inner { registry, levels, sources } = &*self.0;
+        let Inner { registry, levels, sources, .. } = &*self.0;
         let stored = sources.readers.hosts(operator);
         levels.store_events.set(stored.iter().map(|host| host.events).sum());
         levels.lost.set(stored.iter().fold(0, |sum, host| sum.saturating_add(host.lost)));
@@ -132,4 +158,22 @@ impl Metrics {
 
 fn refused(refusal: &Status) -> String {
     format!("{}\n", refusal.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_made_once_a_second() {
+        let kept = Kept::default();
+        let begun = Instant::now();
+        let at = |milliseconds| begun + Duration::from_millis(milliseconds);
+        let ask = |now, text: &str| kept.text(now, || text.to_owned());
+        assert_eq!(ask(at(0), "a"), "a");
+        assert_eq!(ask(at(999), "b"), "a");
+        assert_eq!(ask(at(1000), "c"), "c");
+        assert_eq!(ask(at(1999), "d"), "c");
+        assert_eq!(ask(at(0), "e"), "c", "an earlier time makes no new one");
+    }
 }

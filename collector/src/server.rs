@@ -258,9 +258,9 @@ impl Collector {
             self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
-        let (writer, fleet) = (store.writer().clone(), fleet.clone());
+        let fleet = fleet.clone();
         let (ingested, given) = (connected.clone(), policies.clone());
-        let ingest = Ingest::new(writer, ingested, fleet.clone(), given, stop.clone());
+        let ingest = Ingest::new(store, ingested, fleet.clone(), given, stop.clone());
         let access = Access::new(readers.clone(), audit.clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());

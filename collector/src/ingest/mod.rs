@@ -19,7 +19,7 @@ use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
 use crate::policy::Policies;
-use crate::store::{Batch, WriteError, Writer, Written};
+use crate::store::{Batch, Meter, Store, WriteError, Writer, Written};
 pub use check::{BatchError, Fault, check_batch};
 
 /// Receives the events of all agents.
@@ -30,18 +30,20 @@ pub struct Ingest {
     fleet: Fleet,
     policies: Policies,
     stop: Stop,
+    meter: Meter,
 }
 
 impl Ingest {
-    /// Stores through `writer`.
+    /// Stores what `store` is given, and counts in its meter.
     pub fn new(
-        writer: Writer,
+        store: &Store,
         connected: Connected,
         fleet: Fleet,
         policies: Policies,
         stop: Stop,
     ) -> Ingest {
-        Ingest { writer, connected, fleet, policies, stop }
+        let (writer, meter) = (store.writer().clone(), store.meter().clone());
+        Ingest { writer, connected, fleet, policies, stop, meter }
     }
 }
 
@@ -79,6 +81,7 @@ impl IngestService for Ingest {
             writer: self.writer.clone(),
             policies: self.policies.clone(),
             stop: self.stop.clone(),
+            meter: self.meter.clone(),
         };
         tokio::spawn(reader.run(request.into_inner(), pending));
         Ok(Response::new(Box::pin(ReceiverStream::new(acknowledgements).then(acknowledge))))
@@ -91,6 +94,7 @@ struct Reader {
     writer: Writer,
     policies: Policies,
     stop: Stop,
+    meter: Meter,
     _connected: ConnectedGuard,
     presence: Presence,
 }
@@ -158,8 +162,11 @@ impl Reader {
 
     async fn submit(&self, request: IngestRequest) -> Pending {
         let number = request.batch;
-        let entries = check_batch(number, request.events)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.meter.received.inc_by(request.events.iter().map(|it| it.len() as u64).sum());
+        let entries = check_batch(number, request.events).map_err(|error| {
+            self.meter.invalid.inc();
+            Status::invalid_argument(error.to_string())
+        })?;
         let batch = Batch::new(&self.agent, entries);
         let written = self.writer.submit(batch).await.map_err(refused)?;
         Ok(Answer::Batch(number, written))

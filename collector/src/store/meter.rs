@@ -1,15 +1,23 @@
-//! What the writer counts of its work.
+//! What the writer, and what comes before it, count of their work.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use sekimori_proto::v1::Kind;
+use sekimori_proto::words::Word as _;
 
 /// Counts since the collector began; each is shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    /// Events that were new.
-    pub events: Counter,
+    /// Events that were new, by kind. There are as many kinds as the wire has words for.
+    pub events: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Bytes of the events that agents sent, whether they were new, known or refused.
+    pub received: Counter,
+    /// Batches that were refused because an event in them cannot be true.
+    pub invalid: Counter,
     /// Batches that were answered with an acknowledgement.
     pub batches: Counter,
     /// Batches that were refused because the store could not be written.
@@ -23,7 +31,9 @@ impl Default for Meter {
         // From 1 ms to 16 s.
         let commits = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         Meter {
-            events: Counter::default(),
+            events: Family::default(),
+            received: Counter::default(),
+            invalid: Counter::default(),
             batches: Counter::default(),
             refused: Counter::default(),
             commits,
@@ -32,10 +42,18 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// A commit that took this long; `counts` has the new events of each batch.
-    pub fn committed(&self, counts: &[u32], took: Duration) {
-        self.events.inc_by(counts.iter().map(|count| u64::from(*count)).sum());
-        self.batches.inc_by(counts.len() as u64);
+    /// New events by the number of their kind. Kinds that only a newer agent knows are counted as
+    /// `unspecified`.
+    pub fn stored(&self, kinds: &BTreeMap<i32, u64>) {
+        for (kind, count) in kinds {
+            let kind = Kind::try_from(*kind).unwrap_or(Kind::Unspecified);
+            self.events.get_or_create(&[("kind", kind.word())]).inc_by(*count);
+        }
+    }
+
+    /// A commit of so many batches that took this long.
+    pub fn committed(&self, batches: usize, took: Duration) {
+        self.batches.inc_by(batches as u64);
         self.commits.observe(took.as_secs_f64());
     }
 

@@ -142,7 +142,7 @@ impl Thread {
         let begun = Instant::now();
         match self.try_commit(batches) {
             Ok(counts) => {
-                self.shared.meter.committed(&counts, begun.elapsed());
+                self.shared.meter.committed(counts.len(), begun.elapsed());
                 for (answer, stored) in answers.into_iter().zip(counts) {
                     // The stream may have gone; the events are stored all the same.
                     let _ = answer.send(Ok(stored));
@@ -166,6 +166,7 @@ impl Thread {
         let mut counts = Vec::with_capacity(batches.len());
         let mut new = Vec::with_capacity(batches.iter().map(|it| it.entries.len()).sum());
         let mut totals: BTreeMap<Arc<str>, Total> = BTreeMap::new();
+        let mut kinds: BTreeMap<i32, u64> = BTreeMap::new();
         for Batch { host, entries } in batches {
             let host: Arc<str> = host.into();
             let entries = self.current.keep_new(&host, entries);
@@ -176,6 +177,7 @@ impl Thread {
             let total =
                 totals.entry(Arc::clone(&host)).or_insert_with(|| self.shared.totals.of(&host));
             for entry in &entries {
+                *kinds.entry(entry.kind).or_default() += 1;
                 let (last_event_ns, lost) = (entry.time_ns, entry.lost);
                 *total = total.with(Total { events: 1, last_event_ns, lost });
             }
@@ -186,6 +188,7 @@ impl Thread {
             }));
         }
         let cursor = self.current.commit(new, &totals)?;
+        self.shared.meter.stored(&kinds);
         totals.iter().for_each(|(host, total)| self.shared.totals.set(host, *total));
         // Last of all: whoever waits for this reads what is above.
         self.shared.committed.advance(cursor);

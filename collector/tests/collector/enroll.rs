@@ -23,7 +23,7 @@ fn bare(server: &Server) -> ClientTlsConfig {
         .domain_name("localhost")
 }
 
-async fn stranger(server: &Server) -> Channel {
+pub async fn stranger(server: &Server) -> Channel {
     connect(server.address, bare(server)).await.unwrap()
 }
 

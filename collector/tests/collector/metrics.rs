@@ -6,6 +6,7 @@ use tonic::codegen::http::{Request, StatusCode};
 use tonic::transport::Channel;
 use tower::{Service as _, ServiceExt as _};
 
+use crate::enroll::stranger;
 use crate::support::{Server, events};
 
 /// What a GET of `path` answers over this channel, as HTTP and not as gRPC.
@@ -35,8 +36,13 @@ async fn an_operator_sees_how_the_collector_does() {
     let (status, text) = get(&viewer, "/metrics").await;
     assert_eq!(status, StatusCode::OK, "{text}");
     let value = |name: &str| value(&text, name);
-    // The events and the record of the live stream.
-    assert_eq!(value("sekimori_collector_events_stored_total"), 26.0);
+    let of = |kind| value(&format!("sekimori_collector_events_stored_total{{kind=\"{kind}\"}}"));
+    assert_eq!(of("file.open"), 25.0);
+    // The record of the live stream.
+    assert_eq!(of("operator"), 1.0);
+    let sent: usize = events(1..=25).iter().map(prost::Message::encoded_len).sum();
+    assert_eq!(value("sekimori_collector_received_bytes_total"), sent as f64);
+    assert_eq!(value("sekimori_collector_batches_invalid_total"), 0.0);
     assert_eq!(value("sekimori_collector_store_events"), 26.0);
     assert_eq!(value("sekimori_collector_agents_connected"), 1.0);
     assert_eq!(value("sekimori_collector_live_streams"), 1.0);
@@ -56,4 +62,22 @@ async fn nobody_else_does() {
     let viewer = server.channel(server.pki.viewer()).await;
     let (_, text) = get(&viewer, "/metrics/../state").await;
     assert!(!text.contains("sekimori_collector_"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_in_http() {
+    let server = Server::start().await;
+    let (status, text) = get(&stranger(&server).await, "/metrics").await;
+    assert_eq!((status, text.as_str()), (StatusCode::UNAUTHORIZED, ""));
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_be_true_is_counted() {
+    let server = Server::start().await;
+    let mut agent = server.agent("pc-1").await;
+    agent.deliver(events([0])).await.unwrap_err();
+    let viewer = server.channel(server.pki.viewer()).await;
+    let (_, text) = get(&viewer, "/metrics").await;
+    assert_eq!(value(&text, "sekimori_collector_batches_invalid_total"), 1.0);
+    assert!(value(&text, "sekimori_collector_received_bytes_total") > 0.0, "{text}");
 }

@@ -18,7 +18,7 @@ impl Rest {
 
     /// Moves a value out. None when there is none, or it is null.
     pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
+        self.0.shift_remove(name).filter(|value| !value.is_null())
     }
 
     /// Moves a text out. A value that is no text stays.
@@ -59,7 +59,7 @@ impl Rest {
     /// Moves texts out of a list.
     pub fn take_texts(&mut self, name: &str) -> Vec<String> {
         let texts = self.texts(name);
-        self.0.remove(name);
+        self.0.shift_remove(name);
         texts
     }
 

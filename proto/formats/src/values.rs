@@ -37,12 +37,16 @@ impl Object {
 
     /// Changes the object `name`, which is made when it is not there.
     pub fn within(&mut self, name: &str, change: impl FnOnce(&mut Self)) {
-        let mut inner = match self.0.remove(name) {
+        let mut inner = match self.0.get_mut(name).map(Value::take) {
             Some(Value::Object(object)) => Self(object),
             _ => Self::default(),
         };
         change(&mut inner);
-        self.filled(name, inner);
+        if inner.0.is_empty() {
+            self.0.shift_remove(name);
+        } else {
+            self.set(name, inner);
+        }
     }
 }
 

@@ -36,7 +36,9 @@ pub fn ecs(event: &Event) -> Value {
     if let Some(errno) = rest.take("errno") {
         object.set("error", json!({ "code": errno.to_string() }));
     }
-    fields::people(&mut object, &mut rest);
+    if event.act.is_none() && event.host_change.is_none() {
+        fields::people(&mut object, &mut rest);
+    }
     object.some("process", rest.inside("process", fields::process));
     if let Some(code) = rest.take("exit_code") {
         object.within("process", |process| process.set("exit_code", code));
@@ -83,10 +85,11 @@ fn action(event: &Event) -> String {
 
 fn file(object: &mut Object, event: &Event, rest: &mut Rest) {
     let hash = rest.take("sha256");
+    let lies_on = event.device.is_none();
     let symlink = event.operation() == Operation::Symlink;
     let placed = rest.inside("file", |from| {
         let file = fields::file(from, symlink);
-        (file, from.inside("device", fields::device))
+        (file, if lies_on { from.inside("device", fields::device) } else { None })
     });
     let Some((mut file, device)) = placed else {
         rest.put("sha256", hash.unwrap_or_default());

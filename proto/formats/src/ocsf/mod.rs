@@ -66,10 +66,10 @@ fn head(object: &mut Object, event: &Event) {
     object.set("category_uid", class.category.0);
     object.set("category_name", class.category.1);
     object.set("activity_id", activity_id);
+    object.set("activity_name", activity_name.as_str());
     object.set("type_uid", u64::from(class.uid) * 100 + u64::from(activity_id));
     let of_type = if activity_id == 99 { "Other" } else { &activity_name };
     object.set("type_name", format!("{}: {of_type}", class.name));
-    object.set("activity_name", activity_name);
     object.set("time", event.time_ns.div_euclid(1_000_000));
     let (severity_id, severity) = severity(event);
     object.set("severity_id", severity_id);
@@ -330,10 +330,10 @@ fn entity(object: &mut Object, rest: &mut Rest) {
 /// An agent's own life. A process, file or device is in no event of it today.
 fn base(object: &mut Object, rest: &mut Rest) {
     rest.inside("policy", |policy| {
-        let mut taken = Object::default();
-        taken.some("name", policy.take("name"));
-        taken.some("version", policy.take("sha256"));
-        taken.set("is_applied", true);
-        object.set("policy", taken);
+        object.within("policy", |taken| {
+            taken.some("name", policy.take("name"));
+            taken.some("version", policy.take("sha256"));
+            taken.set("is_applied", true);
+        });
     });
 }

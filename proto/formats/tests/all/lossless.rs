@@ -31,9 +31,7 @@ fn texts(value: &Value) -> BTreeSet<String> {
 /// Parts of a text that may be in fields of their own.
 fn parts<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
     if path.ends_with(".address") {
-        let parts = text
-            .rsplit_once(':')
-            .map(|(ip, port)| vec![ip.trim_start_matches('[').trim_end_matches(']'), port]);
+        let parts = text.rsplit_once(':').map(|(ip, port)| vec![ip.trim_matches(['[', ']']), port]);
         return parts.unwrap_or_else(|| vec![text]);
     }
     if path.ends_with(".environment") {
