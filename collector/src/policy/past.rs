@@ -290,9 +290,9 @@ rules:
         let groups: Vec<_> = answer.groups.iter().map(group).collect();
         let expected = [
             ("taro", Verdict::Denied, "usb", Verdict::Allowed, "", 7, &[1, 2, 3, 4, 5][..]),
-            ("hanako", Verdict::Allowed, "", Verdict::Denied, "no-usb", 1, &[9]),
-            ("taro", Verdict::Allowed, "", Verdict::Alerted, "watched", 1, &[11]),
-            ("taro", Verdict::Alerted, "watched", Verdict::Alerted, "watched", 1, &[11]),
+            ("hanako", Verdict::Allowed, "", Verdict::Denied, "no-usb", 1, &[9][..]),
+            ("taro", Verdict::Allowed, "", Verdict::Alerted, "watched", 1, &[11][..]),
+            ("taro", Verdict::Alerted, "watched", Verdict::Alerted, "watched", 1, &[11][..]),
         ];
         assert_eq!(groups, expected);
     }
