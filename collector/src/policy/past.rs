@@ -288,11 +288,11 @@ rules:
             answer.unknown.iter().map(|it| (it.what.as_str(), it.count)).collect();
         assert_eq!(unknown, [(Unknown::Group.text(), 1)]);
         let groups: Vec<_> = answer.groups.iter().map(group).collect();
-        let expected: [(&str, Verdict, &str, Verdict, &str, u64, &[u64]); 4] = [
-            ("taro", Verdict::Denied, "usb", Verdict::Allowed, "", 7, &[1, 2, 3, 4, 5]),
-            ("hanako", Verdict::Allowed, "", Verdict::Denied, "no-usb", 1, &[9]),
-            ("taro", Verdict::Allowed, "", Verdict::Alerted, "watched", 1, &[11]),
-            ("taro", Verdict::Alerted, "watched", Verdict::Alerted, "watched", 1, &[11]),
+        let expected = [
+            ("taro", Verdict::Denied, "usb", Verdict::Allowed, "", 7, &[1, 2, 3, 4, 5][..]),
+            ("hanako", Verdict::Allowed, "", Verdict::Denied, "no-usb", 1, &[9][..]),
+            ("taro", Verdict::Allowed, "", Verdict::Alerted, "watched", 1, &[11][..]),
+            ("taro", Verdict::Alerted, "watched", Verdict::Alerted, "watched", 1, &[11][..]),
         ];
         assert_eq!(groups, expected);
     }

@@ -173,7 +173,7 @@ fn tell(name: &str, answer: &PutPolicyResponse, json: bool) -> Result<(), Failur
             "name": policy,
             "sha256": hex(sha256),
             "hosts": hosts,
-            "findings": findings.iter().map(|it| finding_json(it)).collect::<Vec<_>>(),
+            "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
         });
         writeln!(out, "{line}")?;
     } else {
