@@ -112,18 +112,6 @@ pub const NOTICE_PAUSE_MIN: Duration = Duration::from_secs(5);
 pub const NOTICE_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long a notice is tried.
 pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// How long one try may take.
-pub const NOTICE_SEND_TIME_MAX: Duration = Duration::from_secs(20);
-/// Receivers of a mail.
-pub const MAIL_RECIPIENTS_MAX: usize = 50;
-/// Bytes of what webhooks are signed with.
-pub const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
-/// Bytes that are read of what a webhook answers.
-pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4 << 10;
-/// Bytes of a syslog record over UDP: what every receiver should take (RFC 5424, 6.1).
-pub const SYSLOG_DATAGRAM_BYTES_MAX: usize = 2048;
-/// Bytes of a syslog record over TCP and TLS.
-pub const SYSLOG_RECORD_BYTES_MAX: usize = 16 << 10;
 /// Alerts of a page.
 pub const ALERTS_PAGE_MAX: u32 = 1000;
 /// Alerts of a page when the request does not say.
@@ -317,3 +305,50 @@ pub const REPLAY_GROUPS_SHOWN_MAX: usize = 2000;
 pub const REPLAY_SAMPLES: usize = 5;
 /// Events between two of its words at most.
 pub const REPLAY_PROGRESS: u64 = 10_000;
+
+/// Characters of the name of an endpoint.
+pub const ENDPOINT_NAME_MAX: usize = 64;
+/// Entries of the list of where notices may go.
+pub const EGRESS_ENTRIES_MAX: usize = 256;
+/// Recipients of one endpoint's mail.
+pub const RECIPIENTS_MAX: usize = 50;
+/// Bytes of a password or a key.
+pub const SECRET_BYTES_MAX: u64 = 4 << 10;
+/// Bytes of a key that webhooks are signed with, at least.
+pub const SIGNING_SECRET_BYTES_MIN: usize = 16;
+/// Bytes of a notice's title as it is sent.
+pub const TITLE_BYTES_MAX: usize = 512;
+/// Bytes of a notice's text as it is sent.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a webhook's body with what machines are told; with more of it, it is left out.
+pub const HOOK_BODY_BYTES_MAX: usize = 512 << 10;
+/// Bytes of a webhook's answer that are read.
+pub const HOOK_ANSWER_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the head of a webhook's answer.
+pub const HOOK_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a server's answer that an error tells.
+pub const ANSWER_TOLD_BYTES_MAX: usize = 300;
+/// The longest that a webhook may ask to wait.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Bytes that a mail server may say in one connection.
+pub const SMTP_BYTES_MAX: usize = 256 << 10;
+/// Mails of which it is known who has them already, when others are still to get them.
+pub const MAILS_KEPT_MAX: usize = 256;
+/// Bytes of one syslog datagram. Every receiver should take so many (RFC 5424, section 6.1).
+pub const SYSLOG_DATAGRAM_BYTES: usize = 2048;
+/// Bytes of one syslog record on a connection; rsyslog takes 8 KiB unless told otherwise.
+pub const SYSLOG_RECORD_BYTES_MAX: usize = 8 << 10;
+/// Bytes of one value of a syslog record's structured data.
+pub const SYSLOG_VALUE_BYTES_MAX: usize = 256;
+/// Addresses of one name that are tried.
+pub const ADDRESSES_TRIED_MAX: usize = 8;
+/// How long one of them may take to answer.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a mail may take, in all. Servers make strangers wait.
+pub const MAIL_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a webhook may take, in all.
+pub const HOOK_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a syslog record may take, in all.
+pub const SYSLOG_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the other side may take to say goodbye. By then it has the notice.
+pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);

@@ -424,7 +424,7 @@ fn raise(
     }
     let mut alert = Alert {
         rule: rule.name.clone(),
-        severity: rule.severity.word().to_owned(),
+        severity: rule.severity.as_str().to_owned(),
         group,
         count: sum.count,
         bytes: sum.bytes,
@@ -478,7 +478,7 @@ fn tell(
 fn title(rule: &Rule, alert: &Alert) -> String {
     let values = alert.group.iter().filter(|it| !it.value.is_empty());
     let values: Vec<&str> = values.map(|it| it.value.as_str()).collect();
-    let mut title = format!("[{}] {}: {}", rule.severity.word(), rule.name, values.join(", "));
+    let mut title = format!("[{}] {}: {}", rule.severity.as_str(), rule.name, values.join(", "));
     let events = if alert.count == 1 { "event" } else { "events" };
     // Writing to a String cannot fail.
     let _ = write!(title, ": {} {events}", alert.count);

@@ -95,7 +95,7 @@ impl AlertService for AlertAnswers {
             AlertRule {
                 name: rule.name.clone(),
                 description: rule.description.clone(),
-                severity: rule.severity.word().to_owned(),
+                severity: rule.severity.as_str().to_owned(),
                 position: standing.position,
                 error: standing.error,
             }

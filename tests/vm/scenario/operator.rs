@@ -170,7 +170,7 @@ const SYSLOG: &str = "127.0.0.1:5514";
 fn alerts(world: &mut World) -> Result<()> {
     let rules = format!(
         "version: sekimori/alerts/v1\negress: ['{SYSLOG}']\n\
-         deliver:\n- {{ name: siem, syslog: {{ server: '{SYSLOG}', protocol: udp }} }}\nalerts:\n\
+         deliver:\n- {{ name: siem, syslog: {{ server: '{SYSLOG}', transport: udp }} }}\nalerts:\n\
          - {{ name: refused, severity: high, to: [siem], group_by: [user, program],\n\
          \x20   where: \"kind == 'file.open' && verdict == 'denied'\" }}\n\
          - {{ name: 大量コピー, to: [siem], count: 3, within: 10m, group_by: [user, device],\n\

@@ -1,123 +1,149 @@
-//! Where notices may go at all: `egress:` of alerts.yaml.
+//! Where the collector may connect to: the `egress:` list of `alerts.yaml`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
+use thiserror::Error;
 
-/// Hosts, and the ports there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+use super::address::{innermost, special};
+use super::target::{Host, Target, Written, name, split};
+use crate::limits::EGRESS_ENTRIES_MAX;
+
+/// The name of this host, which stands for its loopback addresses.
+const LOCALHOST: &str = "localhost";
+
+/// A list of hosts, networks and ports. What is not in it is not connected to.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Vec<String>")]
-pub struct Egress(Vec<Entry>);
+pub struct Egress(Arc<[Entry]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    host: Host,
+    place: Place,
     port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum Place {
     Name(String),
-    /// Everything below this name.
+    /// Every name below this one, which begins with a dot.
     Below(String),
-    Net(IpNet),
+    Network(IpNet),
 }
 
-impl TryFrom<Vec<String>> for Egress {
-    type Error = String;
-
-    fn try_from(entries: Vec<String>) -> Result<Egress, String> {
-        entries.iter().map(|entry| Entry::parse(entry)).collect::<Result<_, _>>().map(Egress)
-    }
-}
-
-impl Entry {
-    fn parse(text: &str) -> Result<Entry, String> {
-        let bad = || {
-            format!(
-                "egress: {text:?}: expected NAME:PORT, *.NAME:PORT, ADDRESS:PORT, [ADDRESS]:PORT or \
-                 NETWORK/BITS:PORT"
-            )
-        };
-        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
-        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(bad)?;
-        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
-        let host = if let Ok(net) = bare.parse::<IpNet>() {
-            Host::Net(net)
-        } else if let Ok(address) = bare.parse::<IpAddr>() {
-            Host::Net(address.into())
-        } else if let Some(name) = host.strip_prefix("*.") {
-            Host::Below(name_of(name).ok_or_else(bad)?)
-        } else {
-            Host::Name(name_of(host).ok_or_else(bad)?)
-        };
-        Ok(Entry { host, port })
-    }
-}
-
-fn name_of(text: &str) -> Option<String> {
-    let plain = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '.';
-    let named = !text.is_empty() && text.chars().all(plain) && !text.starts_with('.');
-    named.then(|| text.trim_end_matches('.').to_ascii_lowercase())
+/// The list cannot be used.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EgressError {
+    /// An entry that is none.
+    #[error(
+        "egress: {0:?} is no host, domain or network with a port: write `host.example.org:443`, \
+         `*.example.org:443`, `10.0.0.0/8:514` or `[2001:db8::/32]:6514`"
+    )]
+    Entry(String),
+    /// A network with more than its prefix.
+    #[error("egress: {written:?} has bits behind its prefix: write `{network}`")]
+    Bits {
+        /// As it is written.
+        written: String,
+        /// As it should be.
+        network: IpNet,
+    },
+    /// Too many.
+    #[error("egress: {0} entries, and {EGRESS_ENTRIES_MAX} at most: use a network or a domain")]
+    Many(usize),
 }
 
 impl Egress {
-    /// Whether this host, a name or an address, may be sent to.
+    /// Reads the list.
     ///
     /// # Errors
-    /// What to write into the file.
-    pub fn allows(&self, host: &str, port: u16) -> Result<(), String> {
-        let name = host.trim_end_matches('.').to_ascii_lowercase();
-        let address: Option<IpAddr> = host.parse().ok();
-        let listed = self.0.iter().filter(|entry| entry.port == port).any(|entry| {
-            match (&entry.host, address) {
-                (Host::Net(net), Some(address)) => net.contains(&address),
-                (Host::Name(known), None) => *known == name,
-                (Host::Below(known), None) => {
-                    name.strip_suffix(known.as_str()).is_some_and(|front| front.ends_with('.'))
-                }
-                _ => false,
+    /// [`EgressError`] says which entry cannot be used.
+    pub fn new<S: AsRef<str>>(list: &[S]) -> Result<Egress, EgressError> {
+        if list.len() > EGRESS_ENTRIES_MAX {
+            return Err(EgressError::Many(list.len()));
+        }
+        let entries = list.iter().map(|written| entry(written.as_ref()));
+        Ok(Egress(entries.collect::<Result<_, _>>()?))
+    }
+
+    /// Whether something may be sent there at all.
+    pub(super) fn permits(&self, target: &Target) -> bool {
+        match &target.host {
+            Host::Name(name) => self.of(target.port).any(|place| match place {
+                Place::Name(it) => it == name,
+                Place::Below(it) => name.ends_with(it.as_str()),
+                Place::Network(_) => false,
+            }),
+            Host::Address(address) => {
+                let inner = innermost(*address);
+                let listed = self.of(target.port).any(|place| {
+                    let Place::Network(it) = place else { return false };
+                    it.contains(address) || it.contains(&inner)
+                });
+                listed && self.admits(target, inner).is_ok()
             }
-        });
-        if listed {
+        }
+    }
+
+    /// Whether a connection to `target` may go to this address; if not, what it is.
+    pub(super) fn admits(&self, target: &Target, address: IpAddr) -> Result<(), &'static str> {
+        let address = innermost(address);
+        let local = matches!(&target.host, Host::Name(name) if name == LOCALHOST);
+        if local && address.is_loopback() {
             return Ok(());
         }
-        Err(format!("{host}:{port} is not in `egress`: notices go only where that list says"))
-    }
-
-    /// Whether an address that a name has may be connected to: one of this machine or link only when
-    /// it is listed as such.
-    pub fn allows_address(&self, name: &str, address: IpAddr, port: u16) -> bool {
-        let address = address.to_canonical();
-        let local = match address {
-            IpAddr::V4(it) => is_local_4(it),
-            IpAddr::V6(it) => is_local_6(it),
+        let Some((network, what)) = special(address) else {
+            // Whoever answers for this name on another host is not meant by it.
+            return if local { Err("not this host") } else { Ok(()) };
         };
-        let listed = self.0.iter().any(|entry| {
-            entry.port == port
-                && match &entry.host {
-                    Host::Net(net) => net.contains(&address),
-                    Host::Name(known) => known == "localhost" && name == "localhost",
-                    Host::Below(_) => false,
-                }
+        // Nobody who lists 0.0.0.0/0 means this.
+        let named = self.of(target.port).any(|place| {
+            matches!(place, Place::Network(it) if network.contains(it) && it.contains(&address))
         });
-        !local || listed
+        if named { Ok(()) } else { Err(what) }
+    }
+
+    fn of(&self, port: u16) -> impl Iterator<Item = &Place> {
+        self.0.iter().filter(move |entry| entry.port == port).map(|entry| &entry.place)
     }
 }
 
-fn is_local_4(address: Ipv4Addr) -> bool {
-    address.is_loopback()
-        || address.is_link_local()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || address.is_broadcast()
-        || address.octets().first() == Some(&0)
+impl TryFrom<Vec<String>> for Egress {
+    type Error = EgressError;
+
+    fn try_from(list: Vec<String>) -> Result<Egress, EgressError> {
+        Egress::new(&list)
+    }
 }
 
-fn is_local_6(address: Ipv6Addr) -> bool {
-    address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || address.is_unicast_link_local()
+fn entry(written: &str) -> Result<Entry, EgressError> {
+    let wrong = || EgressError::Entry(written.to_owned());
+    let (host, port) = split(written).ok_or_else(wrong)?;
+    let network = match host {
+        Written::Bracketed(host) if host.contains('/') => {
+            Some(IpNet::V6(host.parse::<Ipv6Net>().map_err(|_| wrong())?))
+        }
+        Written::Bracketed(host) => {
+            Some(IpNet::from(IpAddr::V6(host.parse().map_err(|_| wrong())?)))
+        }
+        Written::Plain(host) if host.contains('/') => {
+            Some(IpNet::V4(host.parse::<Ipv4Net>().map_err(|_| wrong())?))
+        }
+        Written::Plain(host) => host.parse().ok().map(|it| IpNet::from(IpAddr::V4(it))),
+    };
+    let place = match (network, host) {
+        (Some(network), _) if network != network.trunc() => {
+            let (written, network) = (written.to_owned(), network.trunc());
+            return Err(EgressError::Bits { written, network });
+        }
+        (Some(network), _) => Place::Network(network),
+        (None, Written::Plain(host)) => match host.strip_prefix("*.") {
+            Some(below) => Place::Below(format!(".{}", name(below).ok_or_else(wrong)?)),
+            None => Place::Name(name(host).ok_or_else(wrong)?),
+        },
+        (None, Written::Bracketed(_)) => return Err(wrong()),
+    };
+    Ok(Entry { place, port })
 }
