@@ -261,16 +261,17 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         // A name that means something in an address.
         let dir = temporary.path().join("店?immutable=0&mode=rwc#%41");
-        let days = [("2026-11-01", events(1..2000)), ("2026-11-02", events(2000..2100))];
-        stores::fill(
-            &dir,
-            "pc",
-            &[days.as_slice(), &[("2026-11-03", events(2100..2101))]].concat(),
-        );
+        let days = [
+            ("2026-11-01", events(1..2000)),
+            ("2026-11-02", events(2000..2100)),
+            ("2026-11-03", events(2100..2101)),
+        ];
+        fill(&dir, &days);
         let before = names(&dir);
         assert!(!before.iter().any(|name| name.contains("-wal")), "{before:?}");
         let files = files(&dir).unwrap();
-        assert_eq!(files.iter().map(SealedFile::name).collect::<Vec<_>>().len(), 2);
+        let sealed: Vec<String> = files.iter().map(SealedFile::name).collect();
+        assert_eq!(sealed, ["000001-2026-11-01", "000002-2026-11-02"]);
         let opened: Vec<OpenFile> = files.iter().map(|it| it.open().unwrap().unwrap()).collect();
         let [first, second] = opened.as_slice() else { unreachable!("two files") };
         assert_eq!((first.cursors(), second.cursors()), ((0, 1999), (1999, 2099)));

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod archive;
 mod audit;
 mod certificates;
 mod enroll;
