@@ -17,16 +17,11 @@ use sha2::{Digest as _, Sha256};
 use super::columns::{COLUMNS, Cell, EVENT};
 use crate::limits::{ARCHIVE_GROUP_BYTES, ARCHIVE_GROUP_ROWS, ARCHIVE_ZSTD_LEVEL};
 
-/// Values of one column that wait to be written.
-#[derive(Debug, Default)]
-struct Waiting {
-    cells: Vec<Cell>,
-}
-
 /// Writes one file.
 pub struct ParquetFile<W: Write + Send> {
     writer: SerializedFileWriter<Summed<W>>,
-    waiting: [Waiting; COLUMNS.len()],
+    /// What is to be written, column by column.
+    waiting: [Vec<Cell>; COLUMNS.len()],
     rows: usize,
     bytes: usize,
 }
@@ -63,7 +58,7 @@ impl<W: Write + Send> ParquetFile<W> {
         });
         let out = Summed { out, sum: Sha256::new(), bytes: 0 };
         let writer = SerializedFileWriter::new(out, schema, Arc::new(properties.build()))?;
-        let waiting = std::array::from_fn(|_| Waiting::default());
+        let waiting = std::array::from_fn(|_| Vec::new());
         Ok(ParquetFile { writer, waiting, rows: 0, bytes: 0 })
     }
 
@@ -74,7 +69,7 @@ impl<W: Write + Send> ParquetFile<W> {
     pub fn push(&mut self, row: [Cell; COLUMNS.len()]) -> Result<()> {
         for (waiting, cell) in self.waiting.iter_mut().zip(row) {
             self.bytes += cell.len();
-            waiting.cells.push(cell);
+            waiting.push(cell);
         }
         self.rows += 1;
         if self.rows >= ARCHIVE_GROUP_ROWS || self.bytes >= ARCHIVE_GROUP_BYTES {
@@ -100,8 +95,8 @@ impl<W: Write + Send> ParquetFile<W> {
         let mut group = self.writer.next_row_group()?;
         let mut columns = self.waiting.iter_mut();
         while let Some(mut column) = group.next_column()? {
-            let waiting = columns.next().map(|it| std::mem::take(&mut it.cells));
-            write(column.untyped(), waiting.unwrap_or_default())?;
+            let waiting = columns.next().map(std::mem::take).unwrap_or_default();
+            write(column.untyped(), waiting)?;
             column.close()?;
         }
         group.close()?;
