@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row};
 use rusqlite::Connection;
 use sekimori_proto::v1::{File as EventFile, Kind};

@@ -63,7 +63,7 @@ async fn sealed(count: u64) -> Server {
     let store = pki.dir.join("store");
     let files = fs::read_dir(&store).unwrap().map(|it| it.unwrap().path());
     let [file]: [PathBuf; 1] = files
-        .filter(|path| path.extension().is_some_and(|it| it == "db"))
+        .filter(|path| path.to_string_lossy().ends_with(".db") && !path.ends_with("fleet.db"))
         .collect::<Vec<_>>()
         .try_into()
         .unwrap();

@@ -58,7 +58,8 @@ fn only_file(store: &Path) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(store)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|it| it == "db") {
+        // What is known of the hosts lies beside them.
+        if path.extension().is_some_and(|it| it == "db") && !path.ends_with("fleet.db") {
             found.push(path);
         }
     }
