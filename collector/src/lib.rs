@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod alert;
+pub mod archive;
 pub mod audit;
 pub mod author;
 pub mod bus;

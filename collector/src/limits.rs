@@ -182,6 +182,19 @@ pub const CASE_REASON_BYTES_MAX: usize = 2 << 10;
 /// Bytes of a case that are sent at once.
 pub const CASE_CHUNK_BYTES: usize = 256 << 10;
 
+/// Events of one row group of an archive: as many as the usual readers take at once.
+pub const ARCHIVE_GROUP_ROWS: usize = 122_880;
+/// Bytes of the values of one row group; it ends early behind them.
+pub const ARCHIVE_GROUP_BYTES: usize = 64 << 20;
+/// How hard an archive is compressed: it is written once and kept for long.
+pub const ARCHIVE_ZSTD_LEVEL: i32 = 9;
+/// Bytes of the list of what an archive has.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Time between two words on how far a file of an archive has come.
+pub const ARCHIVE_PROGRESS: Duration = Duration::from_secs(10);
+/// Damaged parts of one file that are told one by one.
+pub const ARCHIVE_DAMAGE_TOLD_MAX: u64 = 20;
+
 /// Bytes of the list of revoked certificates.
 pub const REVOKED_BYTES_MAX: u64 = 16 << 20;
 /// Time between two looks at it.

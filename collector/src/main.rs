@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sekimori_collector::alert::{Rules, RulesError};
-use sekimori_collector::config::{Config, LISTEN_DEFAULT};
+use sekimori_collector::archive::{Archive, ArchiveError};
+use sekimori_collector::config::{Config, LISTEN_DEFAULT, STORE};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
@@ -145,6 +146,23 @@ enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Write the files of the store as Parquet, for other tools and for years: all but the newest,
+    /// which is still written to. The store is only read; a collector may run. What the archive has
+    /// is not written again.
+    Archive {
+        /// Directory that `init` made.
+        #[arg(long, required_unless_present = "store")]
+        dir: Option<PathBuf>,
+        /// The store's directory [default: store in DIR].
+        #[arg(long, value_name = "PATH")]
+        store: Option<PathBuf>,
+        /// The archive's directory; it is made unless it is there.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Only files that were begun before this day (UTC), as 2026-12-31.
+        #[arg(long, value_name = "DATE")]
+        before: Option<jiff::civil::Date>,
+    },
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u32> {
@@ -180,7 +198,7 @@ fn main() -> ExitCode {
         }
     };
     match execute(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // The errors of this crate tell their causes themselves.
             eprintln!("sekimori-collector: {error}");
@@ -189,7 +207,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<()> {
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Init { dir, names } => {
             pki::init(&dir, &names)?;
@@ -246,8 +264,28 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 eprintln!("note: {} tells nobody: it has no `to`", rule.name);
             }
         }
+        Command::Archive { dir, store, to, before } => {
+            let store = store.or(dir.map(|dir| dir.join(STORE))).unwrap_or_default();
+            return archive(&Archive { store, to, before });
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn archive(archive: &Archive) -> anyhow::Result<ExitCode> {
+    let outcome = archive.run(&mut |text| eprintln!("{text}"))?;
+    println!(
+        "{} files written with {} events and {} bytes, {} were there",
+        outcome.written, outcome.rows, outcome.bytes, outcome.there
+    );
+    if outcome.damaged == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "sekimori-collector: {} parts of the store could not be read; the rest is in the archive",
+        outcome.damaged
+    );
+    Ok(ExitCode::from(EXIT_FAILED))
 }
 
 /// Whoever runs this process, for the record of what becomes of the token: uid, and login uid where
@@ -324,5 +362,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     });
     let rules = error.downcast_ref::<RulesError>().is_some();
     let policy = error.downcast_ref::<policy::Unusable>().is_some();
-    if pki || server || rules || policy { EXIT_USAGE } else { EXIT_FAILED }
+    let archive = error.downcast_ref::<ArchiveError>().is_some_and(|error| {
+        matches!(error, ArchiveError::InStore(_) | ArchiveError::Other { .. })
+    });
+    if pki || server || rules || policy || archive { EXIT_USAGE } else { EXIT_FAILED }
 }

@@ -18,6 +18,8 @@ use crate::meter::{self, in_seconds};
 
 /// How long a stop may take before the collector is killed.
 const STOP_SECONDS: u64 = 60;
+/// What is in the directory of one collector.
+const STORE: &str = "events.db";
 /// Time between two looks at whether it has ended.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
 /// Unit of `st_blocks`, whatever the file system.
@@ -51,7 +53,7 @@ impl Collector {
         std::fs::create_dir(&store).with_context(|| format!("cannot make {}", store.display()))?;
         let mut command = Command::new(&bench.program);
         command.args(["run", "--listen", "127.0.0.1:0", "--dir"]).arg(&bench.pki);
-        command.arg("--store").arg(store.join("events.db")).stderr(Stdio::piped());
+        command.arg("--store").arg(store.join(STORE)).stderr(Stdio::piped());
         // It inherits where we are.
         cores::stay_on(bench.cores.collector)?;
         let child = command.stdin(Stdio::null()).spawn();
@@ -81,6 +83,22 @@ impl Collector {
     /// # Errors
     /// When it does not end, or not well.
     pub async fn stop(mut self) -> Result<Stopped> {
+        let cpu_s = self.end().await?;
+        Ok(Stopped { cpu_s, store_bytes: self.store_bytes() })
+    }
+
+    /// The same, and moves its store to where it stays.
+    ///
+    /// # Errors
+    /// The same, and when it cannot be moved.
+    pub async fn stop_and_keep(mut self, to: &Path) -> Result<()> {
+        self.end().await?;
+        let store = self.store.join(STORE);
+        std::fs::rename(&store, to).with_context(|| format!("cannot move {}", store.display()))
+    }
+
+    /// Seconds of CPU that it spent on stopping.
+    async fn end(&mut self) -> Result<f64> {
         let pid = self.pid();
         let before = meter::cpu_s(pid)?;
         kill(Pid::from_raw(pid.try_into()?), Signal::SIGTERM)?;
@@ -97,7 +115,7 @@ impl Collector {
         if !status.success() {
             bail!("the collector ended with {status}");
         }
-        Ok(Stopped { cpu_s, store_bytes: self.store_bytes() })
+        Ok(cpu_s)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use procfs::process::Process;
@@ -33,6 +35,16 @@ pub fn own_cpu_s() -> Result<f64> {
 /// Never, on Linux.
 pub fn thread_cpu_s() -> Result<f64> {
     Ok(Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?).as_secs_f64())
+}
+
+/// Seconds of CPU that programs which were started from here, and have ended, have spent.
+///
+/// # Errors
+/// Never, on Linux.
+pub fn seconds_of_children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |it: TimeVal| it.tv_sec() as f64 + it.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// Resident memory of a process in MiB: now, and at most so far.

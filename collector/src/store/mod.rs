@@ -18,6 +18,7 @@ mod read;
 mod retention;
 mod scan;
 mod schema;
+pub mod sealed;
 mod sequences;
 mod table;
 mod tags;

@@ -1,6 +1,7 @@
 //! What a file of the store looks like, and how an older one becomes today's.
 
 use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -81,6 +82,37 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a file that nobody writes to any more, and makes nothing beside it: what SQLite would make
+/// there is not ours to make.
+///
+/// What a write-ahead log still has is read with it, which needs its index: whoever wrote the log
+/// left one.
+pub fn open_sealed(path: &Path) -> rusqlite::Result<Connection> {
+    let log = std::fs::metadata(super::files::beside(path, "-wal")).map_or(0, |it| it.len());
+    let how = if log == 0 { "immutable=1" } else { "mode=ro&readonly_shm=1" };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(format!("{}?{how}", uri(path)), flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// A path as SQLite takes it with parameters behind.
+fn uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri
+}
+
 /// Opens or creates a file only its owner can read: events hold names of people and of files.
 pub fn private_file(path: &Path) -> Result<std::fs::File, StoreError> {
     let mut options = OpenOptions::new();
@@ -99,6 +131,14 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
         }
         (APPLICATION_ID, _) => Ok(version),
         _ => Err(StoreError::Foreign(path.to_owned())),
+    }
+}
+
+/// Refuses what is no file of a store, or is newer than we are.
+pub fn check_sealed(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    match check(connection, path)? {
+        0 => Err(StoreError::Foreign(path.to_owned())),
+        _ => Ok(()),
     }
 }
 

@@ -97,6 +97,20 @@ pub fn each_block<E: From<rusqlite::Error>>(
     Ok(())
 }
 
+/// All blocks, in the order in which they were written.
+pub fn all_blocks<E: From<rusqlite::Error>>(
+    connection: &Connection,
+    mut each: impl FnMut(Listed) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement =
+        connection.prepare(&format!("SELECT {COLUMNS} FROM blocks ORDER BY block"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(listed(row)?)?;
+    }
+    Ok(())
+}
+
 /// The blocks of the runs that may have events behind `cursor`: whole runs, until there are
 /// `events_max` such events.
 pub fn blocks_behind(

@@ -8,6 +8,7 @@
 )]
 
 mod alerts;
+mod archive;
 mod audit;
 mod certificates;
 mod enroll;

@@ -1,5 +1,6 @@
 //! One file for each measurement.
 
+mod archive;
 mod growth;
 mod idle;
 mod ingest;
@@ -29,6 +30,8 @@ pub enum Measurement {
     Subscribers,
     /// Questions about stored events
     Questions,
+    /// Bytes of an event in the store and in an archive
+    Archive,
 }
 
 /// Takes one measurement and prints its figures.
@@ -45,6 +48,7 @@ pub async fn take(measurement: Measurement, bench: &Bench) -> Result<()> {
         Measurement::Idle => idle::measure(bench).await,
         Measurement::Subscribers => subscribers::measure(bench).await,
         Measurement::Questions => questions::measure(bench).await,
+        Measurement::Archive => archive::measure(bench).await,
     };
     outcome.with_context(|| format!("{measurement:?}"))
 }

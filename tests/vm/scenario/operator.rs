@@ -152,7 +152,7 @@ fn expression(world: &mut World) -> Result<()> {
     let found =
         ask("kind == 'usb.write' && operation == 'close' && bytes >= 20000 && bytes < 21000 \
          && file.path.endsWith(\"式 '顧客'.txt\") && process.parent.exe != '' \
-         && file.device.class == 'usb' && process.argv.exists(x, x.contains('head -c'))")?;
+         && file.device.class == 'usb' && process.argv.exists(x, x == '-c')")?;
     check::ok(&found)?;
     let found: Vec<Value> =
         found.text().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod kernels;
+pub mod reader;
 pub mod rust_src;
 mod schemas;
 pub mod tools;
@@ -42,6 +43,10 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if let Err(error) = schemas::ensure(|name, version| note(&mut used, name, version)) {
         failures.push(format!("{error:#}"));
+    }
+    match reader::ensure() {
+        Ok(version) => note(&mut used, "duckdb", &version),
+        Err(error) => failures.push(format!("duckdb: {error:#}")),
     }
     kernels(options, &mut used, &mut failures)?;
     let record = cache::directory()?.join("setup.json");
