@@ -144,10 +144,16 @@ struct Place {
 impl Place {
     fn open(dir: &Path, store: &Path) -> Result<Place, ArchiveError> {
         let failed = |path: &Path, source| ArchiveError::File { path: path.to_owned(), source };
+        let store = store.canonicalize().map_err(|source| failed(store, source))?;
+        // Before it is made, by what is there of its path, and as it is then.
+        let there = dir.ancestors().find_map(|it| it.canonicalize().ok());
+        if there.is_some_and(|it| it.starts_with(&store)) {
+            return Err(ArchiveError::InStore(dir.to_owned()));
+        }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| failed(dir, source))?;
         let dir = dir.canonicalize().map_err(|source| failed(dir, source))?;
-        if store.canonicalize().is_ok_and(|store| dir.starts_with(store)) {
+        if dir.starts_with(&store) {
             return Err(ArchiveError::InStore(dir));
         }
         let path = dir.join(LOCK);

@@ -319,5 +319,5 @@ fn the_store_is_no_place_for_an_archive() {
         let error = Archive { to, ..case.archive() }.run(&mut |_| {}).unwrap_err();
         assert!(matches!(error, ArchiveError::InStore(_)), "{error}");
     }
-    assert!(!case.store().join(LOCK).exists());
+    assert!(!case.store().join(LOCK).exists() && !case.store().join("new").exists());
 }
