@@ -80,11 +80,6 @@ impl Alerts {
         Arc::clone(&lock(&self.0.rules))
     }
 
-    /// Notices that an endpoint refused for good or that became too old, since the start.
-    pub fn failed(&self) -> u64 {
-        lock(&self.0.standing).values().map(|it| it.failed).sum()
-    }
-
     /// Changes how an endpoint (`endpoint:NAME`) or a rule (`rule:NAME`) stands.
     fn stands(&self, name: String, change: impl FnOnce(&mut Standing)) {
         change(lock(&self.0.standing).entry(name).or_default());

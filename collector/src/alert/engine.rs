@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use sekimori_proto::json;
 use sekimori_proto::v1::{
     Alert, AlertGroup, AlertRaised, Event, Field, Kind, SilenceRequest, StandingSilence,
 };
@@ -228,7 +227,7 @@ impl Engine {
     async fn look(&self, work: &mut Work, upper: u64) -> Result<(), LookError> {
         while work.position < upper {
             let reader = Operator::collector();
-            let condition = Arc::new(work.rule.condition.clone());
+            let condition = Arc::clone(&work.rule.condition);
             let step = self.readers.step(&reader, condition, work.position).await?;
             if step.position <= work.position {
                 break;
@@ -501,9 +500,4 @@ fn nanoseconds(time: Duration) -> i64 {
 
 fn before(time_ns: i64, time: Duration) -> i64 {
     time_ns.saturating_sub(nanoseconds(time))
-}
-
-/// The JSON form of the event that raised an alert, for machines.
-pub(super) fn event_json(event: &Event) -> serde_json::Value {
-    json::event(event)
 }

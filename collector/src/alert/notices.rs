@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time;
 
 use super::deliver::{Notice, Severity};
-use super::engine::event_json;
 use super::kept::Due;
 use super::rules::{Rule, Rules};
 use super::{Alerts, now_ns};
@@ -48,12 +47,13 @@ pub fn body(rule: &Rule, alert: &Alert, event: &Event) -> String {
     line("cursor", &event.cursor.to_string());
     let group: serde_json::Map<_, _> =
         alert.group.iter().map(|it| (it.field.clone(), it.value.as_str().into())).collect();
+    let event = json::event(event);
+    text.push_str(&format!("event: {event}\n"));
     let json = serde_json::json!({
         "alert": alert.id, "description": rule.description, "group": group,
         "count": alert.count, "bytes": alert.bytes, "first": json::time(alert.first_ns),
-        "last": json::time(alert.last_ns), "event": event_json(event),
+        "last": json::time(alert.last_ns), "event": event,
     });
-    text.push_str(&format!("event: {}\n", event_json(event)));
     let body = Body {
         rule: rule.name.clone(),
         severity: rule.severity,

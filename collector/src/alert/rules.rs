@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sekimori_proto::v1::{Event, Field, Filter, Kind};
@@ -80,7 +81,7 @@ pub struct Rule {
     /// After which time an alert that goes on is told again.
     pub remind: Duration,
     /// All the events that it looks at.
-    pub condition: Condition,
+    pub condition: Arc<Condition>,
 }
 
 /// When events are an alert.
@@ -386,8 +387,8 @@ fn rule(form: &RuleForm, endpoints: &BTreeSet<&str>) -> Result<Rule, String> {
     })
 }
 
-/// All the events that a rule looks at.
-fn condition(what: &What, filter: Option<&str>) -> Result<Condition, FilterError> {
+/// All the events that a rule looks at. One that it has no answer for does not hold up the others.
+fn condition(what: &What, filter: Option<&str>) -> Result<Arc<Condition>, FilterError> {
     let texts: Vec<String> = match what {
         What::FirstSeen { .. } => vec![filter.unwrap_or_default().to_owned()],
         What::Stages { stages, .. } => {
@@ -400,7 +401,8 @@ fn condition(what: &What, filter: Option<&str>) -> Result<Condition, FilterError
     };
     // Together they may be longer than one may be: then each event is looked at.
     let expression = if text.len() > EXPRESSION_BYTES_MAX { String::new() } else { text };
-    Condition::new(Some(&Filter { expression, ..Filter::default() }))
+    let condition = Condition::new(Some(&Filter { expression, ..Filter::default() }))?;
+    Ok(Arc::new(condition.tolerant()))
 }
 
 impl What {

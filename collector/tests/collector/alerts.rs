@@ -254,6 +254,27 @@ async fn another_file_is_taken_up_and_a_bad_one_is_told() {
     assert_eq!(alerts(&mut client, 1).await[0].rule, "only");
 }
 
+/// One event that a rule has no answer for holds up neither the rule nor another one.
+#[tokio::test]
+async fn what_has_no_answer_is_told_and_left_out() {
+    let server = Server::start_with(Pki::new(), |config| {
+        let text = "version: sekimori/alerts/v1\nalerts:\n- { name: ratio, where: \"kind == 'usb.write' \
+                    && 100 / bytes > 1\" }";
+        std::fs::write(&config.alerts, text).unwrap();
+        config
+    })
+    .await;
+    let mut client = analyst(&server).await;
+    looked(&server, &mut client).await;
+    let mut agent = server.agent("pc-1").await;
+    agent.deliver(vec![copied(1, "花子", 0), copied(2, "花子", 7)]).await.unwrap();
+    let found = alerts(&mut client, 1).await;
+    assert_eq!((found[0].rule.as_str(), found[0].count, found[0].bytes), ("ratio", 1, 7));
+    looked(&server, &mut client).await;
+    let error = list(&mut client).await.rules[0].error.clone();
+    assert!(error.contains("Division by zero"), "{error}");
+}
+
 #[tokio::test]
 async fn who_may_do_what() {
     let server = start(Pki::new()).await;
