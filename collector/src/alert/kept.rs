@@ -5,16 +5,13 @@
 //! notices of them: after a crash nothing is missing. The records of the alerts follow, and are made
 //! up for at the next start.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use sekimori_proto::v1::{Alert, AlertGroup, SilenceRequest, StandingSilence};
 
-use crate::limits::{ALERT_NOTICES_MAX, ALERTS_KEPT, BUSY_TIMEOUT};
-use crate::store::StoreError;
+use crate::limits::{ALERT_NOTICES_MAX, ALERTS_KEPT};
+use crate::store::{StoreError, open_side};
 
 const FILE: &str = "alerts.db";
 const VERSION: i64 = 1;
@@ -126,7 +123,7 @@ impl Kept {
     /// When it cannot be used, with its path.
     pub fn open(store: &Path) -> Result<Kept, StoreError> {
         let path = store.join(FILE);
-        match begin(&path) {
+        match open_side(&path, VERSION, TABLES) {
             Ok(connection) => Ok(Kept { path, connection }),
             Err(source) => Err(StoreError::Sqlite { path, source }),
         }
@@ -505,21 +502,4 @@ fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
         note: row.get(15)?,
         silenced: row.get(16)?,
     })
-}
-
-fn begin(path: &Path) -> rusqlite::Result<Connection> {
-    let unusable = |error: io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    drop(options.open(path).map_err(unusable)?);
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(unusable(io::Error::other("a later version wrote it")));
-    }
-    connection.execute_batch(TABLES)?;
-    Ok(connection)
 }

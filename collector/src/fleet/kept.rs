@@ -3,9 +3,8 @@
 //! A minute of signs of life is lost when the machine dies; no order is.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -13,8 +12,7 @@ use rusqlite::{Connection, params};
 use sekimori_proto::v1::{HostState, Isolation};
 
 use super::hosts::Host;
-use crate::limits::BUSY_TIMEOUT;
-use crate::store::StoreError;
+use crate::store::{StoreError, open_side};
 
 const FILE: &str = "fleet.db";
 /// Of the table below; another one is put aside.
@@ -110,20 +108,8 @@ fn insert(connection: &Connection, name: &str, host: &Host) -> rusqlite::Result<
 }
 
 fn begin(path: &Path) -> rusqlite::Result<(Connection, BTreeMap<String, Host>)> {
-    let unusable = |error: io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    drop(options.open(path).map_err(unusable)?);
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
     // An order to cut a host off is answered when it is kept.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(unusable(io::Error::other("a later version wrote it")));
-    }
-    connection.execute_batch(TABLE)?;
+    let connection = open_side(path, VERSION, TABLE)?;
     let hosts = read(&connection)?;
     Ok((connection, hosts))
 }

@@ -1,8 +1,5 @@
 //! The versions on disk: `policies.db` in the store's directory, each as it was signed.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -10,8 +7,7 @@ use rusqlite::{Connection, params};
 use sekimori_proto::v1::PolicyBundle;
 
 use crate::fleet::put_aside;
-use crate::limits::BUSY_TIMEOUT;
-use crate::store::StoreError;
+use crate::store::{StoreError, open_side};
 
 const FILE: &str = "policies.db";
 /// Of the table below; another one is put aside.
@@ -80,20 +76,8 @@ impl Kept {
 }
 
 fn begin(path: &Path) -> rusqlite::Result<(Connection, Vec<PolicyBundle>)> {
-    let unusable = |error: io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    drop(options.open(path).map_err(unusable)?);
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
     // A version is answered when it is kept.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(unusable(io::Error::other("a later version wrote it")));
-    }
-    connection.execute_batch(TABLE)?;
+    let connection = open_side(path, VERSION, TABLE)?;
     let bundles = read(&connection)?;
     Ok((connection, bundles))
 }

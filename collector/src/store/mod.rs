@@ -20,6 +20,7 @@ mod scan;
 mod schema;
 pub mod sealed;
 mod sequences;
+mod side;
 mod table;
 mod tags;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use groups::{GroupError, Groups, bytes_of, value_of};
 pub use meter::Meter;
 pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;
+pub use side::open_side;
 pub use write::{WriteError, Writer, Written};
 
 /// Why the store cannot be used.
