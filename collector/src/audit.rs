@@ -59,7 +59,9 @@ impl Audit {
             let reason = format!("what you read cannot be recorded, so nothing is shown: {error}");
             match error {
                 WriteError::Full => Status::resource_exhausted(reason),
-                WriteError::Failed(_) | WriteError::Stopping => Status::unavailable(reason),
+                WriteError::Failed(_) | WriteError::Bus(_) | WriteError::Stopping => {
+                    Status::unavailable(reason)
+                }
             }
         })
     }

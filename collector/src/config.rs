@@ -27,6 +27,8 @@ pub struct Config {
     pub store: PathBuf,
     /// The file with the rules of alerts; it may be missing.
     pub alerts: PathBuf,
+    /// The file that says on which bus the collector is; it may be missing.
+    pub bus: PathBuf,
     /// What is kept of it.
     pub keep: Keep,
     /// A host that gives no sign of life for so long is silent, which is a record.
@@ -43,7 +45,8 @@ impl Config {
     ) -> Config {
         let store = store.unwrap_or_else(|| dir.join(STORE));
         let alerts = dir.join(crate::alert::FILE);
+        let bus = dir.join(crate::nats::FILE);
         let (keep, silent_after) = (Keep::default(), SILENT_AFTER);
-        Config { dir, listen, socket, store, alerts, keep, silent_after }
+        Config { dir, listen, socket, store, alerts, bus, keep, silent_after }
     }
 }

@@ -365,3 +365,33 @@ pub const HOOK_TIME_MAX: Duration = Duration::from_secs(15);
 pub const SYSLOG_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the other side may take to say goodbye. By then it has the notice.
 pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of `bus.yaml`.
+pub const BUS_FILE_BYTES_MAX: u64 = 16 << 10;
+/// Servers named in it.
+pub const BUS_SERVERS_MAX: usize = 16;
+/// Bytes of a collector's and of a stream's name on the bus. NATS keeps directories of these names.
+pub const BUS_NAME_BYTES_MAX: usize = 32;
+/// Bytes of events after which a message of the bus is closed. With one event more, and if nothing
+/// could be made smaller, it is below the 1 MiB that servers take by default.
+pub const PARCEL_BYTES: usize = 640 << 10;
+/// Bytes of a message, unpacked.
+pub const PARCEL_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of messages that were published and not answered.
+pub const BUS_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// The same in messages.
+pub const BUS_FLIGHT_MESSAGES_MAX: usize = 4096;
+/// Messages asked for at once.
+pub const BUS_FETCH_MAX: usize = 64;
+/// Messages that were given and not answered.
+pub const BUS_UNANSWERED_MAX: i64 = 128;
+/// After which time the stream has taken a message, or the agent sends it again.
+pub const BUS_PUBLISH_TIME_MAX: Duration = Duration::from_secs(10);
+/// After which time a message that was given and not answered is given again.
+pub const BUS_STORE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often the consumer says that it is there when it has nothing.
+pub const BUS_HEARTBEAT: Duration = Duration::from_secs(5);
+/// The pause before something is tried again.
+pub const BUS_AGAIN: Duration = Duration::from_secs(2);
+/// Signs of life that wait for the bus.
+pub const BUS_SIGNS_MAX: usize = 4096;

@@ -140,6 +140,9 @@ enum Command {
         /// Rules of alerts and whom they tell [default: alerts.yaml in DIR, if there is one].
         #[arg(long, value_name = "FILE")]
         alerts: Option<PathBuf>,
+        /// Bus on which several collectors are [default: bus.yaml in DIR, if there is one].
+        #[arg(long, value_name = "FILE")]
+        bus: Option<PathBuf>,
     },
     /// Say whether a file of alert rules is right; what it refers to is read, nothing is sent.
     CheckAlerts {
@@ -250,11 +253,22 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             );
         }
         Command::Policy(command) => policy::run(command)?,
-        Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after, alerts } => {
+        Command::Run {
+            dir,
+            listen,
+            socket,
+            store,
+            keep_days,
+            keep_gib,
+            silent_after,
+            alerts,
+            bus,
+        } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
             let mut config =
                 Config { keep, silent_after, ..Config::new(dir, listen, socket, store) };
             config.alerts = alerts.unwrap_or(config.alerts);
+            config.bus = bus.unwrap_or(config.bus);
             run(&config)?;
         }
         Command::CheckAlerts { file } => {
@@ -357,6 +371,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         matches!(
             error,
             ServerError::Tls(TlsError::Missing { .. })
+                | ServerError::Bus(_)
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });

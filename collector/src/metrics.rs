@@ -18,6 +18,7 @@ use tonic::codegen::http::{Request, Response, header};
 use crate::bus::Connected;
 use crate::fleet::Fleet;
 use crate::identity::{Operator, Viewer};
+use crate::nats;
 use crate::store::{Meter, Readers};
 use crate::watch::Places;
 
@@ -67,6 +68,8 @@ pub struct Sources {
     pub fleet: Fleet,
     /// Live streams.
     pub places: Places,
+    /// The bus, for a collector that is on one.
+    pub bus: Option<nats::Meter>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +113,9 @@ impl Metrics {
         }
         let text = "Size of the store on the disk";
         registry.register_with_unit("store", text, Unit::Bytes, levels.store_bytes.clone());
+        if let Some(bus) = &sources.bus {
+            bus.register(&mut registry);
+        }
         Metrics(Arc::new(Inner { registry, levels, sources, kept: Kept::default() }))
     }
 

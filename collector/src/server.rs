@@ -33,10 +33,11 @@ use crate::enroll::Enroll;
 use crate::evidence::Evidence;
 use crate::fleet::{Fleet, FleetAnswers, Signs};
 use crate::gate::Gate;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Way};
 use crate::limits as limit;
 use crate::listen;
 use crate::metrics::{self, Metrics, Sources};
+use crate::nats::{Link, Settings, SettingsError};
 use crate::pki::PkiError;
 use crate::policy::{Policies, PolicyAnswers};
 use crate::query::Query;
@@ -61,6 +62,9 @@ pub enum ServerError {
     /// The collector's own records.
     #[error(transparent)]
     Author(#[from] AuthorError),
+    /// `bus.yaml`.
+    #[error(transparent)]
+    Bus(#[from] SettingsError),
     /// Its filter, which is not wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -98,6 +102,7 @@ pub struct Collector {
     fleet: Fleet,
     alerts: Alerts,
     policies: Policies,
+    bus: Option<Link>,
     certificates: Certificates,
     certificates_follower: certificates::Follower,
     tcp: TcpListener,
@@ -124,6 +129,9 @@ impl Collector {
         let fleet = Fleet::open(&config.store)?;
         let alerts = Alerts::open(&config.alerts, &config.store)?;
         let policies = Policies::open(&config.dir, &config.store, fleet.clone())?;
+        let id = || author.key().public().iter().map(|byte| format!("{byte:02x}")).collect();
+        let bus = Settings::read(&config.bus)?
+            .map(|settings| Link::new(settings, id(), &store, fleet.clone()));
         let listen = |source| ServerError::Listen { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -142,6 +150,7 @@ impl Collector {
             fleet,
             alerts,
             policies,
+            bus,
             certificates,
             certificates_follower,
             tcp,
@@ -186,6 +195,7 @@ impl Collector {
         }));
         let signing = tokio::spawn(self.author.clone().run());
         let custody = tokio::spawn(self.custodian.clone().run());
+        let bus = self.bus.map(|link| tokio::spawn(link.run()));
         let tcp = acceptor.clone().tcp(self.tcp, self.certificates, self.revocations);
         let tcp = tokio::spawn(tcp);
         let (unix, file) = match self.unix {
@@ -220,6 +230,9 @@ impl Collector {
         retention.abort();
         signing.abort();
         custody.abort();
+        if let Some(bus) = bus {
+            bus.abort();
+        }
         if let Some(unix) = unix {
             unix.abort();
         }
@@ -254,21 +267,28 @@ fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
 
 impl Collector {
     fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
-        let Collector { config, store, author, custodian, fleet, alerts, policies, stop, .. } =
-            self;
+        let Collector {
+            config, store, author, custodian, fleet, alerts, policies, bus, stop, ..
+        } = self;
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let fleet = fleet.clone();
         let (ingested, given) = (connected.clone(), policies.clone());
-        let ingest = Ingest::new(store, ingested, fleet.clone(), given, stop.clone());
+        let way = match bus {
+            None => Way::Store(store.writer().clone()),
+            Some(link) => Way::Bus(link.publisher()),
+        };
+        let meter = store.meter().clone();
+        let ingest = Ingest::new(way, meter, ingested, fleet.clone(), given, stop.clone());
         let access = Access::new(readers.clone(), audit.clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());
         let dir = config.dir.clone();
         let evidence = Evidence::new(readers, author, custodian, committed.clone(), dir);
         let (readers, places) = (store.readers().clone(), streams.clone());
+        let bus = bus.as_ref().map(|link| link.meter().clone());
         let sources =
-            Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places };
+            Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places, bus };
         let policy_key = policies.public_key().unwrap_or_default().to_vec();
         let policy =
             PolicyAnswers::new(policies.clone(), audit.clone(), access.clone(), committed.clone());

@@ -18,13 +18,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prost::Message as _;
 use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 
 use crate::audit::Audit;
 use crate::identity::{Agent, Role, Shown};
-use crate::limits::{BATCH_EVENTS_MAX, FLEET_HOSTS_MAX, FLEET_INTERVAL, HOST_STATE_BYTES_MAX};
+use crate::limits::{
+    BATCH_EVENTS_MAX, BUS_SIGNS_MAX, FLEET_HOSTS_MAX, FLEET_INTERVAL, HOST_STATE_BYTES_MAX,
+};
 use crate::pki::Certified;
 use crate::store::StoreError;
 use hosts::{Host, Unwritten};
@@ -44,6 +46,8 @@ struct Inner {
     since: Instant,
     /// Counts the orders, for the streams that are open.
     orders: watch::Sender<u64>,
+    /// What agents said here, for other collectors.
+    signs: broadcast::Sender<(String, HostState)>,
 }
 
 /// Which signs of life are written.
@@ -75,6 +79,7 @@ impl Fleet {
             kept: Mutex::new(kept),
             since: Instant::now(),
             orders: watch::Sender::new(0),
+            signs: broadcast::Sender::new(BUS_SIGNS_MAX),
         })))
     }
 
@@ -119,6 +124,22 @@ impl Fleet {
             host.heard(now_ns());
         });
         Presence { fleet: self.clone(), host: agent.name().to_owned() }
+    }
+
+    /// What the agents say on streams that are open here, from now on.
+    pub fn signs(&self) -> broadcast::Receiver<(String, HostState)> {
+        self.0.signs.subscribe()
+    }
+
+    /// Another collector heard from a host how it stands.
+    pub fn heard_elsewhere(&self, host: &str, state: HostState) {
+        if state.encoded_len() <= HOST_STATE_BYTES_MAX {
+            self.change(host, |host| {
+                let now_ns = now_ns();
+                host.heard(now_ns);
+                host.said(state, now_ns);
+            });
+        }
     }
 
     /// Changes what is known of a host; what must be on the disk soon says so by itself.
@@ -241,6 +262,8 @@ impl Presence {
             let now_ns = now_ns();
             host.heard(now_ns);
             if let Some(state) = state {
+                // Nobody listens where there is no bus.
+                let _ = self.fleet.0.signs.send((self.host.clone(), state.clone()));
                 host.said(state, now_ns);
             }
         });

@@ -4,6 +4,7 @@
 //! the writer at once and share a commit.
 
 mod check;
+mod way;
 
 use std::pin::Pin;
 
@@ -19,13 +20,14 @@ use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
 use crate::limits::STREAM_BATCHES_MAX;
 use crate::policy::Policies;
-use crate::store::{Batch, Meter, Store, WriteError, Writer, Written};
+use crate::store::{Batch, Meter, WriteError, Written};
 pub use check::{BatchError, Fault, check_batch};
+pub use way::Way;
 
 /// Receives the events of all agents.
 #[derive(Debug)]
 pub struct Ingest {
-    writer: Writer,
+    way: Way,
     connected: Connected,
     fleet: Fleet,
     policies: Policies,
@@ -34,16 +36,16 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Stores what `store` is given, and counts in its meter.
+    /// Sends batches their `way`, and counts in `meter`.
     pub fn new(
-        store: &Store,
+        way: Way,
+        meter: Meter,
         connected: Connected,
         fleet: Fleet,
         policies: Policies,
         stop: Stop,
     ) -> Ingest {
-        let (writer, meter) = (store.writer().clone(), store.meter().clone());
-        Ingest { writer, connected, fleet, policies, stop, meter }
+        Ingest { way, connected, fleet, policies, stop, meter }
     }
 }
 
@@ -78,7 +80,7 @@ impl IngestService for Ingest {
             _connected: self.connected.enter(agent.name()),
             presence: self.fleet.enter(&agent),
             agent,
-            writer: self.writer.clone(),
+            way: self.way.clone(),
             policies: self.policies.clone(),
             stop: self.stop.clone(),
             meter: self.meter.clone(),
@@ -91,7 +93,7 @@ impl IngestService for Ingest {
 /// Reads one agent's stream.
 struct Reader {
     agent: Agent,
-    writer: Writer,
+    way: Way,
     policies: Policies,
     stop: Stop,
     meter: Meter,
@@ -168,7 +170,7 @@ impl Reader {
             Status::invalid_argument(error.to_string())
         })?;
         let batch = Batch::new(&self.agent, entries);
-        let written = self.writer.submit(batch).await.map_err(refused)?;
+        let written = self.way.submit(batch).await.map_err(refused)?;
         Ok(Answer::Batch(number, written))
     }
 }
@@ -191,7 +193,9 @@ async fn acknowledge(pending: Pending) -> Result<IngestResponse, Status> {
 fn refused(error: WriteError) -> Status {
     match error {
         WriteError::Full => Status::resource_exhausted(error.to_string()),
-        WriteError::Failed(_) | WriteError::Stopping => Status::unavailable(error.to_string()),
+        WriteError::Failed(_) | WriteError::Bus(_) | WriteError::Stopping => {
+            Status::unavailable(error.to_string())
+        }
     }
 }
 

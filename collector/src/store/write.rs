@@ -32,6 +32,9 @@ pub enum WriteError {
     /// Any other failure of the disk or database.
     #[error("the collector cannot write its store ({0}); the batch is not stored, send it again")]
     Failed(String),
+    /// It was to be passed on, and could not be.
+    #[error("the collector's bus does not take the batch ({0}); send it again")]
+    Bus(String),
     /// The writer has stopped.
     #[error("the collector is stopping; the batch is not stored, send it again")]
     Stopping,

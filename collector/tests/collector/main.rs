@@ -10,6 +10,7 @@
 mod alerts;
 mod archive;
 mod audit;
+mod bus;
 mod certificates;
 mod enroll;
 mod fleet;

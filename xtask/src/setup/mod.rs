@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: everything that building and testing need and the machine lacks.
 
 pub mod apt;
+mod bus;
 pub mod kernels;
 pub mod reader;
 pub mod rust_src;
@@ -47,6 +48,10 @@ pub fn run(options: &Options) -> Result<()> {
     match reader::ensure() {
         Ok(version) => note(&mut used, "duckdb", &version),
         Err(error) => failures.push(format!("duckdb: {error:#}")),
+    }
+    match bus::ensure() {
+        Ok(version) => note(&mut used, "nats-server", &version),
+        Err(error) => failures.push(format!("nats-server: {error:#}")),
     }
     kernels(options, &mut used, &mut failures)?;
     let record = cache::directory()?.join("setup.json");

@@ -1,0 +1,354 @@
+//! Collectors on a cluster of three NATS servers, all of it on loopback: whoever dies, nothing that
+//! was acknowledged is lost or doubled in any of the stores.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use sekimori_proto::v1::fleet_service_client::FleetServiceClient;
+use sekimori_proto::v1::query_service_client::QueryServiceClient;
+use sekimori_proto::v1::{Event, Filter, HostState, Kind, ListHostsRequest};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::support::{AgentStream, BOOT, Pki, connect, events, search_all, tls};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sekimori-collector");
+/// Events of a batch.
+const BATCH: u64 = 10;
+/// Batches that an agent has on their way.
+const IN_FLIGHT: usize = 4;
+/// How often something is killed, unless SEKIMORI_BUS_KILLS says otherwise.
+const KILLS: u64 = 8;
+
+fn nats_server() -> PathBuf {
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = of("SEKIMORI_CACHE").unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
+    let program = cache.join("nats/usr/sbin/nats-server");
+    assert!(program.is_file(), "no {}: run `cargo xtask setup`", program.display());
+    program
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.each_ref().map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// A program that is killed when the test ends however it ends.
+struct Program {
+    command: Command,
+    child: Option<Child>,
+}
+
+impl Program {
+    fn new(command: Command) -> Program {
+        let mut program = Program { command, child: None };
+        program.start();
+        program
+    }
+
+    fn start(&mut self) {
+        let child = self.command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        self.child = Some(child.unwrap());
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Three servers that know each other, and whoever comes, by certificates of an authority of their
+/// own.
+struct Cluster {
+    dir: tempfile::TempDir,
+    nodes: Vec<Program>,
+    ports: [u16; 3],
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = |name: &str| {
+            let mut params = CertificateParams::new([]).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params
+        };
+        let mut params = certificate("bus");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
+        for name in ["node", "collector"] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let signed = params.signed_by(&key, &ca).unwrap();
+            fs::write(dir.path().join(format!("{name}.pem")), signed.pem()).unwrap();
+            fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        let ports = free_ports::<3>();
+        let routes = free_ports::<3>();
+        let nodes = (0..3).map(|index| {
+            let path = dir.path().join(format!("{index}.conf"));
+            fs::write(&path, configuration(dir.path(), index, &ports, &routes)).unwrap();
+            let mut command = Command::new(nats_server());
+            command.arg("--config").arg(path).stderr(Stdio::null());
+            Program::new(command)
+        });
+        let nodes = nodes.collect();
+        Cluster { dir, nodes, ports }
+    }
+
+    /// `bus.yaml` of a collector.
+    fn bus(&self, name: &str) -> String {
+        let dir = self.dir.path().display();
+        let servers = self.ports.map(|port| format!("tls://127.0.0.1:{port}"));
+        format!(
+            "version: sekimori/bus/v1\nbus: nats\nservers: {servers:?}\nca: {dir}/ca.pem\n\
+             certificate: {dir}/collector.pem\nkey: {dir}/collector.key\nname: {name}\n"
+        )
+    }
+}
+
+fn configuration(dir: &Path, index: usize, ports: &[u16; 3], routes: &[u16; 3]) -> String {
+    let dir = dir.display();
+    let tls = format!(
+        "tls {{ cert_file: \"{dir}/node.pem\", key_file: \"{dir}/node.key\", \
+         ca_file: \"{dir}/ca.pem\", verify: true }}"
+    );
+    let others = routes.map(|port| format!("nats-route://127.0.0.1:{port}"));
+    let (port, route) = (ports[index], routes[index]);
+    format!(
+        "server_name: n{index}\nlisten: 127.0.0.1:{port}\n{tls}\n\
+         jetstream {{ store_dir: \"{dir}/{index}\", max_file: 1GB, max_mem: 64MB }}\n\
+         cluster {{ name: sekimori, listen: 127.0.0.1:{route}, routes: {others:?}, {tls} }}\n"
+    )
+}
+
+/// A collector that keeps its port and directory when it is killed.
+struct Collector {
+    program: Program,
+    address: SocketAddr,
+}
+
+impl Collector {
+    fn start(dir: &Path) -> Collector {
+        let [port] = free_ports::<1>();
+        let address: SocketAddr = ([127, 0, 0, 1], port).into();
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--listen", &address.to_string(), "--dir"]).arg(dir);
+        command.env("SEKIMORI_LOG", "warn");
+        Collector { program: Program::new(command), address }
+    }
+}
+
+/// Another collector of the same authority.
+fn second(pki: &Pki, cluster: &Cluster) -> PathBuf {
+    let dir = cluster.dir.path().join("second");
+    fs::create_dir(&dir).unwrap();
+    for entry in fs::read_dir(&pki.dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+        }
+    }
+    dir
+}
+
+/// Delivers up to `last` through whichever collector answers, as an agent does: what was not
+/// acknowledged is sent again.
+async fn deliver(pki: PathBuf, name: &str, addresses: &[SocketAddr], last: u64, done: &AtomicU64) {
+    let peer = pki.join("agents").join(name);
+    let mut turn = 0;
+    while done.load(Ordering::SeqCst) < last {
+        turn += 1;
+        let address = addresses[(turn + name.len()) % addresses.len()];
+        let channel = connect(address, tls(&pki, &peer)).await;
+        let stream = match channel {
+            Ok(channel) => AgentStream::open(channel).await.ok(),
+            Err(_) => None,
+        };
+        if let Some(stream) = stream {
+            stream_until_it_breaks(stream, last, done).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn stream_until_it_breaks(mut stream: AgentStream, last: u64, done: &AtomicU64) {
+    let mut sent = done.load(Ordering::SeqCst);
+    let mut waiting = BTreeMap::new();
+    while done.load(Ordering::SeqCst) < last {
+        while waiting.len() < IN_FLIGHT && sent < last {
+            let to = last.min(sent + BATCH);
+            waiting.insert(stream.send(events(sent + 1..=to)).await, to);
+            sent = to;
+        }
+        // One that hears nothing for long tries elsewhere.
+        let answer = tokio::time::timeout(Duration::from_secs(15), stream.acknowledged()).await;
+        let Ok(Ok(Some(answer))) = answer else { return };
+        if let Some(to) = waiting.remove(&answer.batch) {
+            done.store(to, Ordering::SeqCst);
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What a collector has of agents, once it answers and has enough.
+async fn stored(pki: &Path, address: SocketAddr, enough: usize) -> Vec<Event> {
+    let filter = Filter { kinds: vec![Kind::FileOpen.into()], ..Filter::default() };
+    let mut found = Vec::new();
+    for _ in 0..240 {
+        if let Ok(channel) = connect(address, tls(pki, &pki.join("analysts/hanako"))).await {
+            let mut client = QueryServiceClient::new(channel);
+            found = search_all(&mut client, filter.clone(), 1000).await;
+            if found.len() >= enough {
+                break;
+            }
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    found
+}
+
+fn assert_whole(events: &[Event], hosts: &[&str], last: u64) {
+    let mut found: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for event in events {
+        assert_eq!(event.boot, BOOT);
+        found.entry(&event.host).or_default().push(event.sequence);
+    }
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), hosts);
+    for (host, mut sequences) in found {
+        sequences.sort_unstable();
+        let whole = sequences.iter().copied().eq(1..=last);
+        assert!(whole, "{host}: {} of {last}, {sequences:?}", sequences.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_dies_every_store_has_what_was_acknowledged_once() {
+    let kills = std::env::var("SEKIMORI_BUS_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let hosts = ["pc-1", "pc-2"];
+    let pki = Pki::new();
+    let mut cluster = Cluster::start();
+    let other = second(&pki, &cluster);
+    fs::write(pki.dir.join("bus.yaml"), cluster.bus("first")).unwrap();
+    fs::write(other.join("bus.yaml"), cluster.bus("second")).unwrap();
+    let mut collectors = [Collector::start(&pki.dir), Collector::start(&other)];
+    let addresses = collectors.each_ref().map(|it| it.address);
+    // Begun, so that both consumers are there.
+    for address in addresses {
+        let done = AtomicU64::new(0);
+        deliver(pki.dir.clone(), hosts[0], &[address], 1, &done).await;
+    }
+
+    // What is delivered in about the time that the deaths take.
+    let last = 400 + 200 * kills;
+    let done = hosts.map(|_| Arc::new(AtomicU64::new(0)));
+    let mut agents = JoinSet::new();
+    for (name, done) in hosts.into_iter().zip(&done) {
+        let (pki, done) = (pki.dir.clone(), Arc::clone(done));
+        agents.spawn(async move { deliver(pki, name, &addresses, last, &done).await });
+    }
+    for kill in 0..kills {
+        sleep(Duration::from_millis(fastrand::u64(200..1500))).await;
+        let victims: &mut [&mut Program] = match fastrand::usize(0..8) {
+            0..=3 => &mut [&mut cluster.nodes[fastrand::usize(0..3)]],
+            4..=6 => &mut [&mut collectors[fastrand::usize(0..2)].program],
+            // No server is left for a while, and no collector can take anything.
+            _ => &mut cluster.nodes.iter_mut().collect::<Vec<_>>()[..],
+        };
+        eprintln!("kill {kill}: {} programs", victims.len());
+        victims.iter_mut().for_each(|it| it.kill());
+        sleep(Duration::from_millis(fastrand::u64(100..1500))).await;
+        victims.iter_mut().for_each(|it| it.start());
+    }
+    let left = tokio::time::timeout(Duration::from_secs(120), async {
+        while let Some(agent) = agents.join_next().await {
+            agent.unwrap();
+        }
+    });
+    assert!(left.await.is_ok(), "agents stand still at {done:?} of {last}");
+    let whole = usize::try_from(last).unwrap() * hosts.len();
+    for address in addresses {
+        assert_whole(&stored(&pki.dir, address, whole).await, &hosts, last);
+    }
+
+    // One that is away finds everything when it returns.
+    collectors[1].program.kill();
+    deliver(pki.dir.clone(), hosts[0], &addresses[..1], last + 500, &done[0]).await;
+    collectors[1].program.start();
+    let found = stored(&pki.dir, addresses[1], whole + 500).await;
+    let of_first = found.into_iter().filter(|it| it.host == hosts[0]).collect::<Vec<_>>();
+    assert_whole(&of_first, &hosts[..1], last + 500);
+}
+
+#[tokio::test]
+async fn a_host_is_known_to_every_collector_and_a_name_has_only_one() {
+    let pki = Pki::new();
+    let cluster = Cluster::start();
+    let other = second(&pki, &cluster);
+    fs::write(pki.dir.join("bus.yaml"), cluster.bus("first")).unwrap();
+    fs::write(other.join("bus.yaml"), cluster.bus("second")).unwrap();
+    let first = Collector::start(&pki.dir);
+    let mut collectors = vec![first, Collector::start(&other)];
+    for collector in &collectors {
+        let done = AtomicU64::new(0);
+        deliver(pki.dir.clone(), "pc-1", &[collector.address], 1, &done).await;
+    }
+    let agent = tls(&pki.dir, &pki.agent("pc-2"));
+    let mut stream =
+        AgentStream::open(connect(collectors[0].address, agent).await.unwrap()).await.unwrap();
+    let operator = tls(&pki.dir, &pki.analyst());
+    let channel = connect(collectors[1].address, operator).await.unwrap();
+    let mut fleet = FleetServiceClient::new(channel);
+    let mut found = None;
+    for _ in 0..100 {
+        stream.say(HostState { version: "9.8.7".into(), ..HostState::default() }).await;
+        let hosts = fleet.list(ListHostsRequest::default()).await.unwrap().into_inner().hosts;
+        found = hosts.into_iter().find(|it| it.host == "pc-2");
+        if found.is_some() {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let state = found.expect("known to the collector that it is not connected to").state;
+    assert_eq!(state.unwrap().version, "9.8.7");
+
+    // A third one that was given the name of the second takes nothing.
+    let third = cluster.dir.path().join("third");
+    fs::create_dir(&third).unwrap();
+    for name in ["ca.pem", "server.pem", "server.key", "bus.yaml"] {
+        fs::copy(other.join(name), third.join(name)).unwrap();
+    }
+    collectors.push(Collector::start(&third));
+    let mut refused = String::new();
+    for _ in 0..100 {
+        let peer = tls(&pki.dir, &pki.agent("pc-2"));
+        if let Ok(channel) = connect(collectors[2].address, peer).await
+            && let Ok(mut stream) = AgentStream::open(channel).await
+        {
+            refused = stream.deliver(events(1..=1)).await.unwrap_err().message().to_owned();
+            if refused.contains("another collector has the name second") {
+                break;
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(refused.contains("another collector has the name second"), "{refused}");
+}
