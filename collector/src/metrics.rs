@@ -18,6 +18,7 @@ use tonic::codegen::http::{Request, Response, header};
 use crate::bus::Connected;
 use crate::fleet::Fleet;
 use crate::identity::{Operator, Viewer};
+use crate::otlp;
 use crate::store::{Meter, Readers};
 use crate::watch::Places;
 
@@ -67,6 +68,8 @@ pub struct Sources {
     pub fleet: Fleet,
     /// Live streams.
     pub places: Places,
+    /// What goes over OTLP, if anything does.
+    pub otlp: Option<otlp::Meter>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +99,9 @@ impl Metrics {
         registry.register("batches_refused", text, refused);
         let text = "Time that commits took";
         registry.register_with_unit("commit", text, Unit::Seconds, commits);
+        if let Some(otlp) = &sources.otlp {
+            otlp.register(&mut registry);
+        }
         let levels = Levels::default();
         for (name, text, level) in [
             ("store_events", "Events in the store", &levels.store_events),
