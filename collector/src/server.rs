@@ -282,7 +282,7 @@ impl Collector {
         let fleet = fleet.clone();
         let (ingested, given) = (connected.clone(), policies.clone());
         let ingest = Ingest::new(store, ingested, fleet.clone(), given, stop.clone());
-        let access = Access::new(readers.clone(), audit.clone());
+        let access = Access::new(readers.clone(), audit.clone(), store.meter().clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());
         let dir = config.dir.clone();
