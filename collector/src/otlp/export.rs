@@ -107,7 +107,7 @@ impl Exporter {
         }
     }
 
-    async fn begun(&self, audit: &Audit) {
+    async fn begun(&mut self, audit: &Audit) {
         while let Err(status) = self.record(audit, ActPhase::Begin).await {
             tracing::error!(%status, "nothing is exported over OTLP as long as it is not recorded");
             time::sleep(OTLP_PAUSE_MAX).await;
@@ -115,7 +115,7 @@ impl Exporter {
         tracing::info!(receiver = self.target.url(), from = self.position, "exporting over OTLP");
     }
 
-    async fn record(&self, audit: &Audit, phase: ActPhase) -> Result<(), Status> {
+    async fn record(&mut self, audit: &Audit, phase: ActPhase) -> Result<(), Status> {
         let question = format!("--otlp {} from cursor {}", self.target.url(), self.position);
         let act = Act { method: "ExportLogs", question, answered: self.sent, phase };
         audit.record(&Operator::collector(), act).await
@@ -206,7 +206,8 @@ impl Exporter {
         self.meter.gaps.inc_by(gaps);
         self.meter.sent.inc_by(sent);
         self.sent = self.sent.saturating_add(sent);
-        self.limit = self.limit.saturating_mul(2).min(OTLP_EVENTS_MAX);
+        // Slowly: a receiver with a smaller limit is not asked too much each other time.
+        self.limit = (self.limit + (self.limit / 8).max(1)).min(OTLP_EVENTS_MAX);
         self.refused = 0;
         self.pauses = pauses();
     }
@@ -226,14 +227,14 @@ impl Exporter {
                 return;
             }
         }
-        if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
-            if let Err(error) = self.target.refresh() {
-                tracing::error!(%error, "the headers from before are used");
-            }
+        if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            && let Err(error) = self.target.refresh()
+        {
+            tracing::error!(%error, "the headers from before are used");
         }
-        let message = one_line(status.message());
         let (receiver, code) = (self.target.url(), status.code());
-        tracing::warn!(receiver, ?code, message, "the OTLP receiver is tried again");
+        let reason = one_line(status.message());
+        tracing::warn!(receiver, ?code, reason, "the OTLP receiver is tried again");
         self.pause(asked).await;
     }
 

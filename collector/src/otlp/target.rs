@@ -94,7 +94,7 @@ impl Target {
     pub fn new(config: &OtlpConfig) -> Result<Target, OtlpError> {
         let OtlpConfig { url, ca, headers: file } = config;
         let bad = |why: String| OtlpError::Url { url: url.clone(), why };
-        let uri: Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
+        let uri = url.parse::<Uri>().map_err(|error| bad(error.to_string()))?;
         let host = checked(&uri).map_err(bad)?;
         let mut endpoint = Endpoint::from(uri.clone())
             .user_agent(concat!("sekimori-collector/", env!("CARGO_PKG_VERSION")))
@@ -106,9 +106,9 @@ impl Target {
             let tls = ClientTlsConfig::new().domain_name(host).trust_anchors(roots);
             endpoint = endpoint.tls_config(tls).map_err(|error| bad(error.to_string()))?;
         }
+        let headers = file.as_deref().map_or_else(|| Ok(MetadataMap::new()), read)?;
         let client = LogsServiceClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(OTLP_ANSWER_BYTES_MAX);
-        let headers = file.as_deref().map_or_else(|| Ok(MetadataMap::new()), read)?;
         Ok(Target { url: url.clone(), client, file: file.clone(), headers })
     }
 

@@ -70,7 +70,7 @@ impl Meter {
     }
 
     /// A batch that was refused; `reason` is one of few words.
-    pub fn refused(&self, reason: &'static str) {
+    pub fn rejected(&self, reason: &'static str) {
         self.invalid.get_or_create(&[("reason", reason)]).inc();
     }
 

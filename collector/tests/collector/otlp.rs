@@ -122,7 +122,7 @@ impl Receiver {
     /// The sequences that arrived of a host, in their order, as soon as these are among them.
     async fn wait_for(&self, host: &str, expected: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let expected: BTreeSet<u64> = expected.into_iter().collect();
-        for _ in 0..300 {
+        for _ in 0..600 {
             let found = self.sequences(host);
             if expected.iter().all(|it| found.contains(it)) {
                 return found;
@@ -329,6 +329,9 @@ async fn that_records_leave_is_a_record() {
     let server = start(pki, config).await;
     server.agent("pc-1").await.deliver(vec![event(1)]).await.unwrap();
     receiver.wait_for("pc-1", [1]).await;
+    // When the next one comes, the answer to the one before was heard.
+    server.agent("pc-1").await.deliver(vec![event(2)]).await.unwrap();
+    receiver.wait_for("pc-1", [2]).await;
     let server = Server::start_with(server.stop().await, |config| config).await;
     let filter = Filter { kinds: vec![Kind::Operator.into()], ..Filter::default() };
     let acts = search_all(&mut server.query().await, filter, 1000).await;
@@ -347,16 +350,16 @@ async fn that_records_leave_is_a_record() {
 
 #[tokio::test]
 async fn a_configuration_that_cannot_be_stops_the_start() {
-    let pki = Pki::new();
-    let missing = pki.dir.join("nothing");
-    let right = otlp(&pki, "127.0.0.1:1".parse().unwrap());
-    for (change, why) in [
-        (OtlpConfig { url: "https://localhost".to_owned(), ..right.clone() }, "HOST:PORT"),
-        (OtlpConfig { ca: Some(missing.clone()), ..right.clone() }, "--otlp-ca"),
-        (OtlpConfig { headers: Some(missing), ..right.clone() }, "--otlp-headers"),
-    ] {
+    type Change = fn(OtlpConfig) -> OtlpConfig;
+    let cases: [(Change, &str); 3] = [
+        (|it| OtlpConfig { url: "https://localhost".to_owned(), ..it }, "HOST:PORT"),
+        (|it| OtlpConfig { ca: Some("/nowhere/ca.pem".into()), ..it }, "--otlp-ca"),
+        (|it| OtlpConfig { headers: Some("/nowhere/headers".into()), ..it }, "--otlp-headers"),
+    ];
+    for (change, why) in cases {
+        let pki = Pki::new();
         let mut config = pki.config();
-        config.otlp = Some(change);
+        config.otlp = Some(change(otlp(&pki, "127.0.0.1:1".parse().unwrap())));
         let error = Collector::bind(&config).await.err().unwrap();
         assert!(matches!(error, ServerError::Otlp(_)), "{error}");
         assert!(error.to_string().contains(why), "{error}");
