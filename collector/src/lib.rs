@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod otlp;
 pub mod pace;
 pub mod pki;
 pub mod policy;

@@ -16,6 +16,7 @@ use sekimori_collector::archive::{Archive, ArchiveError};
 use sekimori_collector::config::{Config, LISTEN_DEFAULT, STORE};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
+use sekimori_collector::otlp::OtlpConfig;
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
 use sekimori_collector::policy::Keys;
 use sekimori_collector::server::{Collector, ServerError};
@@ -140,6 +141,16 @@ enum Command {
         /// Rules of alerts and whom they tell [default: alerts.yaml in DIR, if there is one].
         #[arg(long, value_name = "FILE")]
         alerts: Option<PathBuf>,
+        /// Send every stored event as OTLP logs over gRPC: https://HOST:PORT, or http:// and an
+        /// address of this machine.
+        #[arg(long, value_name = "URL")]
+        otlp: Option<String>,
+        /// Authorities that may vouch for it [default: those of the system].
+        #[arg(long, value_name = "FILE", requires = "otlp")]
+        otlp_ca: Option<PathBuf>,
+        /// Headers for it, lines of NAME: VALUE; nobody else may read the file.
+        #[arg(long, value_name = "FILE", requires = "otlp")]
+        otlp_headers: Option<PathBuf>,
     },
     /// Say whether a file of alert rules is right; what it refers to is read, nothing is sent.
     CheckAlerts {
@@ -250,11 +261,24 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             );
         }
         Command::Policy(command) => policy::run(command)?,
-        Command::Run { dir, listen, socket, store, keep_days, keep_gib, silent_after, alerts } => {
+        Command::Run {
+            dir,
+            listen,
+            socket,
+            store,
+            keep_days,
+            keep_gib,
+            silent_after,
+            alerts,
+            otlp,
+            otlp_ca,
+            otlp_headers,
+        } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
             let mut config =
                 Config { keep, silent_after, ..Config::new(dir, listen, socket, store) };
             config.alerts = alerts.unwrap_or(config.alerts);
+            config.otlp = otlp.map(|url| OtlpConfig { url, ca: otlp_ca, headers: otlp_headers });
             run(&config)?;
         }
         Command::CheckAlerts { file } => {
@@ -357,6 +381,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         matches!(
             error,
             ServerError::Tls(TlsError::Missing { .. })
+                | ServerError::Otlp(_)
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });

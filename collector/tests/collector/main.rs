@@ -15,6 +15,7 @@ mod enroll;
 mod fleet;
 mod ingest;
 mod metrics;
+mod otlp;
 mod policy;
 mod process;
 mod query;
