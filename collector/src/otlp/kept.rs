@@ -3,17 +3,14 @@
 //! A receiver is known by its URL, so that another one begins on its own, and an earlier one that
 //! comes back goes on where it was.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::task::spawn_blocking;
 
-use crate::limits::BUSY_TIMEOUT;
-use crate::store::StoreError;
+use crate::store::{StoreError, open_side};
 
 const FILE: &str = "otlp.db";
 const VERSION: i64 = 1;
@@ -40,7 +37,7 @@ impl Kept {
     /// When it cannot be used, with its path.
     pub fn open(store: &Path) -> Result<Kept, StoreError> {
         let path = store.join(FILE);
-        match begin(&path) {
+        match open_side(&path, VERSION, TABLE) {
             Ok(connection) => Ok(Kept { path, connection: Arc::new(Mutex::new(connection)) }),
             Err(source) => Err(StoreError::Sqlite { path, source }),
         }
@@ -79,23 +76,6 @@ impl Kept {
             }
         }
     }
-}
-
-fn begin(path: &Path) -> rusqlite::Result<Connection> {
-    let unusable = |error: io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    drop(options.open(path).map_err(unusable)?);
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(unusable(io::Error::other("a later version wrote it")));
-    }
-    connection.execute_batch(TABLE)?;
-    Ok(connection)
 }
 
 #[cfg(test)]
