@@ -32,17 +32,17 @@ impl Item {
 
     /// Of a step that began at `position`, when everything up to `removed` has been removed.
     pub fn of(step: Step, position: u64, removed: u64) -> Vec<Item> {
-        // Retention may come while a file is read: what was read is not missing.
-        let read = step.events.iter().any(|event| event.cursor <= removed);
-        let gone = (removed > position && !read).then(|| Gap {
-            first: position.saturating_add(1),
-            last: removed,
-            reason: "they were kept as long as this collector keeps them".to_owned(),
-        });
-        let events = step.events.into_iter().map(|it| Item::Event(Box::new(it)));
-        let mut items: Vec<Item> =
-            gone.into_iter().chain(step.gaps).map(Item::Gap).chain(events).collect();
+        let Step { events, gaps, position: end } = step;
+        let events = events.into_iter().map(|it| Item::Event(Box::new(it)));
+        let mut items: Vec<Item> = gaps.into_iter().map(Item::Gap).chain(events).collect();
         items.sort_by_key(Item::cursor);
+        // Retention may come while a file is read: what was read is not missing.
+        let before = items.first().map_or(end, |first| first.cursor().saturating_sub(1));
+        let last = removed.min(before);
+        if last > position {
+            let reason = "they were kept as long as this collector keeps them".to_owned();
+            items.insert(0, Item::Gap(Gap { first: position.saturating_add(1), last, reason }));
+        }
         items
     }
 }
@@ -150,5 +150,14 @@ mod tests {
         assert!(matches!(&items[0], Item::Gap(gap) if (gap.first, gap.last) == (11, 20)));
         // They were read, and then removed.
         assert_eq!(cursors(&Item::of(step(&[21, 26]), 20, 40)), [21, 25, 26]);
+        // Some were removed before, and some after they were read.
+        let items = Item::of(step(&[21, 26]), 10, 40);
+        assert!(matches!(&items[0], Item::Gap(gap) if (gap.first, gap.last) == (11, 20)));
+        assert_eq!(items.len(), 4);
+        // Nothing could be read: what lies behind this step is told by the next one.
+        let nothing = |position| Step { events: vec![], position, gaps: vec![] };
+        let items = Item::of(nothing(30), 10, 40);
+        assert!(matches!(&items[..], [Item::Gap(gap)] if (gap.first, gap.last) == (11, 30)));
+        assert!(Item::of(nothing(10), 10, 40).is_empty());
     }
 }
