@@ -13,11 +13,11 @@ use sekimori_proto::words::Word as _;
 #[derive(Clone, Debug)]
 pub struct Meter {
     /// Events that were new, by kind. There are as many kinds as the wire has words for.
-    pub events: Family<[(&'static str, &'static str); 1], Counter>,
+    pub events: Family<Label, Counter>,
     /// Bytes of the events that agents sent, whether they were new, known or refused.
     pub received: Counter,
     /// Batches that were refused because an event in them cannot be true, by what is wrong.
-    pub invalid: Family<[(&'static str, &'static str); 1], Counter>,
+    pub invalid: Family<Label, Counter>,
     /// Batches that were answered with an acknowledgement.
     pub batches: Counter,
     /// Batches that were refused because the store could not be written.
@@ -25,8 +25,11 @@ pub struct Meter {
     /// Seconds that a commit took, without the wait for more batches.
     pub commits: Histogram,
     /// Seconds from a question to its answer, with the wait for a turn, by method.
-    pub questions: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    pub questions: Family<Label, Histogram, fn() -> Histogram>,
 }
+
+/// One name and its value.
+type Label = [(&'static str, &'static str); 1];
 
 /// A question that is asked; how long it took is counted when this is dropped.
 #[derive(Debug)]
