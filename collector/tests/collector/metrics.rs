@@ -10,7 +10,7 @@ use crate::enroll::stranger;
 use crate::support::{Server, events};
 
 /// What a GET of `path` answers over this channel, as HTTP and not as gRPC.
-async fn get(channel: &Channel, path: &str) -> (StatusCode, String) {
+pub async fn get(channel: &Channel, path: &str) -> (StatusCode, String) {
     let mut channel = channel.clone();
     let request = Request::get(path).body(tonic::body::Body::empty()).unwrap();
     let response = channel.ready().await.unwrap().call(request).await.unwrap();
@@ -19,7 +19,7 @@ async fn get(channel: &Channel, path: &str) -> (StatusCode, String) {
     (parts.status, String::from_utf8(body.to_vec()).unwrap())
 }
 
-fn value(text: &str, name: &str) -> f64 {
+pub fn value(text: &str, name: &str) -> f64 {
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     let line = line.unwrap_or_else(|| panic!("no {name} in {text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()

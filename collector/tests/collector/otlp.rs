@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use rstest::rstest;
+use sekimori_collector::limits::OTLP_REFUSED_MAX;
 use sekimori_collector::otlp::OtlpConfig;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_proto::v1::{ActPhase, Filter, Kind};
@@ -23,8 +26,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, ServerTlsConfig};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::metrics::{get, value};
 use crate::support::{Pki, Server, event, events, read, search_all};
 
 /// A record as it arrived.
@@ -34,6 +39,7 @@ struct Arrived {
     uid: String,
     name: String,
     sequence: u64,
+    cursor: u64,
 }
 
 type Judge = Arc<dyn Fn(&[Arrived]) -> Result<i64, Status> + Send + Sync>;
@@ -41,7 +47,8 @@ type Judge = Arc<dyn Fn(&[Arrived]) -> Result<i64, Status> + Send + Sync>;
 /// Takes what `judge` lets it take.
 #[derive(Clone)]
 struct Receiver {
-    arrived: Arc<Mutex<Vec<Arrived>>>,
+    /// By request.
+    arrived: Arc<Mutex<Vec<Vec<Arrived>>>>,
     asked: Arc<Mutex<Vec<String>>>,
     judge: Judge,
 }
@@ -54,6 +61,14 @@ fn text(attributes: &[KeyValue], name: &str) -> String {
     }
 }
 
+fn number(attributes: &[KeyValue], name: &str) -> u64 {
+    let found = attributes.iter().find(|it| it.key == name).and_then(|it| it.value.as_ref());
+    match found.and_then(|it| it.value.as_ref()) {
+        Some(Value::IntValue(number)) => u64::try_from(*number).unwrap(),
+        _ => 0,
+    }
+}
+
 fn records(request: &ExportLogsServiceRequest) -> Vec<Arrived> {
     let hosts = request.resource_logs.iter().flat_map(|logs| {
         let host = text(&logs.resource.as_ref().unwrap().attributes, "host.name");
@@ -61,7 +76,8 @@ fn records(request: &ExportLogsServiceRequest) -> Vec<Arrived> {
         records.map(move |record| {
             let uid = text(&record.attributes, "log.record.uid");
             let sequence = uid.rsplit('/').next().and_then(|it| it.parse().ok()).unwrap_or(0);
-            Arrived { host: host.clone(), uid, name: record.event_name.clone(), sequence }
+            let cursor = number(&record.attributes, "sekimori.cursor");
+            Arrived { host: host.clone(), uid, name: record.event_name.clone(), sequence, cursor }
         })
     });
     hosts.collect()
@@ -78,7 +94,7 @@ impl LogsService for Receiver {
         let found = records(request.get_ref());
         assert!(!found.is_empty(), "an empty request");
         let rejected = (self.judge)(&found)?;
-        self.arrived.lock().unwrap().extend(found);
+        self.arrived.lock().unwrap().push(found);
         let partial_success = (rejected > 0).then(|| ExportLogsPartialSuccess {
             rejected_log_records: rejected,
             error_message: "too old".to_owned(),
@@ -134,7 +150,17 @@ impl Receiver {
 
     fn sequences(&self, host: &str) -> Vec<u64> {
         let arrived = self.arrived.lock().unwrap();
-        arrived.iter().filter(|it| it.host == host).map(|it| it.sequence).collect()
+        arrived.iter().flatten().filter(|it| it.host == host).map(|it| it.sequence).collect()
+    }
+
+    /// The cursors that arrived; a request has its records by host.
+    fn cursors(&self) -> Vec<u64> {
+        let of = |records: &Vec<Arrived>| {
+            let mut cursors: Vec<u64> = records.iter().map(|it| it.cursor).collect();
+            cursors.sort_unstable();
+            cursors
+        };
+        self.arrived.lock().unwrap().iter().flat_map(of).collect()
     }
 
     fn requests(&self) -> usize {
@@ -170,6 +196,21 @@ async fn start(pki: Pki, otlp: OtlpConfig) -> Server {
     .await
 }
 
+/// Waits until the collector's exporter has counted so many, and says how many it has.
+async fn wait_for_count(server: &Server, name: &str, least: f64) -> f64 {
+    let viewer = server.channel(server.pki.viewer()).await;
+    let name = format!("sekimori_collector_otlp_{name}_total");
+    let mut found = 0.0;
+    for _ in 0..600 {
+        found = value(&get(&viewer, "/metrics").await.1, &name);
+        if found >= least {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{name} is {found}, not {least}");
+}
+
 fn secret(pki: &Pki, text: &str) -> PathBuf {
     let path = pki.dir.join("headers");
     let mut options = std::fs::OpenOptions::new();
@@ -179,29 +220,34 @@ fn secret(pki: &Pki, text: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_down_at_first_gets_everything_once() {
+async fn a_receiver_that_is_down_at_first_gets_everything_once_and_in_order() {
     let (pki, address) = (Pki::new(), free_address().await);
     let (config, receiver) = (otlp(&pki, address), Receiver::willing());
     let server = start(pki, config.clone()).await;
     server.agent("pc-1").await.deliver(events(1..=900)).await.unwrap();
     server.agent("pc-2").await.deliver(events(1..=900)).await.unwrap();
-    assert_eq!(receiver.requests(), 0);
+    wait_for_count(&server, "requests_failed", 1.0).await;
     let running = receiver.run(address, &server.pki).await;
     for host in ["pc-1", "pc-2"] {
         let found = receiver.wait_for(host, 1..=900).await;
         assert_eq!(found, (1..=900).collect::<Vec<u64>>());
     }
-    // It goes while there is more to come, and the collector goes too.
+    // It goes while there is more to come, and the collector goes too. When the next request has
+    // failed, the answer to the one before was noted.
     running.stop().await;
+    let failed = wait_for_count(&server, "requests_failed", 1.0).await;
     server.agent("pc-1").await.deliver(events(901..=1000)).await.unwrap();
+    wait_for_count(&server, "requests_failed", failed + 1.0).await;
     let server = start(server.stop().await, config).await;
     server.agent("pc-1").await.deliver(events(1001..=1100)).await.unwrap();
     let _running = receiver.run(address, &server.pki).await;
     let found = receiver.wait_for("pc-1", 1..=1100).await;
     assert_eq!(found, (1..=1100).collect::<Vec<u64>>(), "nothing twice: all was acknowledged");
     assert_eq!(receiver.sequences("pc-2").len(), 900);
-    let names: BTreeSet<String> =
-        receiver.arrived.lock().unwrap().iter().map(|it| it.name.clone()).collect();
+    let cursors = receiver.cursors();
+    assert_eq!(cursors, (1..=cursors.len() as u64).collect::<Vec<u64>>(), "of all hosts");
+    let arrived = receiver.arrived.lock().unwrap();
+    let names: BTreeSet<&str> = arrived.iter().flatten().map(|it| it.name.as_str()).collect();
     assert!(names.contains("sekimori.file.open") && names.contains("sekimori.operator"));
 }
 
@@ -260,6 +306,86 @@ async fn a_receiver_with_a_smaller_limit_gets_smaller_requests() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_says_when_is_asked_the_same_again() {
+    let (pki, address) = (Pki::new(), free_address().await);
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let receiver = Receiver::new(move |records| {
+        let mut sizes = seen.lock().unwrap();
+        if records.iter().all(|it| it.host != "pc-1") {
+            return Ok(0);
+        }
+        sizes.push(records.len());
+        if sizes.len() > 2 {
+            return Ok(0);
+        }
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(10)));
+        Err(Status::with_error_details(Code::ResourceExhausted, "later", details))
+    });
+    let _running = receiver.run(address, &pki).await;
+    let config = otlp(&pki, address);
+    let server = start(pki, config).await;
+    server.agent("pc-1").await.deliver(events(1..=800)).await.unwrap();
+    assert_eq!(receiver.wait_for("pc-1", 1..=800).await, (1..=800).collect::<Vec<u64>>());
+    let sizes = sizes.lock().unwrap();
+    assert_eq!((sizes[1], sizes[2]), (sizes[0], sizes[0]), "{sizes:?}");
+}
+
+#[rstest]
+#[case(Code::Unimplemented)]
+#[case(Code::PermissionDenied)]
+#[case(Code::Internal)]
+#[tokio::test]
+async fn a_receiver_that_takes_nothing_loses_nothing(#[case] code: Code) {
+    let (pki, address) = (Pki::new(), free_address().await);
+    let broken = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&broken);
+    let receiver = Receiver::new(move |_| match now.load(Ordering::SeqCst) {
+        true => Err(Status::new(code, "for ever")),
+        false => Ok(0),
+    });
+    let _running = receiver.run(address, &pki).await;
+    let config = otlp(&pki, address);
+    let server = start(pki, config).await;
+    server.agent("pc-1").await.deliver(events(1..=50)).await.unwrap();
+    wait_for_count(&server, "requests_failed", 2.0).await;
+    assert_eq!(wait_for_count(&server, "events_refused", 0.0).await, 0.0);
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(receiver.wait_for("pc-1", 1..=50).await, (1..=50).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn a_receiver_that_calls_everything_invalid_is_waited_for() {
+    let (pki, address) = (Pki::new(), free_address().await);
+    let broken = Arc::new(AtomicBool::new(true));
+    let (now, largest) = (Arc::clone(&broken), Arc::new(AtomicU64::new(0)));
+    let seen = Arc::clone(&largest);
+    let receiver = Receiver::new(move |records| {
+        if !now.load(Ordering::SeqCst) {
+            return Ok(0);
+        }
+        if let [one] = records {
+            seen.fetch_max(one.cursor, Ordering::SeqCst);
+        }
+        Err(Status::invalid_argument("all of it"))
+    });
+    let _running = receiver.run(address, &pki).await;
+    let config = otlp(&pki, address);
+    let server = start(pki, config).await;
+    server.agent("pc-1").await.deliver(events(1..=300)).await.unwrap();
+    let most = OTLP_REFUSED_MAX as f64;
+    wait_for_count(&server, "events_refused", most).await;
+    let failed = wait_for_count(&server, "requests_failed", 0.0).await;
+    wait_for_count(&server, "requests_failed", failed + 1.0).await;
+    assert_eq!(wait_for_count(&server, "events_refused", most).await, most);
+    broken.store(false, Ordering::SeqCst);
+    receiver.wait_for("pc-1", [300]).await;
+    let (first, cursors) = (OTLP_REFUSED_MAX as u64 + 1, receiver.cursors());
+    assert_eq!(largest.load(Ordering::SeqCst), first, "the one that is waited for");
+    assert_eq!(cursors, (first..first + cursors.len() as u64).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
 async fn what_is_rejected_of_a_request_that_was_taken_is_not_sent_again() {
     let (pki, address) = (Pki::new(), free_address().await);
     let receiver =
@@ -272,6 +398,7 @@ async fn what_is_rejected_of_a_request_that_was_taken_is_not_sent_again() {
     receiver.wait_for("pc-1", 1..=20).await;
     agent.deliver(events(21..=30)).await.unwrap();
     assert_eq!(receiver.wait_for("pc-1", 21..=30).await, (1..=30).collect::<Vec<u64>>());
+    assert!(wait_for_count(&server, "events_refused", 6.0).await >= 6.0);
 }
 
 #[tokio::test]
@@ -291,12 +418,7 @@ async fn headers_come_from_a_file_and_are_read_again_when_they_are_refused() {
     let config = OtlpConfig { headers: Some(headers), ..otlp(&pki, address) };
     let server = start(pki, config).await;
     server.agent("pc-1").await.deliver(events(1..=5)).await.unwrap();
-    for _ in 0..300 {
-        if receiver.requests() > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    wait_for_count(&server, "requests_failed", 1.0).await;
     assert_eq!(receiver.asked.lock().unwrap().first().map(String::as_str), Some("Bearer old"));
     secret(&server.pki, "Authorization: Bearer new\n");
     receiver.wait_for("pc-1", 1..=5).await;
@@ -310,8 +432,7 @@ async fn nothing_is_sent_to_who_cannot_prove_itself() {
     let config = otlp(&pki, address);
     let server = start(pki, config).await;
     server.agent("pc-1").await.deliver(events(1..=5)).await.unwrap();
-    // Longer than the first tries take.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    wait_for_count(&server, "requests_failed", 2.0).await;
     assert_eq!(impostor.requests(), 0);
     running.stop().await;
     let _running = receiver.run(address, &server.pki).await;
@@ -351,7 +472,9 @@ async fn that_records_leave_is_a_record() {
 #[tokio::test]
 async fn a_configuration_that_cannot_be_stops_the_start() {
     type Change = fn(OtlpConfig) -> OtlpConfig;
-    let cases: [(Change, &str); 3] = [
+    let cases: [(Change, &str); 5] = [
+        (|it| OtlpConfig { url: "http://192.0.2.1:4317".to_owned(), ..it }, "expected https://"),
+        (|it| OtlpConfig { url: "http://localhost:4317".to_owned(), ..it }, "expected https://"),
         (|it| OtlpConfig { url: "https://localhost".to_owned(), ..it }, "HOST:PORT"),
         (|it| OtlpConfig { ca: Some("/nowhere/ca.pem".into()), ..it }, "--otlp-ca"),
         (|it| OtlpConfig { headers: Some("/nowhere/headers".into()), ..it }, "--otlp-headers"),
