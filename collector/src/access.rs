@@ -32,7 +32,7 @@ use crate::identity::{Analyst, Viewer};
 use crate::limits::{REPLAY_GROUPS_MAX, REPLAY_PROGRESS, REPLAY_TIME_MAX};
 use crate::policy::Past;
 use crate::query::gaps;
-use crate::store::{Condition, Groups, Page, ReadError, Readers, Search, Step, Stored};
+use crate::store::{Condition, Groups, Meter, Page, ReadError, Readers, Search, Step, Stored};
 use crate::turns::Turns;
 
 /// Reads for operators.
@@ -41,6 +41,7 @@ pub struct Access {
     readers: Readers,
     audit: Audit,
     turns: Turns,
+    meter: Meter,
 }
 
 /// What counts in groups ask for.
@@ -59,9 +60,9 @@ pub struct Count {
 }
 
 impl Access {
-    /// Reads through `readers` and records by `audit`.
-    pub fn new(readers: Readers, audit: Audit) -> Access {
-        Access { readers, audit, turns: Turns::default() }
+    /// Reads through `readers`, records by `audit` and counts by `meter`.
+    pub fn new(readers: Readers, audit: Audit, meter: Meter) -> Access {
+        Access { readers, audit, turns: Turns::default(), meter }
     }
 
     /// One page of the events that match. `question` says in words what is asked.
@@ -74,6 +75,7 @@ impl Access {
         question: String,
         search: Search,
     ) -> Result<Page, Status> {
+        let _asked = self.meter.asked("Search");
         let _turn = self.turns.question(analyst.operator()).await?;
         let first = search.position.last.is_none();
         let phase = if first { ActPhase::Unspecified } else { ActPhase::Continued };
@@ -103,6 +105,7 @@ impl Access {
             })?;
         }
         let operator = viewer.operator();
+        let _asked = self.meter.asked("Aggregate");
         let _turn = self.turns.question(operator).await?;
         let Count { condition, upper, groups, order, limit } = count;
         let read = self.readers.aggregate(operator, condition, upper, groups).await;
@@ -132,6 +135,7 @@ impl Access {
         let (progress, looked_at) = watch::channel(0);
         let (access, operator) = (self.clone(), analyst.operator().clone());
         let work = async move {
+            let _asked = access.meter.asked("Replay");
             let _turn = access.turns.question(&operator).await?;
             let record = async |phase, answered| {
                 let act = Act { method: "Replay", question: question.clone(), answered, phase };
@@ -343,7 +347,7 @@ mod tests {
         let store = Store::open(&dir.path().join("events"), None).unwrap();
         let author = Author::open(dir.path(), &store).await.unwrap();
         let audit = Audit::new(author);
-        let access = Access::new(store.readers().clone(), audit);
+        let access = Access::new(store.readers().clone(), audit, store.meter().clone());
         let mut request = Request::new(());
         request.extensions_mut().insert(Caller::Known(Peer::from_local_uid(0, 0, "h").unwrap()));
         let analyst = Analyst::of(&request).unwrap();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::SILENT_AFTER;
+use crate::otlp::OtlpConfig;
 use crate::store::Keep;
 
 /// Port of the collector when none is given.
@@ -33,6 +34,8 @@ pub struct Config {
     pub keep: Keep,
     /// A host that gives no sign of life for so long is silent, which is a record.
     pub silent_after: Duration,
+    /// Where stored events are sent as OTLP logs.
+    pub otlp: Option<OtlpConfig>,
 }
 
 impl Config {
@@ -47,6 +50,6 @@ impl Config {
         let alerts = dir.join(crate::alert::FILE);
         let bus = dir.join(crate::nats::FILE);
         let (keep, silent_after) = (Keep::default(), SILENT_AFTER);
-        Config { dir, listen, socket, store, alerts, bus, keep, silent_after }
+        Config { dir, listen, socket, store, alerts, bus, keep, silent_after, otlp: None }
     }
 }

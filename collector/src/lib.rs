@@ -25,6 +25,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod nats;
+pub mod otlp;
 pub mod pace;
 pub mod pki;
 pub mod policy;

@@ -159,6 +159,30 @@ pub const WATCH_PAGE_EVENTS: usize = 1000;
 /// Events whose blocks a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 
+/// Records of one OTLP request.
+pub const OTLP_EVENTS_MAX: usize = WATCH_PAGE_EVENTS;
+/// Bytes of them, unless it is a single one. Stock receivers refuse more than 4 MiB.
+pub const OTLP_REQUEST_BYTES: usize = 2 << 20;
+/// Bytes of what an OTLP receiver answers.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long it waits for more events before it sends some.
+pub const OTLP_GATHER: Duration = Duration::from_millis(500);
+/// How long one request may take.
+pub const OTLP_SEND_TIME_MAX: Duration = Duration::from_secs(30);
+/// The first pause before a request is tried again.
+pub const OTLP_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest one.
+pub const OTLP_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest one that a receiver may ask for.
+pub const OTLP_PAUSE_ASKED_MAX: Duration = Duration::from_secs(600);
+/// Events that are refused for good one after the other; then it is the receiver that is wrong, and
+/// nothing more is left out.
+pub const OTLP_REFUSED_MAX: usize = 100;
+/// Headers of a request.
+pub const OTLP_HEADERS_MAX: usize = 32;
+/// Bytes of the file with them.
+pub const OTLP_HEADERS_BYTES_MAX: u64 = 16 << 10;
+
 /// Time between two signatures over the collector's own records, when there are any.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Records under one signature; each takes 16 bytes of it.

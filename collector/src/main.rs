@@ -16,6 +16,7 @@ use sekimori_collector::archive::{Archive, ArchiveError};
 use sekimori_collector::config::{Config, LISTEN_DEFAULT, STORE};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
+use sekimori_collector::otlp::OtlpConfig;
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
 use sekimori_collector::policy::Keys;
 use sekimori_collector::server::{Collector, ServerError};
@@ -143,6 +144,16 @@ enum Command {
         /// Bus on which several collectors are [default: bus.yaml in DIR, if there is one].
         #[arg(long, value_name = "FILE")]
         bus: Option<PathBuf>,
+        /// Send every stored event as OTLP logs over gRPC: https://HOST:PORT, or http:// and an
+        /// address of this machine.
+        #[arg(long, value_name = "URL")]
+        otlp: Option<String>,
+        /// Authorities that may vouch for it [default: those of the system].
+        #[arg(long, value_name = "FILE", requires = "otlp")]
+        otlp_ca: Option<PathBuf>,
+        /// Headers for it, lines of NAME: VALUE; nobody else may read the file.
+        #[arg(long, value_name = "FILE", requires = "otlp")]
+        otlp_headers: Option<PathBuf>,
     },
     /// Say whether a file of alert rules is right; what it refers to is read, nothing is sent.
     CheckAlerts {
@@ -263,12 +274,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             silent_after,
             alerts,
             bus,
+            otlp,
+            otlp_ca,
+            otlp_headers,
         } => {
             let keep = Keep { days: keep_days, bytes: keep_gib.map(|it| it << 30) };
             let mut config =
                 Config { keep, silent_after, ..Config::new(dir, listen, socket, store) };
             config.alerts = alerts.unwrap_or(config.alerts);
             config.bus = bus.unwrap_or(config.bus);
+            config.otlp = otlp.map(|url| OtlpConfig { url, ca: otlp_ca, headers: otlp_headers });
             run(&config)?;
         }
         Command::CheckAlerts { file } => {
@@ -372,6 +387,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             error,
             ServerError::Tls(TlsError::Missing { .. })
                 | ServerError::Bus(_)
+                | ServerError::Otlp(_)
                 | ServerError::Store(StoreError::Foreign(_) | StoreError::Newer { .. })
         )
     });

@@ -19,6 +19,7 @@ use crate::bus::Connected;
 use crate::fleet::Fleet;
 use crate::identity::{Operator, Viewer};
 use crate::nats;
+use crate::otlp;
 use crate::store::{Meter, Readers};
 use crate::watch::Places;
 
@@ -70,6 +71,8 @@ pub struct Sources {
     pub places: Places,
     /// The bus, for a collector that is on one.
     pub bus: Option<nats::Meter>,
+    /// What goes over OTLP, if anything does.
+    pub otlp: Option<otlp::Meter>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +91,7 @@ impl Metrics {
     /// Tells what `meter` counts and `sources` know.
     pub fn new(meter: Meter, sources: Sources) -> Metrics {
         let mut registry = Registry::with_prefix("sekimori_collector");
-        let Meter { events, received, invalid, batches, refused, commits } = meter;
+        let Meter { events, received, invalid, batches, refused, commits, questions } = meter;
         registry.register("events_stored", "Events that were new and are on the disk", events);
         let text = "Size of the events that agents sent";
         registry.register_with_unit("received", text, Unit::Bytes, received);
@@ -99,6 +102,11 @@ impl Metrics {
         registry.register("batches_refused", text, refused);
         let text = "Time that commits took";
         registry.register_with_unit("commit", text, Unit::Seconds, commits);
+        let text = "Time from the questions of operators to their answers";
+        registry.register_with_unit("question", text, Unit::Seconds, questions);
+        if let Some(otlp) = &sources.otlp {
+            otlp.register(&mut registry);
+        }
         let levels = Levels::default();
         for (name, text, level) in [
             ("store_events", "Events in the store", &levels.store_events),

@@ -38,6 +38,7 @@ use crate::limits as limit;
 use crate::listen;
 use crate::metrics::{self, Metrics, Sources};
 use crate::nats::{Link, Settings, SettingsError};
+use crate::otlp::{Exporter, OtlpError};
 use crate::pki::PkiError;
 use crate::policy::{Policies, PolicyAnswers};
 use crate::query::Query;
@@ -68,6 +69,9 @@ pub enum ServerError {
     /// Its filter, which is not wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The receiver of OTLP logs.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -103,6 +107,7 @@ pub struct Collector {
     alerts: Alerts,
     policies: Policies,
     bus: Option<Link>,
+    exporter: Option<Exporter>,
     certificates: Certificates,
     certificates_follower: certificates::Follower,
     tcp: TcpListener,
@@ -125,6 +130,11 @@ impl Collector {
         let store = Store::open(&config.store, Some(&earlier))?;
         let author = Author::open(&config.dir, &store).await?;
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
+        let exporter = config
+            .otlp
+            .as_ref()
+            .map(|otlp| Exporter::open(otlp, &config.store, readers.clone(), committed.clone()));
+        let exporter = exporter.transpose()?;
         let custodian = Custodian::new(author.clone(), readers, committed)?;
         let fleet = Fleet::open(&config.store)?;
         let alerts = Alerts::open(&config.alerts, &config.store)?;
@@ -151,6 +161,7 @@ impl Collector {
             alerts,
             policies,
             bus,
+            exporter,
             certificates,
             certificates_follower,
             tcp,
@@ -184,6 +195,9 @@ impl Collector {
         let (acceptor, connections) = listen::acceptor();
         let follower = tokio::spawn(self.follower.follow());
         let certificates = tokio::spawn(self.certificates_follower.follow());
+        let exporting = self
+            .exporter
+            .map(|exporter| tokio::spawn(exporter.run(audit.clone(), self.stop.clone())));
         let hosts = tokio::spawn(self.fleet.clone().follow(audit, self.config.silent_after));
         let (readers, committed) = (self.store.readers().clone(), self.store.committed().clone());
         let engine = Engine::new(self.alerts.clone(), readers, committed, self.author.clone());
@@ -238,6 +252,12 @@ impl Collector {
         }
         drop(file);
         streams.all_free().await;
+        if let Some(mut exporting) = exporting {
+            self.stop.stop();
+            if time::timeout(limit::STOP_TIME_MAX, &mut exporting).await.is_err() {
+                exporting.abort();
+            }
+        }
         if let Err(error) = self.custodian.countersign().await {
             tracing::warn!(%error, "the next start countersigns what came last");
         }
@@ -270,6 +290,7 @@ impl Collector {
         let Collector {
             config, store, author, custodian, fleet, alerts, policies, bus, stop, ..
         } = self;
+        let otlp = self.exporter.as_ref().map(|exporter| exporter.meter().clone());
         let connected = Connected::default();
         let (readers, committed) = (store.readers().clone(), store.committed().clone());
         let fleet = fleet.clone();
@@ -280,15 +301,21 @@ impl Collector {
         };
         let meter = store.meter().clone();
         let ingest = Ingest::new(way, meter, ingested, fleet.clone(), given, stop.clone());
-        let access = Access::new(readers.clone(), audit.clone());
+        let access = Access::new(readers.clone(), audit.clone(), store.meter().clone());
         let watch = Watch::new(access.clone(), committed.clone(), stop.clone(), streams.clone());
         let (author, custodian) = (author.clone(), custodian.clone());
         let dir = config.dir.clone();
         let evidence = Evidence::new(readers, author, custodian, committed.clone(), dir);
         let (readers, places) = (store.readers().clone(), streams.clone());
         let bus = bus.as_ref().map(|link| link.meter().clone());
-        let sources =
-            Sources { readers, connected: connected.clone(), fleet: fleet.clone(), places, bus };
+        let sources = Sources {
+            readers,
+            connected: connected.clone(),
+            fleet: fleet.clone(),
+            places,
+            bus,
+            otlp,
+        };
         let policy_key = policies.public_key().unwrap_or_default().to_vec();
         let policy =
             PolicyAnswers::new(policies.clone(), audit.clone(), access.clone(), committed.clone());

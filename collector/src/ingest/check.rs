@@ -40,6 +40,23 @@ pub enum BatchError {
     },
 }
 
+impl BatchError {
+    /// What is wrong, in one of few words.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            BatchError::TooMany { .. } => "events",
+            BatchError::Event { fault, .. } => match fault {
+                Fault::Unreadable(_) => "unreadable",
+                Fault::Boot(_) => "boot",
+                Fault::Sequence => "sequence",
+                Fault::Kind => "kind",
+                Fault::Collectors(_) => "collectors-own",
+                Fault::TooLong { .. } => "too-long",
+            },
+        }
+    }
+}
+
 /// What is wrong with an event.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {

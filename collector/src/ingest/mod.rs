@@ -166,7 +166,7 @@ impl Reader {
         let number = request.batch;
         self.meter.received.inc_by(request.events.iter().map(|it| it.len() as u64).sum());
         let entries = check_batch(number, request.events).map_err(|error| {
-            self.meter.invalid.inc();
+            self.meter.rejected(error.reason());
             Status::invalid_argument(error.to_string())
         })?;
         let batch = Batch::new(&self.agent, entries);

@@ -16,6 +16,7 @@ mod enroll;
 mod fleet;
 mod ingest;
 mod metrics;
+mod otlp;
 mod policy;
 mod process;
 mod query;

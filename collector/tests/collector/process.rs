@@ -128,6 +128,19 @@ fn a_second_collector_on_the_same_store_is_refused() {
 }
 
 #[test]
+fn events_go_to_no_other_machine_in_clear() {
+    let pki = Pki::new();
+    let output = Command::new(PROGRAM)
+        .args(["run", "--listen", "127.0.0.1:0", "--otlp", "http://192.0.2.1:4317", "--dir"])
+        .arg(&pki.dir)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let text = error_text(&output);
+    assert!(text.contains("--otlp http://192.0.2.1:4317: http:// only to 127.0.0.1"), "{text}");
+}
+
+#[test]
 fn the_service_manager_is_told_when_all_is_ready() {
     let pki = Pki::new();
     let path = pki.dir.join("notify");
