@@ -4,6 +4,7 @@
 //! the writer at once and share a commit.
 
 mod check;
+mod plain;
 
 use std::pin::Pin;
 
