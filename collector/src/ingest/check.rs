@@ -6,6 +6,7 @@ use sekimori_proto::v1::{Destination, Device, Event, File, Kind, Loss, Process};
 use sekimori_proto::words::Word as _;
 use thiserror::Error;
 
+use super::plain;
 use crate::limits::{
     ANCESTORS_MAX, ARGV_BYTES_MAX, ARGV_PARTS_MAX, BATCH_EVENTS_MAX, BOOT_BYTES, EVENT_BYTES_MAX,
     NAME_BYTES_MAX, PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
@@ -13,7 +14,7 @@ use crate::limits::{
 use crate::store::Entry;
 
 /// Bytes of a SHA-256.
-const SHA256_BYTES: usize = 32;
+pub(super) const SHA256_BYTES: usize = 32;
 
 /// What is wrong with a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -107,6 +108,17 @@ pub fn check_batch(batch: u64, events: Vec<Bytes>) -> Result<Vec<Entry>, BatchEr
 }
 
 fn check_event(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
+    if let Some(facts) = plain::facts(&body) {
+        *sequence = facts.sequence;
+        if let Some(entry) = Entry::with(&facts, body.clone()) {
+            return Ok(entry);
+        }
+    }
+    decode_and_check(body, sequence)
+}
+
+/// The way of an event that is not plain.
+pub(super) fn decode_and_check(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
     at_most("event", body.len(), EVENT_BYTES_MAX)?;
     let event =
         Event::decode(body.as_ref()).map_err(|error| Fault::Unreadable(error.to_string()))?;

@@ -4,6 +4,7 @@
 //! the writer at once and share a commit.
 
 mod check;
+mod plain;
 mod way;
 
 use std::pin::Pin;

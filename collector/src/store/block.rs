@@ -1,5 +1,8 @@
 //! A block: some hundred events that are compressed, stored and read together.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use prost::Message;
 use sekimori_proto::v1::Event;
@@ -149,6 +152,8 @@ pub fn pack(
 pub struct Block {
     hosts: Vec<String>,
     entries: Vec<BodyEntry>,
+    /// Places of the events of each kind and verdict, once somebody has asked for some of them.
+    places: OnceLock<BTreeMap<(i32, i32), Vec<usize>>>,
 }
 
 /// One event of a block that was read, not decoded yet.
@@ -179,16 +184,36 @@ impl Block {
         if entries.iter().any(|entry| entry.host as usize >= hosts.len()) {
             return Err(DamagedBlock::Host);
         }
-        Ok(Block { hosts, entries })
+        Ok(Block { hosts, entries, places: OnceLock::new() })
     }
 
     /// Its events, as they were packed.
     pub fn entries(&self) -> impl Iterator<Item = Stored<'_>> {
-        self.entries.iter().filter_map(|entry| {
-            let host = self.hosts.get(entry.host as usize)?;
-            let BodyEntry { cursor, time_ns, kind, verdict, .. } = *entry;
-            Some(Stored { cursor, time_ns, kind, verdict, host, body: &entry.event })
-        })
+        self.entries.iter().filter_map(|entry| self.stored(entry))
+    }
+
+    /// Those of its events whose kind and verdict are wanted. Many who ask the same block look at
+    /// what they want and at nothing else; the first of them sorts it for all.
+    pub fn entries_of(
+        &self,
+        wanted: impl Fn(i32, i32) -> bool,
+    ) -> impl Iterator<Item = Stored<'_>> {
+        let places = self.places.get_or_init(|| {
+            let mut places: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
+            for (place, entry) in self.entries.iter().enumerate() {
+                places.entry((entry.kind, entry.verdict)).or_default().push(place);
+            }
+            places
+        });
+        let wanted = places.iter().filter(move |((kind, verdict), _)| wanted(*kind, *verdict));
+        let entries = wanted.flat_map(|(_, places)| places).filter_map(|it| self.entries.get(*it));
+        entries.filter_map(|entry| self.stored(entry))
+    }
+
+    fn stored<'a>(&'a self, entry: &'a BodyEntry) -> Option<Stored<'a>> {
+        let host = self.hosts.get(entry.host as usize)?;
+        let BodyEntry { cursor, time_ns, kind, verdict, .. } = *entry;
+        Some(Stored { cursor, time_ns, kind, verdict, host, body: &entry.event })
     }
 
     /// What of it the writer needs to pack its events again.
@@ -262,6 +287,24 @@ mod tests {
         assert_eq!(names, [(3, "a", 3), (5, "b", 5), (9, "a", 9)]);
         let again = block.placed().unwrap();
         assert_eq!(packed(&again).header, header);
+    }
+
+    #[test]
+    fn events_of_a_kind_and_verdict_are_found() {
+        let mut events: Vec<Placed> = (1..=9).map(|cursor| placed(cursor, "a")).collect();
+        for (place, it) in (0..).zip(&mut events) {
+            (it.entry.kind, it.entry.verdict) = (place % 3, place % 2);
+        }
+        let block = Block::unpack(&packed(&events).body).unwrap();
+        let found = |wanted: fn(i32, i32) -> bool| {
+            let mut cursors: Vec<u64> = block.entries_of(wanted).map(|it| it.cursor).collect();
+            cursors.sort_unstable();
+            cursors
+        };
+        assert_eq!(found(|kind, verdict| kind == 1 && verdict == 0), [5]);
+        assert_eq!(found(|_, verdict| verdict == 1), [2, 4, 6, 8]);
+        assert_eq!(found(|_, _| true), (1..=9).collect::<Vec<_>>());
+        assert_eq!(found(|kind, _| kind > 2), Vec::<u64>::new());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sekimori_proto::v1::Event;
 
-use super::tags::{self, Tag};
+use super::tags::{Found, Tag};
 use crate::identity::Agent;
 use crate::limits::BOOT_BYTES;
 
@@ -32,17 +32,50 @@ pub struct Entry {
     pub body: Bytes,
 }
 
+/// What the store wants to know of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// Agent boot.
+    pub boot: &'a [u8],
+    /// From 1.
+    pub sequence: u64,
+    /// UTC, ns since 1970.
+    pub time_ns: i64,
+    /// Events that this one says were lost.
+    pub lost: u64,
+    /// What it is found by.
+    pub found: Found<'a>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of an event.
+    pub fn of(event: &'a Event) -> Facts<'a> {
+        Facts {
+            boot: &event.boot,
+            sequence: event.sequence,
+            time_ns: event.time_ns,
+            lost: event.loss.as_ref().map_or(0, |loss| loss.count),
+            found: Found::of(event),
+        }
+    }
+}
+
 impl Entry {
     /// Of an event and its bytes; `None` when its boot is none.
     pub fn new(event: &Event, body: Bytes) -> Option<Entry> {
+        Entry::with(&Facts::of(event), body)
+    }
+
+    /// Of what is known of an event, and its bytes; `None` when its boot is none.
+    pub fn with(facts: &Facts<'_>, body: Bytes) -> Option<Entry> {
         Some(Entry {
-            boot: event.boot.as_slice().try_into().ok()?,
-            sequence: event.sequence,
-            time_ns: event.time_ns,
-            kind: event.kind,
-            verdict: event.verdict,
-            lost: event.loss.as_ref().map_or(0, |loss| loss.count),
-            tags: tags::of_event(event),
+            boot: facts.boot.try_into().ok()?,
+            sequence: facts.sequence,
+            time_ns: facts.time_ns,
+            kind: facts.found.kind,
+            verdict: facts.found.verdict,
+            lost: facts.lost,
+            tags: facts.found.tags(),
             body,
         })
     }

@@ -164,10 +164,15 @@ impl Condition {
             && self.wanted.iter().all(|wanted| tags::may_have(&header.tags, wanted))
     }
 
+    /// Whether an event of this kind and this verdict may match.
+    pub fn may_be_of(&self, kind: i32, verdict: i32) -> bool {
+        self.kinds.iter().all(|kinds| kinds.contains(&kind))
+            && self.verdicts.iter().all(|verdicts| verdicts.contains(&verdict))
+    }
+
     /// What can be said of an event before it is decoded.
     pub fn may_be(&self, stored: &Stored<'_>) -> bool {
-        self.kinds.iter().all(|kinds| kinds.contains(&stored.kind))
-            && self.verdicts.iter().all(|verdicts| verdicts.contains(&stored.verdict))
+        self.may_be_of(stored.kind, stored.verdict)
             && self.may_match_times(stored.time_ns, stored.time_ns)
             && self.hosts.iter().all(|hosts| hosts.iter().any(|it| it == stored.host))
             && self

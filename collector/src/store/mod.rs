@@ -40,7 +40,7 @@ use thiserror::Error;
 use crate::bus::Committed;
 pub use block::Stored;
 use current::Current;
-pub use entry::{Batch, Entry};
+pub use entry::{Batch, Entry, Facts};
 use files::{Files, Span};
 pub use filter::{Condition, FilterError};
 pub use groups::{GroupError, Groups, bytes_of, value_of};

@@ -333,9 +333,10 @@ impl Look {
                     blocks.extend(look.kept_block(&file, connection, *row, header)?);
                 }
             }
+            let of = |kind, verdict| condition.may_be_of(kind, verdict);
             let mut stored: Vec<Stored<'_>> = blocks
                 .iter()
-                .flat_map(|block| block.entries())
+                .flat_map(|block| block.entries_of(of))
                 .filter(|stored| stored.cursor > position && condition.may_be(stored))
                 .collect();
             stored.sort_unstable_by_key(|stored| stored.cursor);

@@ -50,35 +50,81 @@ const fn any(tag: Tag) -> Tag {
     tag | ANY
 }
 
+/// What an event is found by, but its host, which the event does not know. What it does not say is
+/// empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Number of the kind.
+    pub kind: i32,
+    /// Number of the verdict.
+    pub verdict: i32,
+    /// Id of the rule.
+    pub rule: &'a [u8],
+    /// Of the process.
+    pub user: &'a [u8],
+    /// Of the process.
+    pub login_user: &'a [u8],
+    /// Path of the process's executable.
+    pub program: &'a [u8],
+    /// Of the file's device, and of the device that came or went.
+    pub serials: [&'a [u8]; 2],
+    /// Address of the destination.
+    pub ip: &'a [u8],
+    /// Its names.
+    pub names: Vec<&'a [u8]>,
+}
+
+impl<'a> Found<'a> {
+    /// Of an event.
+    pub fn of(event: &'a Event) -> Found<'a> {
+        let mut found = Found {
+            kind: event.kind,
+            verdict: event.verdict,
+            rule: event.rule.as_bytes(),
+            ..Found::default()
+        };
+        if let Some(process) = &event.process {
+            found.user = process.user.as_bytes();
+            found.login_user = process.login_user.as_bytes();
+            found.program = &process.exe;
+        }
+        let below = event.file.as_ref().and_then(|file| file.device.as_ref());
+        found.serials = [below, event.device.as_ref()]
+            .map(|device| device.map(|it| it.serial.as_bytes()).unwrap_or_default());
+        if let Some(destination) = &event.destination {
+            found.ip = destination.ip.as_bytes();
+            found.names = destination.names.iter().map(|it| it.name.as_bytes()).collect();
+        }
+        found
+    }
+
+    /// The tags of an event but that of its host.
+    pub fn tags(&self) -> Vec<Tag> {
+        let mut tags = Vec::with_capacity(8);
+        tags.push(tag(Tagged::Kind, &self.kind.to_le_bytes()));
+        tags.push(tag(Tagged::Verdict, &self.verdict.to_le_bytes()));
+        let mut add = |field, value: &[u8]| {
+            if !value.is_empty() {
+                tags.push(tag(field, value));
+            }
+        };
+        add(Tagged::Rule, self.rule);
+        add(Tagged::User, self.user);
+        if self.login_user != self.user {
+            add(Tagged::User, self.login_user);
+        }
+        add(Tagged::Program, self.program);
+        self.serials.iter().for_each(|serial| add(Tagged::Serial, serial));
+        add(Tagged::Destination, self.ip);
+        self.names.iter().for_each(|name| add(Tagged::Destination, name));
+        tags
+    }
+}
+
 /// The tags of an event but that of its host, which the event does not know.
+#[cfg(test)]
 pub fn of_event(event: &Event) -> Vec<Tag> {
-    let mut tags = Vec::with_capacity(8);
-    tags.push(tag(Tagged::Kind, &event.kind.to_le_bytes()));
-    tags.push(tag(Tagged::Verdict, &event.verdict.to_le_bytes()));
-    let mut add = |field, value: &[u8]| {
-        if !value.is_empty() {
-            tags.push(tag(field, value));
-        }
-    };
-    add(Tagged::Rule, event.rule.as_bytes());
-    if let Some(process) = &event.process {
-        add(Tagged::User, process.user.as_bytes());
-        if process.login_user != process.user {
-            add(Tagged::User, process.login_user.as_bytes());
-        }
-        add(Tagged::Program, &process.exe);
-    }
-    let below = event.file.as_ref().and_then(|file| file.device.as_ref());
-    for device in below.into_iter().chain(&event.device) {
-        add(Tagged::Serial, device.serial.as_bytes());
-    }
-    if let Some(destination) = &event.destination {
-        add(Tagged::Destination, destination.ip.as_bytes());
-        for name in &destination.names {
-            add(Tagged::Destination, name.name.as_bytes());
-        }
-    }
-    tags
+    Found::of(event).tags()
 }
 
 /// The tags of a block, as they are stored: each once, sorted, in little endian. A field with more

@@ -6,6 +6,8 @@
 
 pub mod world;
 
+use std::mem::take;
+
 use fastrand::Rng;
 use prost::Message as _;
 use sekimori_proto::v1::{
@@ -62,9 +64,16 @@ impl Host {
         host
     }
 
-    /// What the host does next, encoded, without what [`crate::wire::Stamp`] says.
+    /// What the host does next, encoded as agents do, without what [`crate::wire::Stamp`] says: a
+    /// process comes in two parts, the second of which is the thread's own.
     pub fn encoded(&mut self) -> Vec<u8> {
-        self.event().encode_to_vec()
+        let mut event = self.event();
+        let part = |process| Event { process: Some(process), ..Event::default() }.encode_to_vec();
+        let process = event.process.take().map(|mut process| {
+            let (tid, comm) = (take(&mut process.tid), take(&mut process.comm));
+            [part(process), part(Process { tid, comm, ..Process::default() })].concat()
+        });
+        [event.encode_to_vec(), process.unwrap_or_default()].concat()
     }
 
     /// What the host does next.
