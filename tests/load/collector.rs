@@ -49,11 +49,19 @@ impl Collector {
     /// # Errors
     /// When it does not come to listen.
     pub fn start(bench: &Bench, name: &str) -> Result<Self> {
+        Self::start_with(bench, name, &[])
+    }
+
+    /// The same, with further arguments.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_with(bench: &Bench, name: &str, arguments: &[&Path]) -> Result<Self> {
         let store = bench.directory().join(format!("store-{name}"));
         std::fs::create_dir(&store).with_context(|| format!("cannot make {}", store.display()))?;
         let mut command = Command::new(&bench.program);
         command.args(["run", "--listen", "127.0.0.1:0", "--dir"]).arg(&bench.pki);
-        command.arg("--store").arg(store.join(STORE)).stderr(Stdio::piped());
+        command.arg("--store").arg(store.join(STORE)).args(arguments).stderr(Stdio::piped());
         // It inherits where we are.
         cores::stay_on(bench.cores.collector)?;
         let child = command.stdin(Stdio::null()).spawn();

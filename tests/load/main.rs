@@ -10,6 +10,13 @@ mod events;
 mod figures;
 mod measure;
 mod meter;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measurement without servers ends"
+)]
+#[path = "../nats.rs"]
+mod nats;
 mod proxy;
 mod wire;
 

@@ -3,20 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sekimori_proto::v1::fleet_service_client::FleetServiceClient;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::{Event, Filter, HostState, Kind, ListHostsRequest};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::nats::{Cluster, Program, free_ports};
 use crate::support::{AgentStream, BOOT, Pki, connect, events, search_all, tls};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekimori-collector");
@@ -26,119 +26,6 @@ const BATCH: u64 = 10;
 const IN_FLIGHT: usize = 4;
 /// How often something is killed, unless SEKIMORI_BUS_KILLS says otherwise.
 const KILLS: u64 = 8;
-
-fn nats_server() -> PathBuf {
-    let of = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = of("SEKIMORI_CACHE").unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
-    let program = cache.join("nats/usr/sbin/nats-server");
-    assert!(program.is_file(), "no {}: run `cargo xtask setup`", program.display());
-    program
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.each_ref().map(|listener| listener.local_addr().unwrap().port())
-}
-
-/// A program that is killed when the test ends however it ends.
-struct Program {
-    command: Command,
-    child: Option<Child>,
-}
-
-impl Program {
-    fn new(command: Command) -> Program {
-        let mut program = Program { command, child: None };
-        program.start();
-        program
-    }
-
-    fn start(&mut self) {
-        let child = self.command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        self.child = Some(child.unwrap());
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Three servers that know each other, and whoever comes, by certificates of an authority of their
-/// own.
-struct Cluster {
-    dir: tempfile::TempDir,
-    nodes: Vec<Program>,
-    ports: [u16; 3],
-}
-
-impl Cluster {
-    fn start() -> Cluster {
-        let dir = tempfile::tempdir().unwrap();
-        let certificate = |name: &str| {
-            let mut params = CertificateParams::new([]).unwrap();
-            params.distinguished_name.push(rcgen::DnType::CommonName, name);
-            params
-        };
-        let mut params = certificate("bus");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
-        for name in ["node", "collector"] {
-            let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            params.distinguished_name.push(rcgen::DnType::CommonName, name);
-            let signed = params.signed_by(&key, &ca).unwrap();
-            fs::write(dir.path().join(format!("{name}.pem")), signed.pem()).unwrap();
-            fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        let ports = free_ports::<3>();
-        let routes = free_ports::<3>();
-        let nodes = (0..3).map(|index| {
-            let path = dir.path().join(format!("{index}.conf"));
-            fs::write(&path, configuration(dir.path(), index, &ports, &routes)).unwrap();
-            let mut command = Command::new(nats_server());
-            command.arg("--config").arg(path).stderr(Stdio::null());
-            Program::new(command)
-        });
-        let nodes = nodes.collect();
-        Cluster { dir, nodes, ports }
-    }
-
-    /// `bus.yaml` of a collector.
-    fn bus(&self, name: &str) -> String {
-        let dir = self.dir.path().display();
-        let servers = self.ports.map(|port| format!("tls://127.0.0.1:{port}"));
-        format!(
-            "version: sekimori/bus/v1\nbus: nats\nservers: {servers:?}\nca: {dir}/ca.pem\n\
-             certificate: {dir}/collector.pem\nkey: {dir}/collector.key\nname: {name}\n"
-        )
-    }
-}
-
-fn configuration(dir: &Path, index: usize, ports: &[u16; 3], routes: &[u16; 3]) -> String {
-    let dir = dir.display();
-    let tls = format!(
-        "tls {{ cert_file: \"{dir}/node.pem\", key_file: \"{dir}/node.key\", \
-         ca_file: \"{dir}/ca.pem\", verify: true }}"
-    );
-    let others = routes.map(|port| format!("nats-route://127.0.0.1:{port}"));
-    let (port, route) = (ports[index], routes[index]);
-    format!(
-        "server_name: n{index}\nlisten: 127.0.0.1:{port}\n{tls}\n\
-         jetstream {{ store_dir: \"{dir}/{index}\", max_file: 1GB, max_mem: 64MB }}\n\
-         cluster {{ name: sekimori, listen: 127.0.0.1:{route}, routes: {others:?}, {tls} }}\n"
-    )
-}
 
 /// A collector that keeps its port and directory when it is killed.
 struct Collector {
@@ -245,7 +132,7 @@ async fn whoever_dies_every_store_has_what_was_acknowledged_once() {
     let kills = std::env::var("SEKIMORI_BUS_KILLS").map_or(KILLS, |text| text.parse().unwrap());
     let hosts = ["pc-1", "pc-2"];
     let pki = Pki::new();
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start(&std::env::temp_dir());
     let other = second(&pki, &cluster);
     fs::write(pki.dir.join("bus.yaml"), cluster.bus("first")).unwrap();
     fs::write(other.join("bus.yaml"), cluster.bus("second")).unwrap();
@@ -301,7 +188,7 @@ async fn whoever_dies_every_store_has_what_was_acknowledged_once() {
 #[tokio::test]
 async fn a_host_is_known_to_every_collector_and_a_name_has_only_one() {
     let pki = Pki::new();
-    let cluster = Cluster::start();
+    let cluster = Cluster::start(&std::env::temp_dir());
     let other = second(&pki, &cluster);
     fs::write(pki.dir.join("bus.yaml"), cluster.bus("first")).unwrap();
     fs::write(other.join("bus.yaml"), cluster.bus("second")).unwrap();

@@ -16,6 +16,8 @@ mod enroll;
 mod fleet;
 mod ingest;
 mod metrics;
+#[path = "../../../tests/nats.rs"]
+mod nats;
 mod otlp;
 mod policy;
 mod process;

@@ -1,6 +1,7 @@
 //! One file for each measurement.
 
 mod archive;
+mod bus;
 mod growth;
 mod idle;
 mod ingest;
@@ -32,6 +33,8 @@ pub enum Measurement {
     Questions,
     /// Bytes of an event in the store and in an archive
     Archive,
+    /// The same 100 agents, through a bus of three NATS servers
+    Bus,
 }
 
 /// Takes one measurement and prints its figures.
@@ -49,6 +52,7 @@ pub async fn take(measurement: Measurement, bench: &Bench) -> Result<()> {
         Measurement::Subscribers => subscribers::measure(bench).await,
         Measurement::Questions => questions::measure(bench).await,
         Measurement::Archive => archive::measure(bench).await,
+        Measurement::Bus => bus::measure(bench).await,
     };
     outcome.with_context(|| format!("{measurement:?}"))
 }

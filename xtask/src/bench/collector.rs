@@ -14,8 +14,8 @@ use crate::{build, process};
 const LOAD: &str = "sekimori-load";
 const COLLECTOR: &str = "sekimori-collector";
 const FILE: &str = "bench-collector.json";
-const MEASUREMENTS: [&str; 8] =
-    ["ingest", "limit", "growth", "rtt", "idle", "subscribers", "questions", "archive"];
+const MEASUREMENTS: [&str; 9] =
+    ["ingest", "limit", "growth", "rtt", "idle", "subscribers", "questions", "archive", "bus"];
 /// Texts of a line; everything else in it is a figure.
 const MEASUREMENT: &str = "measurement";
 const SETUP: &str = "setup";
