@@ -14,6 +14,7 @@ mod certificates;
 mod enroll;
 mod fleet;
 mod ingest;
+mod kills;
 mod metrics;
 mod policy;
 mod process;
