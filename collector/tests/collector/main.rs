@@ -20,6 +20,7 @@ mod policy;
 mod process;
 mod query;
 mod services;
+mod slow;
 mod support;
 mod trust;
 mod watch;
