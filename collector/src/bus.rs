@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::limits::HOST_STREAMS_MAX;
+
 /// The last committed cursor. Only ever grows; whoever waits on it then reads the store.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -78,11 +80,15 @@ pub struct ConnectedGuard {
 }
 
 impl Connected {
-    /// A stream of `host` is open until the guard is dropped.
-    pub fn enter(&self, host: &str) -> ConnectedGuard {
+    /// A stream of `host` is open until the guard is dropped; none when [`HOST_STREAMS_MAX`] are.
+    pub fn enter(&self, host: &str) -> Option<ConnectedGuard> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        *streams.entry(host.to_owned()).or_default() += 1;
-        ConnectedGuard { connected: self.clone(), host: host.to_owned() }
+        let own = streams.entry(host.to_owned()).or_default();
+        if *own >= HOST_STREAMS_MAX {
+            return None;
+        }
+        *own += 1;
+        Some(ConnectedGuard { connected: self.clone(), host: host.to_owned() })
     }
 
     /// Hosts with at least one open stream, sorted.
@@ -122,6 +128,7 @@ mod tests {
     fn a_host_is_connected_while_any_stream_is_open() {
         let connected = Connected::default();
         let first = connected.enter("b");
+        assert!(first.is_some());
         let second = connected.enter("b");
         let _other = connected.enter("a");
         assert_eq!(connected.hosts(), ["a", "b"]);

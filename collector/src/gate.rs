@@ -9,9 +9,11 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use tonic::Status;
+use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
 use crate::identity::Caller;
+use crate::in_time::InTime;
 use crate::metrics;
 
 /// The one call that is open to everybody.
@@ -28,9 +30,9 @@ impl<S> Gate<S> {
     }
 }
 
-impl<S, B, R> Service<http::Request<B>> for Gate<S>
+impl<S, R> Service<http::Request<Body>> for Gate<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<R>>,
+    S: Service<http::Request<Body>, Response = http::Response<R>>,
     R: Default,
 {
     type Response = S::Response;
@@ -41,9 +43,10 @@ where
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let known = matches!(request.extensions().get(), Some(Caller::Known(_)));
         if known || request.uri().path() == ENROLL {
+            let request = request.map(|body| Body::new(InTime::new(body)));
             return Either::Left(self.0.call(request));
         }
         if request.uri().path() == metrics::PATH {

@@ -274,10 +274,22 @@ pub const PACES_KEPT_MAX: usize = 16 << 10;
 
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 2048;
-/// Connections that may shake hands at one time.
+/// Connections that may shake hands at one time. One address has at most as many of them as are
+/// left for all others.
 pub const HANDSHAKES_MAX: usize = 256;
 /// How long a peer may take to shake hands.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a peer may take from there to the preface of HTTP/2. Behind it, it is asked whether it
+/// is still there.
+pub const PREFACE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Connections with certificates of one name and role. Those whose other end is gone are among them
+/// until that is noticed.
+pub const PEER_CONNECTIONS_MAX: usize = 64;
+/// Streams of events of one host, likewise.
+pub const HOST_STREAMS_MAX: usize = 16;
+/// How long a message may take from its first byte to its last. A full batch of an agent comes in
+/// time with 10 KB/s.
+pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(120);
 /// Pause after `accept` failed, usually for want of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Calls at one time on one connection.

@@ -2,8 +2,8 @@
 //!
 //! Both kinds come out of one stream, each connection already with the [`Caller`] behind it.
 //! Whoever shows no certificate is a stranger: there is room for few of them, and not for long.
-//! Handshakes run beside each other and are bounded in number and time, so that neither garbage nor
-//! silence on the port holds up anyone else.
+//! Handshakes run beside each other and are bounded in number and time, in all and for each
+//! address, so that neither garbage nor silence on the port holds up anyone else.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,17 +16,18 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time;
+use tokio::time::{self, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::identity::{Caller, Peer, own_host};
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, STRANGER_TIME_MAX,
+    ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, PREFACE_TIME_MAX,
+    STRANGER_TIME_MAX,
 };
 use crate::revocation::{Certificate, Revocations};
-use crate::strangers::{StrangerPlace, Strangers};
+use crate::room::{Handshakes, Peers, Room, Strangers};
 
 /// A connection whose peer is known.
 #[derive(Debug)]
@@ -35,14 +36,32 @@ pub struct Connection {
     caller: Caller,
     /// Ready when it must end.
     end: End,
+    preface: Option<Preface>,
     _place: OwnedSemaphorePermit,
-    _stranger: Option<StrangerPlace>,
+    _room: Option<Room>,
 }
 
 #[derive(Debug)]
 enum Channel {
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+/// What a peer has to say first, so that the transport begins to ask whether it is there.
+#[derive(Debug)]
+struct Preface {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// Bytes of it (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
+impl Preface {
+    fn new() -> Preface {
+        let deadline = Box::pin(time::sleep(PREFACE_TIME_MAX));
+        Preface { missing: PREFACE_BYTES, deadline }
+    }
 }
 
 /// Waits until a connection must end, and says why.
@@ -78,7 +97,8 @@ impl Acceptor {
         config: watch::Receiver<Arc<ServerConfig>>,
         revocations: Revocations,
     ) {
-        let strangers = Strangers::default();
+        let (shaking, strangers, peers) =
+            (Handshakes::default(), Strangers::default(), Peers::default());
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         while let Some(place) = self.place().await {
             let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
@@ -97,9 +117,16 @@ impl Acceptor {
             // The certificates may be others than those of the connection before.
             let tls = TlsAcceptor::from(Arc::clone(&config.borrow()));
             let connections = self.connections.clone();
-            let (revocations, strangers) = (revocations.clone(), strangers.clone());
+            let own = match shaking.enter(address.ip()) {
+                Ok(own) => own,
+                Err(reason) => {
+                    tracing::warn!(%address, reason, "connection refused");
+                    continue;
+                }
+            };
+            let guards = (revocations.clone(), strangers.clone(), peers.clone());
             tokio::spawn(async move {
-                let _handshake = handshake;
+                let _handshake = (handshake, own);
                 let shaken = time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, tls)).await;
                 let stream = match shaken {
                     Ok(Ok(stream)) => stream,
@@ -112,11 +139,16 @@ impl Acceptor {
                         return;
                     }
                 };
-                match admit(&stream, address, &revocations, &strangers) {
-                    Ok(Admitted { caller, end, stranger }) => {
-                        let channel = Channel::Tls(Box::new(stream));
-                        let (_place, _stranger) = (place, stranger);
-                        let connection = Connection { channel, caller, end, _place, _stranger };
+                match admit(&stream, address, &guards) {
+                    Ok(Admitted { caller, end, room }) => {
+                        let connection = Connection {
+                            channel: Channel::Tls(Box::new(stream)),
+                            caller,
+                            end,
+                            preface: Some(Preface::new()),
+                            _place: place,
+                            _room: Some(room),
+                        };
                         let _ = connections.send(Ok(connection)).await;
                     }
                     Err(reason) => tracing::warn!(%address, reason, "connection refused"),
@@ -151,8 +183,14 @@ impl Acceptor {
                 continue;
             };
             let channel = Channel::Unix(stream);
-            let (caller, end) = (Caller::Known(peer), End(Box::pin(std::future::pending())));
-            let connection = Connection { channel, caller, end, _place: place, _stranger: None };
+            let connection = Connection {
+                channel,
+                caller: Caller::Known(peer),
+                end: End(Box::pin(std::future::pending())),
+                preface: Some(Preface::new()),
+                _place: place,
+                _room: None,
+            };
             if self.connections.send(Ok(connection)).await.is_err() {
                 return;
             }
@@ -177,23 +215,22 @@ async fn shake_hands(stream: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<Tc
 struct Admitted {
     caller: Caller,
     end: End,
-    stranger: Option<StrangerPlace>,
+    room: Room,
 }
 
 fn admit(
     stream: &TlsStream<TcpStream>,
     address: SocketAddr,
-    revocations: &Revocations,
-    strangers: &Strangers,
+    (revocations, strangers, peers): &(Revocations, Strangers, Peers),
 ) -> Result<Admitted, String> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first());
     let Some(certificate) = certificate else {
-        let place = strangers.enter(address.ip())?;
+        let room = strangers.enter(address.ip())?;
         let end = End(Box::pin(async {
             time::sleep(STRANGER_TIME_MAX).await;
             "it showed no certificate and had its time"
         }));
-        return Ok(Admitted { caller: Caller::stranger(address), end, stranger: Some(place) });
+        return Ok(Admitted { caller: Caller::stranger(address), end, room });
     };
     let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?.at(address);
     let shown = peer.shown().ok_or("its certificate says nothing")?;
@@ -202,6 +239,7 @@ fn admit(
     if revocations.refuse(&certificate) {
         return Err(format!("the certificate {} of {peer} is revoked", certificate.serial));
     }
+    let room = peers.enter(&certificate.identity)?;
     let (revoked, left) = (revocations.clone().refused(certificate), time_left(shown.until_s));
     let end = End(Box::pin(async move {
         tokio::select! {
@@ -209,7 +247,7 @@ fn admit(
             () = time::sleep(left) => "its certificate has ended",
         }
     }));
-    Ok(Admitted { caller: Caller::Known(peer), end, stranger: None })
+    Ok(Admitted { caller: Caller::Known(peer), end, room })
 }
 
 fn time_left(until_s: i64) -> Duration {
@@ -238,16 +276,31 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Poll::Ready(reason) = this.end.0.as_mut().poll(context) {
+        let late = this.preface.as_mut().map(|it| it.deadline.as_mut().poll(context).is_ready());
+        let end = match late {
+            Some(true) => Poll::Ready("it began no HTTP/2 in time"),
+            _ => this.end.0.as_mut().poll(context),
+        };
+        if let Poll::Ready(reason) = end {
             tracing::warn!(caller = %this.caller, "connection ended: {reason}");
             // A future that is done is not asked again.
+            this.preface = None;
             this.end = End(Box::pin(std::future::ready(reason)));
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        match &mut this.channel {
+        let before = buffer.filled().len();
+        let polled = match &mut this.channel {
             Channel::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Channel::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if let Some(preface) = &mut this.preface {
+            let read = buffer.filled().len().saturating_sub(before);
+            preface.missing = preface.missing.saturating_sub(read);
+            if preface.missing == 0 {
+                this.preface = None;
+            }
         }
+        polled
     }
 }
 

@@ -10,7 +10,18 @@ use anyhow::{Context, Result, bail};
 use crate::{build, cache, process};
 
 /// The programs of `tests/fuzz`.
-const TARGETS: [&str; 5] = ["record", "record_fields", "btf", "flow", "policy"];
+const TARGETS: [&str; 10] = [
+    "record",
+    "record_fields",
+    "btf",
+    "flow",
+    "policy",
+    "ingest",
+    "expression",
+    "bundle",
+    "case",
+    "csr",
+];
 const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 /// Everything that fuzzing makes, below the repository: programs, inputs, findings, logs.
 const DIRECTORY: &str = "target/fuzz";

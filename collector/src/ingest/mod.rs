@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::bus::{Connected, ConnectedGuard, Stop};
 use crate::fleet::{Fleet, Presence};
 use crate::identity::Agent;
-use crate::limits::STREAM_BATCHES_MAX;
+use crate::limits::{HOST_STREAMS_MAX, STREAM_BATCHES_MAX};
 use crate::policy::Policies;
 use crate::store::{Batch, Meter, WriteError, Written};
 pub use check::{BatchError, Fault, check_batch};
@@ -75,10 +75,17 @@ impl IngestService for Ingest {
         request: Request<Streaming<IngestRequest>>,
     ) -> Result<Response<Acknowledgements>, Status> {
         let agent = Agent::of(&request)?;
+        let Some(connected) = self.connected.enter(agent.name()) else {
+            return Err(Status::resource_exhausted(format!(
+                "{HOST_STREAMS_MAX} streams of {} are open already: those whose other end is gone \
+                 are closed within a minute",
+                agent.name()
+            )));
+        };
         let (pending, acknowledgements) = mpsc::channel(STREAM_BATCHES_MAX);
         tracing::info!(host = agent.name(), "agent's stream is open");
         let reader = Reader {
-            _connected: self.connected.enter(agent.name()),
+            _connected: connected,
             presence: self.fleet.enter(&agent),
             agent,
             way: self.way.clone(),

@@ -1,4 +1,6 @@
-use sekimori_proto::v1::{Event, Filter, IngestResponse, Process, SearchRequest};
+use sekimori_proto::v1::{
+    AggregateRequest, Event, Field, Filter, IngestResponse, Kind, Process, SearchRequest,
+};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -111,4 +113,37 @@ async fn a_stopping_collector_says_so_and_loses_nothing() {
     let server = Server::start_with(server.stop().await, |config| config).await;
     let stored = search_all(&mut server.query().await, Filter::default(), 1000).await;
     assert_eq!(stored.len(), 500);
+}
+
+#[tokio::test]
+async fn events_of_a_clock_that_is_wrong_are_kept_found_and_counted() {
+    const NOW_NS: i64 = 1_795_782_600_000_000_000;
+    let server = Server::start().await;
+    let times = [NOW_NS, i64::MAX, NOW_NS + 1, i64::MIN, 0, -1, NOW_NS - 1];
+    let at = |(sequence, time_ns)| Event { time_ns, ..event(sequence) };
+    let sent: Vec<Event> = (1..).zip(times).map(at).collect();
+    assert_eq!(server.agent("pc-1").await.deliver(sent).await.unwrap(), 7);
+    let server = Server::start_with(server.stop().await, |config| config).await;
+    let mut client = server.query().await;
+    let stored = search_all(&mut client, Filter::default(), 2).await;
+    assert_eq!(sequences(&stored), [4, 6, 5, 7, 1, 3, 2], "by time");
+    assert!(stored.iter().all(|it| it.cursor == it.sequence), "and by cursor as they came");
+    for (since, until, expected) in [
+        (Some(NOW_NS), None, vec![1, 3, 2]),
+        (None, Some(NOW_NS), vec![4, 6, 5, 7]),
+        (Some(i64::MIN), Some(i64::MIN + 1), vec![4]),
+        (Some(i64::MAX), None, vec![2]),
+    ] {
+        let filter = Filter { since_ns: since, until_ns: until, ..Filter::default() };
+        let kinds = vec![Kind::FileOpen.into()];
+        let found = search_all(&mut client, Filter { kinds, ..filter }, 100).await;
+        assert_eq!(sequences(&found), expected, "{since:?} to {until:?}");
+    }
+    for by in [Field::Day, Field::Hour] {
+        let filter = Filter { kinds: vec![Kind::FileOpen.into()], ..Filter::default() };
+        let by = vec![by.into()];
+        let request = AggregateRequest { filter: Some(filter), by, ..AggregateRequest::default() };
+        let answer = client.aggregate(request).await.unwrap().into_inner();
+        assert_eq!((answer.events, answer.groups.iter().map(|it| it.count).sum()), (7, 7_u64));
+    }
 }

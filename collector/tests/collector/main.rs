@@ -15,6 +15,7 @@ mod certificates;
 mod enroll;
 mod fleet;
 mod ingest;
+mod kills;
 mod metrics;
 #[path = "../../../tests/nats.rs"]
 mod nats;
@@ -23,6 +24,7 @@ mod policy;
 mod process;
 mod query;
 mod services;
+mod slow;
 mod support;
 mod trust;
 mod watch;

@@ -25,19 +25,21 @@ fn error_text(output: &Output) -> String {
 }
 
 /// The program, killed when the test ends however it ends.
-struct Process {
+pub struct Process {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Process {
-    fn start(dir: &Path) -> Process {
-        let mut child = Command::new(PROGRAM)
-            .args(["run", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(dir)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// Starts it, and does not wait until it listens.
+    pub fn spawn(dir: &Path) -> Child {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub fn start(dir: &Path) -> Process {
+        let mut child = Process::spawn(dir);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {
             let line = lines.next().expect("it says where it listens").unwrap();
@@ -50,7 +52,7 @@ impl Process {
         Process { child, address }
     }
 
-    fn end(mut self, signal: Signal) -> Option<i32> {
+    pub fn end(mut self, signal: Signal) -> Option<i32> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
         self.child.wait().unwrap().code()
     }

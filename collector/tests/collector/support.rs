@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use prost::Message as _;
 use sekimori_collector::bus::Stop;
 use sekimori_collector::config::Config;
@@ -160,9 +161,13 @@ impl AgentStream {
 
     /// Sends a batch and returns its number.
     pub async fn send(&mut self, events: Vec<Event>) -> u64 {
+        self.send_bodies(events.iter().map(|event| event.encode_to_vec().into()).collect()).await
+    }
+
+    /// The same with events that are encoded.
+    pub async fn send_bodies(&mut self, events: Vec<Bytes>) -> u64 {
         let batch = self.next;
         self.next += 1;
-        let events = events.iter().map(|event| event.encode_to_vec().into()).collect();
         // A stream that was ended says why when it is read.
         let _ = self.batches.send(IngestRequest { batch, events, state: None }).await;
         batch

@@ -1,8 +1,12 @@
 //! Inputs to begin with: small, good, and made anew for each run.
 
+mod collector;
+
 use std::path::PathBuf;
 
 use sekimori_abi::event::{Event, flag, kind, operation, verdict};
+
+pub use collector::{batches, cases, events, expressions, requests, statements};
 
 use crate::{sample, tls, types};
 
