@@ -402,6 +402,9 @@ pub const SYSLOG_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the other side may take to say goodbye. By then it has the notice.
 pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How far a host's clock may be from the collector's before that is said to be wrong.
+pub const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
+
 /// Bytes of `bus.yaml`.
 pub const BUS_FILE_BYTES_MAX: u64 = 16 << 10;
 /// Servers named in it.

@@ -83,6 +83,7 @@ struct Levels {
     connected: Level,
     hosts: Level,
     silent: Level,
+    clock_wrong: Level,
     lost: Level,
     streams: Level,
 }
@@ -114,6 +115,11 @@ impl Metrics {
             ("agents_connected", "Agents with an open stream", &levels.connected),
             ("hosts", "Hosts that ever delivered or got a certificate", &levels.hosts),
             ("hosts_silent", "Hosts that are silent for longer than is allowed", &levels.silent),
+            (
+                "hosts_clock_wrong",
+                "Hosts whose clock is more than a minute off",
+                &levels.clock_wrong,
+            ),
             ("events_lost", "Events that the hosts recorded as lost", &levels.lost),
             ("live_streams", "Live streams of operators", &levels.streams),
         ] {
@@ -157,9 +163,10 @@ impl Metrics {
         levels.store_files.set(files as u64);
         levels.store_bytes.set(bytes);
         levels.connected.set(sources.connected.hosts().len() as u64);
-        let (hosts, silent) = sources.fleet.count();
-        levels.hosts.set(hosts as u64);
-        levels.silent.set(silent as u64);
+        let count = sources.fleet.count();
+        levels.hosts.set(count.hosts as u64);
+        levels.silent.set(count.silent as u64);
+        levels.clock_wrong.set(count.clock_wrong as u64);
         levels.streams.set(sources.places.taken() as u64);
         let mut text = String::new();
         if encode(&mut text, registry).is_err() {

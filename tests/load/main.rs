@@ -13,7 +13,8 @@ mod meter;
 #[allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a measurement without servers ends"
+    dead_code,
+    reason = "shared with tests; a measurement without servers ends"
 )]
 #[path = "../nats.rs"]
 mod nats;

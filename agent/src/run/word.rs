@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use jiff::Timestamp;
 use sekimori_proto::v1::{HostState, StageLoss};
 
 use super::Agent;
@@ -40,6 +41,7 @@ pub(super) fn state(agent: &Agent) -> HostState {
         policy_refused_epoch: refused.epoch,
         policy_refusal: refused.told.chars().take(FINDING_CHARS_MAX).collect(),
         policy_from_collector: agent.distributed.on,
+        clock_ns: Timestamp::now().as_nanosecond().try_into().unwrap_or(i64::MAX),
     }
 }
 

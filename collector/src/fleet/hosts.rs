@@ -6,7 +6,7 @@ use sekimori_proto::v1::{FleetHost, HostChange, HostState, HostTurn, Isolation};
 use tokio::time::Instant;
 
 use crate::identity::Role;
-use crate::limits::{FLEET_DAYS_KEPT, FLEET_SIGNS_INTERVAL, SECONDS_A_DAY};
+use crate::limits::{CLOCK_OFF_MAX, FLEET_DAYS_KEPT, FLEET_SIGNS_INTERVAL, SECONDS_A_DAY};
 
 const NS_A_SECOND: i64 = 1_000_000_000;
 
@@ -168,7 +168,21 @@ impl Host {
             certificate_serial: self.serial.clone(),
             address: self.address.clone(),
             isolation: self.order.clone(),
+            clock_ahead_ns: self.clock_ahead_ns(),
         }
+    }
+
+    /// By how much its clock was ahead of the collector's when it spoke last. An agent of an earlier
+    /// version does not say what its clock says.
+    fn clock_ahead_ns(&self) -> Option<i64> {
+        let (state, heard_ns) = self.state.as_ref()?;
+        (state.clock_ns != 0).then(|| state.clock_ns.saturating_sub(*heard_ns))
+    }
+
+    /// Whether its clock is so far off that its events stand at wrong times.
+    pub fn clock_is_wrong(&self) -> bool {
+        let off_ns = self.clock_ahead_ns().unwrap_or(0).unsigned_abs();
+        Duration::from_nanos(off_ns) > CLOCK_OFF_MAX
     }
 }
 
@@ -211,6 +225,21 @@ mod tests {
         assert_eq!(host.turn(since + MINUTE * 9, since, MINUTE), None);
         host.speaks = true;
         assert_eq!(host.turn(since + MINUTE * 9, since, MINUTE), Some(HostTurn::Silent));
+    }
+
+    #[test]
+    fn a_clock_is_compared_when_it_is_told() {
+        const S: i64 = NS_A_SECOND;
+        let mut host = Host::default();
+        let mut told = |clock_ns, heard_ns| {
+            host.said(HostState { clock_ns, ..HostState::default() }, heard_ns);
+            (host.shown("pc").clock_ahead_ns, host.clock_is_wrong())
+        };
+        assert_eq!(told(0, 100 * S), (None, false));
+        assert_eq!(told(130 * S, 100 * S), (Some(30 * S), false));
+        assert_eq!(told(39 * S, 100 * S), (Some(-61 * S), true));
+        assert_eq!(told(i64::MAX, -1), (Some(i64::MAX), true));
+        assert_eq!(told(i64::MIN, 1), (Some(i64::MIN), true));
     }
 
     #[test]

@@ -50,6 +50,17 @@ struct Inner {
     signs: broadcast::Sender<(String, HostState)>,
 }
 
+/// How many hosts there are, and how many of them are so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// All.
+    pub hosts: usize,
+    /// That they are silent is a record.
+    pub silent: usize,
+    /// Their clocks are far from the collector's.
+    pub clock_wrong: usize,
+}
+
 /// Which signs of life are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signs {
@@ -87,10 +98,15 @@ impl Fleet {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many hosts there are, and how many of them are said to be silent.
-    pub fn count(&self) -> (usize, usize) {
+    /// How many hosts there are.
+    pub fn count(&self) -> Count {
         let hosts = self.hosts();
-        (hosts.len(), hosts.values().filter(|host| host.told_silent).count())
+        let of = |is: fn(&Host) -> bool| hosts.values().filter(|host| is(host)).count();
+        Count {
+            hosts: hosts.len(),
+            silent: of(|host| host.told_silent),
+            clock_wrong: of(Host::clock_is_wrong),
+        }
     }
 
     /// Whether a host of this name was ever given a certificate by token, or delivered.

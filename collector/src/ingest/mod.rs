@@ -162,7 +162,12 @@ impl Reader {
         match end {
             Some(status) => {
                 let (host, reason) = (self.agent.name(), status.message());
-                tracing::warn!(host, code = ?status.code(), reason, "agent's stream ended");
+                if status.code() == Code::Unavailable {
+                    // Ours, for all of them at once, and it was said where it happened.
+                    tracing::debug!(host, reason, "agent's stream ended");
+                } else {
+                    tracing::warn!(host, code = ?status.code(), reason, "agent's stream ended");
+                }
                 // What came before is acknowledged first.
                 let _ = pending.send(Err(status)).await;
             }

@@ -1,6 +1,7 @@
 //! `sekimori fleet`.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use comfy_table::{Table, presets::NOTHING};
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ use crate::line::bytes;
 use crate::time;
 
 const NS_A_DAY: i64 = 86_400 * 1_000_000_000;
+/// How far a clock may be off before that is told; the collector's metrics count the same.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 A host is `silent` when it gave no sign of life for the collector's --silent-after, `away` before
@@ -110,14 +113,34 @@ fn table(hosts: &[FleetHost], now_ns: i64, zone: &TimeZone) -> Table {
                 most => format!("{} ({} %)", bytes(state.spool_bytes), percent(&state, most)),
             },
             certificate(host, now_ns),
-            match state.findings.as_slice() {
-                [] => String::new(),
-                [only] => text(only),
-                [first, more @ ..] => format!("{} (and {} more)", text(first), more.len()),
-            },
+            findings(host),
         ]);
     }
     table
+}
+
+/// The first thing that does not work, and how many there are.
+fn findings(host: &FleetHost) -> String {
+    let told = host.state.iter().flat_map(|state| &state.findings);
+    let all: Vec<String> = told.map(|it| printable(it.as_bytes())).chain(clock(host)).collect();
+    match all.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, more @ ..] => format!("{first} (and {} more)", more.len()),
+    }
+}
+
+/// What is wrong with its clock, if anything is.
+fn clock(host: &FleetHost) -> Option<String> {
+    let ahead_ns = host.clock_ahead_ns?;
+    let off = Duration::from_nanos(ahead_ns.unsigned_abs());
+    let side = if ahead_ns > 0 { "ahead of" } else { "behind" };
+    (off > CLOCK_OFF_MAX).then(|| {
+        format!(
+            "its clock is {} s {side} the collector's: its events stand at wrong times",
+            off.as_secs()
+        )
+    })
 }
 
 /// Its name, and which of the collector's it is.
@@ -191,6 +214,7 @@ fn as_json(host: &FleetHost) -> Value {
             "reason": order.reason,
             "done": host.state.as_ref().is_some_and(|it| it.isolation_order == order.order),
         })),
+        "clock_ahead_s": host.clock_ahead_ns.map(|ns| ns as f64 / 1e9),
         "state_at": time_or_null(host.state_ns),
         "state": host.state.as_ref().map(state_json),
     })
@@ -265,6 +289,19 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_told() {
+        let told = |seconds: i64| {
+            let clock_ahead_ns = Some(seconds * 1_000_000_000);
+            findings(&FleetHost { clock_ahead_ns, ..FleetHost::default() })
+        };
+        assert_eq!((told(60), told(-60)), (String::new(), String::new()));
+        assert!(told(61).starts_with("its clock is 61 s ahead of the collector's"));
+        assert!(told(-90_000).starts_with("its clock is 90000 s behind the collector's"));
+        let both = FleetHost { clock_ahead_ns: Some(i64::MIN), ..host() };
+        assert!(findings(&both).ends_with("(and 2 more)"));
     }
 
     #[test]
