@@ -1,9 +1,11 @@
 //! `cargo xtask setup`: everything that building and testing need and the machine lacks.
 
 pub mod apt;
+mod bucket;
 mod bus;
 pub mod kernels;
-pub mod reader;
+mod python;
+mod reader;
 pub mod rust_src;
 mod schemas;
 pub mod tools;
@@ -45,9 +47,11 @@ pub fn run(options: &Options) -> Result<()> {
     if let Err(error) = schemas::ensure(|name, version| note(&mut used, name, version)) {
         failures.push(format!("{error:#}"));
     }
-    match reader::ensure() {
-        Ok(version) => note(&mut used, "duckdb", &version),
-        Err(error) => failures.push(format!("duckdb: {error:#}")),
+    for package in [reader::READER, bucket::SERVER] {
+        match package.ensure() {
+            Ok(version) => note(&mut used, package.name, &version),
+            Err(error) => failures.push(format!("{}: {error:#}", package.name)),
+        }
     }
     match bus::ensure() {
         Ok(version) => note(&mut used, "nats-server", &version),
