@@ -219,6 +219,18 @@ pub const ARCHIVE_PROGRESS: Duration = Duration::from_secs(10);
 /// Damaged parts of one file that are told one by one.
 pub const ARCHIVE_DAMAGE_TOLD_MAX: u64 = 20;
 
+/// Bytes of a file of an archive that are sent to a bucket at once, and are in memory; S3 takes
+/// 10,000 times as much as one file.
+pub const ARCHIVE_SENT_BYTES: usize = 16 << 20;
+/// Time for one request to a bucket.
+pub const BUCKET_TIME_MAX: Duration = Duration::from_secs(180);
+/// How often a request to a bucket is repeated after an error that may pass.
+pub const BUCKET_RETRIES_MAX: usize = 6;
+/// Time after which it is not repeated any more.
+pub const BUCKET_RETRY_TIME_MAX: Duration = Duration::from_secs(120);
+/// Bytes of a file with credentials for a bucket.
+pub const BUCKET_CREDENTIALS_BYTES_MAX: u64 = 16 << 10;
+
 /// Bytes of the list of revoked certificates.
 pub const REVOKED_BYTES_MAX: u64 = 16 << 20;
 /// Time between two looks at it.

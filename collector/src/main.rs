@@ -1,6 +1,8 @@
 //! `sekimori-collector`: the daemon, and the commands that make certificates and tokens.
 #![forbid(unsafe_code)]
 
+#[path = "archive_command.rs"]
+mod archive;
 #[path = "policy_command.rs"]
 mod policy;
 
@@ -12,8 +14,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sekimori_collector::alert::{Rules, RulesError};
-use sekimori_collector::archive::{Archive, ArchiveError};
-use sekimori_collector::config::{Config, LISTEN_DEFAULT, STORE};
+use sekimori_collector::archive::ArchiveError;
+use sekimori_collector::config::{Config, LISTEN_DEFAULT};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
 use sekimori_collector::otlp::OtlpConfig;
@@ -163,20 +165,7 @@ enum Command {
     /// Write the files of the store as Parquet, for other tools and for years: all but the newest,
     /// which is still written to. The store is only read; a collector may run. What the archive has
     /// is not written again.
-    Archive {
-        /// Directory that `init` made.
-        #[arg(long, required_unless_present = "store")]
-        dir: Option<PathBuf>,
-        /// The store's directory [default: store in DIR].
-        #[arg(long, value_name = "PATH")]
-        store: Option<PathBuf>,
-        /// The archive's directory; it is made unless it is there.
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        /// Only files that were begun before this day (UTC), as 2026-12-31.
-        #[arg(long, value_name = "DATE")]
-        before: Option<jiff::civil::Date>,
-    },
+    Archive(archive::Arguments),
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u32> {
@@ -293,28 +282,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 eprintln!("note: {} tells nobody: it has no `to`", rule.name);
             }
         }
-        Command::Archive { dir, store, to, before } => {
-            let store = store.or(dir.map(|dir| dir.join(STORE))).unwrap_or_default();
-            return archive(&Archive { store, to, before });
-        }
+        Command::Archive(arguments) => return archive::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn archive(archive: &Archive) -> anyhow::Result<ExitCode> {
-    let outcome = archive.run(&mut |text| eprintln!("{text}"))?;
-    println!(
-        "{} files written with {} events and {} bytes, {} were there",
-        outcome.written, outcome.rows, outcome.bytes, outcome.there
-    );
-    if outcome.damaged == 0 {
-        return Ok(ExitCode::SUCCESS);
-    }
-    eprintln!(
-        "sekimori-collector: {} parts of the store could not be read; the rest is in the archive",
-        outcome.damaged
-    );
-    Ok(ExitCode::from(EXIT_FAILED))
 }
 
 /// Whoever runs this process, for the record of what becomes of the token: uid, and login uid where
@@ -376,7 +346,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let tls = error.downcast_ref::<ServerError>().is_some_and(
         |error| matches!(error, ServerError::Tls(error) if error.is_permission_denied()),
     );
-    if denied || tls {
+    let bucket = error.downcast_ref::<ArchiveError>().is_some_and(archive::is_permission_denied);
+    if denied || tls || bucket {
         return EXIT_NO_PERMISSION;
     }
     let pki = error.downcast_ref::<PkiError>().is_some_and(|error| {
@@ -393,8 +364,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     });
     let rules = error.downcast_ref::<RulesError>().is_some();
     let policy = error.downcast_ref::<policy::Unusable>().is_some();
-    let archive = error.downcast_ref::<ArchiveError>().is_some_and(|error| {
-        matches!(error, ArchiveError::InStore(_) | ArchiveError::Other { .. })
-    });
+    let archive = error.downcast_ref::<ArchiveError>().is_some_and(archive::is_usage);
     if pki || server || rules || policy || archive { EXIT_USAGE } else { EXIT_FAILED }
 }

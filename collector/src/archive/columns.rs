@@ -161,7 +161,8 @@ fn names(destination: &Destination) -> String {
     names.join(" ")
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Two small digits for each byte.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

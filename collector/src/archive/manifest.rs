@@ -36,7 +36,27 @@ pub struct Line {
     pub store_cursors: (u64, u64),
 }
 
-/// The list, open to be added to.
+impl Line {
+    /// As it stands in the list, with its end.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn text(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self).map(|text| text + "\n")
+    }
+}
+
+/// The last line for each file. Lines that are none are passed over: the files that they were for
+/// are written again.
+pub fn lines(text: &[u8]) -> BTreeMap<String, Line> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let line: Line = serde_json::from_slice(line).ok()?;
+        Some((line.file.clone(), line))
+    });
+    lines.collect()
+}
+
+/// The list of a directory, open to be added to.
 #[derive(Debug)]
 pub struct Manifest {
     file: File,
@@ -46,8 +66,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the list in a directory, or begins one. Lines that are none are passed over: the files
-    /// that they were for are written again.
+    /// Reads the list in a directory, or begins one.
     ///
     /// # Errors
     /// When it cannot be read or written, is a link or no file, or is too long.
@@ -59,11 +78,7 @@ impl Manifest {
             return Err(io::Error::other("it is too long for a list of files"));
         }
         file.seek(SeekFrom::End(0))?;
-        let lines = text.split(|byte| *byte == b'\n').filter_map(|line| {
-            let line: Line = serde_json::from_slice(line).ok()?;
-            Some((line.file.clone(), line))
-        });
-        let lines = lines.collect();
+        let lines = lines(&text);
         let torn = text.last().is_some_and(|last| *last != b'\n');
         Ok(Manifest { file, lines, torn })
     }
@@ -78,8 +93,7 @@ impl Manifest {
     /// # Errors
     /// When the disk refuses.
     pub fn add(&mut self, line: Line) -> io::Result<()> {
-        let mut text = serde_json::to_string(&line)?;
-        text.push('\n');
+        let mut text = line.text()?;
         if self.torn {
             text.insert(0, '\n');
         }

@@ -6,35 +6,30 @@
 //! manifest says what it is. So a run that was ended anywhere is taken up by the next one. The store
 //! is only read, and nothing is written outside the archive.
 
+mod bucket;
 mod columns;
+mod directory;
 mod file;
 mod manifest;
+mod place;
 #[cfg(test)]
 mod tests;
+mod work;
 
-use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 use jiff::civil::Date;
-use parquet::errors::ParquetError;
-use prost::Message as _;
-use sekimori_proto::v1::Event;
-use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use self::file::{ParquetFile, Sum};
-use self::manifest::{Line, Manifest};
-use crate::limits::{ARCHIVE_DAMAGE_TOLD_MAX, ARCHIVE_PROGRESS};
-use crate::store::sealed::{self, Damage, OpenFile, SealedFile};
-use crate::store::{StoreError, Stored};
-
-/// Keeps a second run off the same archive.
-const LOCK: &str = ".lock";
-/// What the name of a file that is not whole yet begins and ends with.
-const PART: (&str, &str) = (".sekimori-", ".part");
+use self::bucket::Bucket;
+pub use self::bucket::{BucketConfig, BucketError};
+use self::directory::Directory;
+use self::manifest::Line;
+use self::place::Place;
+use self::work::Work;
+use crate::store::StoreError;
+use crate::store::sealed::{self, OpenFile, SealedFile};
 
 /// Why an archive cannot be made, or not gone on with. What it has stays.
 #[derive(Debug, Error)]
@@ -50,23 +45,35 @@ pub enum ArchiveError {
         /// Why not.
         source: io::Error,
     },
+    /// A bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// Another one writes to it.
     #[error("archive {0}: another sekimori-collector is writing to it; wait for that one")]
-    InUse(PathBuf),
+    InUse(String),
     /// It would lie among the store's files.
     #[error("archive {0}: it lies in the store; name a directory elsewhere with --to")]
     InStore(PathBuf),
     /// A file of this name has events of another store.
     #[error(
-        "archive {path}: {file} is of another store, as {line} says; name another directory with \
-         --to", path = .path.display(), line = manifest::NAME
+        "archive {place}: {file} is of another store, as {line} says; name another place with --to",
+        line = manifest::NAME
     )]
     Other {
         /// The archive.
-        path: PathBuf,
+        place: String,
         /// The file.
         file: String,
     },
+}
+
+/// Where an archive goes.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// A directory. It is made unless it is there.
+    Directory(PathBuf),
+    /// A bucket of S3.
+    Bucket(BucketConfig),
 }
 
 /// What to archive, and where.
@@ -74,8 +81,8 @@ pub enum ArchiveError {
 pub struct Archive {
     /// The store's directory.
     pub store: PathBuf,
-    /// The archive's. It is made unless it is there.
-    pub to: PathBuf,
+    /// Where the archive is.
+    pub to: To,
     /// Only what was begun before this day, UTC.
     pub before: Option<Date>,
 }
@@ -102,7 +109,18 @@ impl Archive {
     /// [`ArchiveError`]. A damaged store is none: it is counted in the outcome.
     pub fn run(&self, tell: &mut dyn FnMut(&str)) -> Result<Outcome, ArchiveError> {
         let files = sealed::files(&self.store)?;
-        let mut place = Place::open(&self.to, &self.store)?;
+        match &self.to {
+            To::Directory(path) => self.fill(&files, Directory::open(path, &self.store)?, tell),
+            To::Bucket(config) => self.fill(&files, Bucket::open(config)?, tell),
+        }
+    }
+
+    fn fill<P: Place>(
+        &self,
+        files: &[SealedFile],
+        mut place: P,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Outcome, ArchiveError> {
         let mut outcome = Outcome::default();
         let due = |file: &&SealedFile| self.before.is_none_or(|before| file.day() < before);
         for file in files.iter().filter(due) {
@@ -115,11 +133,18 @@ impl Archive {
                     continue;
                 }
             };
-            if place.has(&name(file), &source)? {
+            let name = format!("{}.parquet", file.name());
+            if has(&place, &name, &source)? {
                 outcome.there += 1;
                 continue;
             }
-            let line = place.write(file, &source, tell)?;
+            let line = write(&mut place, &name, &source, tell)?;
+            tell(&format!(
+                "{name}: {} events, {} bytes ({} in the store)",
+                line.rows,
+                line.bytes,
+                file.bytes()
+            ));
             outcome.written += 1;
             outcome.rows += line.rows;
             outcome.bytes += line.bytes;
@@ -129,200 +154,28 @@ impl Archive {
     }
 }
 
-fn name(file: &SealedFile) -> String {
-    format!("{}.parquet", file.name())
+/// Whether the file is listed, and there.
+fn has(place: &impl Place, name: &str, source: &OpenFile) -> Result<bool, ArchiveError> {
+    let Some(line) = place.line(name) else { return Ok(false) };
+    if line.store_cursors != source.cursors() {
+        return Err(ArchiveError::Other { place: place.name(), file: name.to_owned() });
+    }
+    Ok(place.length(name)? == Some(line.bytes))
 }
 
-/// An archive that nobody else writes to.
-#[derive(Debug)]
-struct Place {
-    dir: PathBuf,
-    manifest: Manifest,
-    _lock: File,
-}
-
-impl Place {
-    fn open(dir: &Path, store: &Path) -> Result<Place, ArchiveError> {
-        let failed = |path: &Path, source| ArchiveError::File { path: path.to_owned(), source };
-        let store = store.canonicalize().map_err(|source| failed(store, source))?;
-        // Before it is made, by what is there of its path, and as it is then.
-        let there = dir.ancestors().find_map(|it| it.canonicalize().ok());
-        if there.is_some_and(|it| it.starts_with(&store)) {
-            return Err(ArchiveError::InStore(dir.to_owned()));
-        }
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|source| failed(dir, source))?;
-        let dir = dir.canonicalize().map_err(|source| failed(dir, source))?;
-        if dir.starts_with(&store) {
-            return Err(ArchiveError::InStore(dir));
-        }
-        let path = dir.join(LOCK);
-        let lock = manifest::own_file(&path).map_err(|source| failed(&path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ArchiveError::InUse(dir)),
-            Err(TryLockError::Error(source)) => return Err(failed(&path, source)),
-        }
-        remove_parts(&dir).map_err(|source| failed(&dir, source))?;
-        let manifest = Manifest::open(&dir);
-        let manifest = manifest.map_err(|source| failed(&dir.join(manifest::NAME), source))?;
-        Ok(Place { dir, manifest, _lock: lock })
-    }
-
-    /// Whether the file is listed, and there.
-    fn has(&self, name: &str, source: &OpenFile) -> Result<bool, ArchiveError> {
-        let Some(line) = self.manifest.line(name) else { return Ok(false) };
-        if line.store_cursors != source.cursors() {
-            return Err(ArchiveError::Other { path: self.dir.clone(), file: name.to_owned() });
-        }
-        let there = fs::symlink_metadata(self.dir.join(name));
-        Ok(there.is_ok_and(|it| it.is_file() && it.len() == line.bytes))
-    }
-
-    fn write(
-        &mut self,
-        file: &SealedFile,
-        source: &OpenFile,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<Line, ArchiveError> {
-        let name = name(file);
-        let path = self.dir.join(&name);
-        let failed = |source| ArchiveError::File { path: path.clone(), source };
-        let part = tempfile::Builder::new().prefix(PART.0).suffix(PART.1).tempfile_in(&self.dir);
-        let part = part.map_err(failed)?;
-        let mut work =
-            Work::begin(&name, source.cursors(), part, tell).map_err(|it| it.at(&path))?;
-        work.all(source).map_err(|it| it.at(&path))?;
-        let (part, line) = work.finish().map_err(|it| it.at(&path))?;
-        part.as_file().sync_all().map_err(failed)?;
-        part.persist(&path).map_err(|error| failed(error.error))?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        let listed = self.manifest.add(line.clone());
-        let manifest = self.dir.join(manifest::NAME);
-        listed.map_err(|source| ArchiveError::File { path: manifest, source })?;
-        tell(&format!(
-            "{name}: {} events, {} bytes ({} in the store)",
-            line.rows,
-            line.bytes,
-            file.bytes()
-        ));
-        Ok(line)
-    }
-}
-
-/// Removes what runs that were killed have left.
-fn remove_parts(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|it| it.starts_with(PART.0) && it.ends_with(PART.1));
-        if ours && entry.file_type()?.is_file() {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// What ends the writing of a file.
-#[derive(Debug, Error)]
-enum Failure {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Parquet(#[from] ParquetError),
-}
-
-impl Failure {
-    /// With the file that was written.
-    fn at(self, path: &Path) -> ArchiveError {
-        match self {
-            Failure::Store(error) => error.into(),
-            Failure::Parquet(error) => {
-                let source = match error {
-                    // As the disk said it: who may not write is told so.
-                    ParquetError::External(error) => match error.downcast::<io::Error>() {
-                        Ok(error) => *error,
-                        Err(error) => io::Error::other(error),
-                    },
-                    error => io::Error::other(error),
-                };
-                ArchiveError::File { path: path.to_owned(), source }
-            }
-        }
-    }
-}
-
-/// One file at work.
-struct Work<'a> {
-    out: ParquetFile<NamedTempFile>,
-    line: Line,
-    told: Instant,
-    tell: &'a mut dyn FnMut(&str),
-}
-
-impl<'a> Work<'a> {
-    fn begin(
-        name: &str,
-        store_cursors: (u64, u64),
-        part: NamedTempFile,
-        tell: &'a mut dyn FnMut(&str),
-    ) -> Result<Work<'a>, Failure> {
-        let line = Line {
-            file: name.to_owned(),
-            sha256: String::new(),
-            bytes: 0,
-            rows: 0,
-            first_cursor: None,
-            last_cursor: None,
-            damaged: 0,
-            store_cursors,
-        };
-        Ok(Work { out: ParquetFile::begin(part)?, line, told: Instant::now(), tell })
-    }
-
-    fn all(&mut self, source: &OpenFile) -> Result<(), Failure> {
-        // Both are told of by one reader, never at the same time.
-        let work = std::cell::RefCell::new(self);
-        source.read(
-            |stored| work.borrow_mut().event(stored),
-            |damage| work.borrow_mut().damaged(&damage),
-        )
-    }
-
-    fn event(&mut self, stored: &Stored<'_>) -> Result<(), Failure> {
-        let event = match Event::decode(stored.body.as_ref()) {
-            Ok(event) => event,
-            Err(error) => {
-                // What the store knows of it is kept, with its bytes.
-                let what = format!("event {}: {error}", stored.cursor);
-                self.damaged(&Damage { what });
-                Event { kind: stored.kind, verdict: stored.verdict, ..Event::default() }
-            }
-        };
-        self.out.push(columns::row(stored, &event))?;
-        let Line { rows, first_cursor, last_cursor, .. } = &mut self.line;
-        *rows += 1;
-        *first_cursor = Some(first_cursor.map_or(stored.cursor, |it| it.min(stored.cursor)));
-        *last_cursor = Some(last_cursor.map_or(stored.cursor, |it| it.max(stored.cursor)));
-        if self.told.elapsed() > ARCHIVE_PROGRESS {
-            self.told = Instant::now();
-            let (before, last) = self.line.store_cursors;
-            let all = last.saturating_sub(before);
-            (self.tell)(&format!("{}: {} of {all} events …", self.line.file, self.line.rows));
-        }
-        Ok(())
-    }
-
-    fn damaged(&mut self, damage: &Damage) {
-        self.line.damaged += 1;
-        if self.line.damaged <= ARCHIVE_DAMAGE_TOLD_MAX {
-            (self.tell)(&format!("{}: damaged: {}", self.line.file, damage.what));
-        }
-    }
-
-    fn finish(self) -> Result<(NamedTempFile, Line), Failure> {
-        let (part, Sum { sha256, bytes }) = self.out.finish()?;
-        let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok((part, Line { sha256, bytes, ..self.line }))
-    }
+fn write<P: Place>(
+    place: &mut P,
+    name: &str,
+    source: &OpenFile,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Line, ArchiveError> {
+    let part = place.begin(name)?;
+    let written = || {
+        let mut work = Work::begin(name, source.cursors(), part, tell)?;
+        work.all(source)?;
+        work.finish()
+    };
+    let (part, line) = written().map_err(|it| it.told(|source| place.failed(name, source)))?;
+    place.keep(part, &line, tell)?;
+    Ok(line)
 }

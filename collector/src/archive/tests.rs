@@ -3,22 +3,26 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::path::Path;
 
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row};
+use prost::Message as _;
 use rusqlite::Connection;
-use sekimori_proto::v1::{File as EventFile, Kind};
+use sekimori_proto::v1::{Event, File as EventFile, Kind};
 
+use super::directory::LOCK;
 use super::*;
 use crate::limits::ARCHIVE_GROUP_ROWS;
 use crate::store::sealed::stores::fill;
 
-const FIRST: &str = "000001-2026-11-01.parquet";
-const SECOND: &str = "000002-2026-11-02.parquet";
+pub(super) const FIRST: &str = "000001-2026-11-01.parquet";
+pub(super) const SECOND: &str = "000002-2026-11-02.parquet";
 
 fn event(sequence: u64) -> Event {
-    let kind = if sequence % 7 == 0 { Kind::UsbWrite } else { Kind::FileOpen };
+    let kind = if sequence.is_multiple_of(7) { Kind::UsbWrite } else { Kind::FileOpen };
     let path = format!("/共有/顧客名簿-{}.xlsx", sequence % 50);
     Event {
         boot: vec![1; 16],
@@ -26,13 +30,13 @@ fn event(sequence: u64) -> Event {
         kind: kind.into(),
         time_ns: 1_793_491_200_000_000_000 + i64::try_from(sequence).unwrap(),
         file: Some(EventFile { path: path.into_bytes(), ..EventFile::default() }),
-        bytes: (sequence % 7 == 0).then_some(sequence),
-        message: if sequence % 2 == 0 { "x".repeat(50) } else { String::new() },
+        bytes: sequence.is_multiple_of(7).then_some(sequence),
+        message: if sequence.is_multiple_of(2) { "x".repeat(50) } else { String::new() },
         ..Event::default()
     }
 }
 
-fn days(first: u64, second: u64) -> Vec<(&'static str, Vec<Event>)> {
+pub(super) fn days(first: u64, second: u64) -> Vec<(&'static str, Vec<Event>)> {
     vec![
         ("2026-11-01", (1..=first).map(event).collect()),
         ("2026-11-02", (first + 1..=second).map(event).collect()),
@@ -41,12 +45,12 @@ fn days(first: u64, second: u64) -> Vec<(&'static str, Vec<Event>)> {
 }
 
 /// A store and a place for its archive.
-struct Case {
+pub(super) struct Case {
     temporary: tempfile::TempDir,
 }
 
 impl Case {
-    fn new(days: &[(&str, Vec<Event>)]) -> Case {
+    pub(super) fn new(days: &[(&str, Vec<Event>)]) -> Case {
         let case = Case { temporary: tempfile::tempdir().unwrap() };
         fill(&case.store(), "端末-1", days, Event::encode_to_vec);
         case
@@ -60,8 +64,8 @@ impl Case {
         self.temporary.path().join("archive")
     }
 
-    fn archive(&self) -> Archive {
-        Archive { store: self.store(), to: self.to(), before: None }
+    pub(super) fn archive(&self) -> Archive {
+        Archive { store: self.store(), to: To::Directory(self.to()), before: None }
     }
 
     fn run(&self) -> Outcome {
@@ -302,7 +306,7 @@ fn two_stores_or_two_runs_do_not_share_an_archive() {
     let case = Case::new(&days(10, 20));
     case.run();
     let other = Case::new(&days(11, 21));
-    let archive = Archive { to: case.to(), ..other.archive() };
+    let archive = Archive { to: To::Directory(case.to()), ..other.archive() };
     let error = archive.run(&mut |_| {}).unwrap_err();
     assert!(matches!(error, ArchiveError::Other { .. }), "{error}");
     let lock = File::open(case.file(LOCK)).unwrap();
@@ -316,7 +320,8 @@ fn the_store_is_no_place_for_an_archive() {
     let case = Case::new(&days(10, 20));
     symlink(case.store(), case.to()).unwrap();
     for to in [case.store(), case.store().join("new"), case.to()] {
-        let error = Archive { to, ..case.archive() }.run(&mut |_| {}).unwrap_err();
+        let archive = Archive { to: To::Directory(to), ..case.archive() };
+        let error = archive.run(&mut |_| {}).unwrap_err();
         assert!(matches!(error, ArchiveError::InStore(_)), "{error}");
     }
     assert!(!case.store().join(LOCK).exists() && !case.store().join("new").exists());

@@ -1,6 +1,8 @@
 //! `sekimori-collector archive` beside a collector that runs, and what a reader that is not ours
 //! finds in what it wrote.
 
+mod bucket;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -10,7 +12,7 @@ use prost::Message as _;
 use sekimori_proto::v1::{Device, Event, File, Filter, Kind, Process};
 use serde_json::Value;
 
-use crate::support::{Pki, Server, event, search_all};
+use crate::support::{Pki, Server, cached, event, search_all};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekimori-collector");
 const SEALED: &str = "000001-2026-01-01";
@@ -29,7 +31,7 @@ fn told(output: &Output) -> String {
 /// Writes to a stick among opens; one of them under a Japanese name.
 fn mixed(sequence: u64) -> Event {
     let plain = event(sequence);
-    if sequence % 10 != 0 {
+    if !sequence.is_multiple_of(10) {
         return plain;
     }
     let path = if sequence == 500 { PATH.to_owned() } else { format!("/media/USB/{sequence}") };
@@ -52,11 +54,15 @@ fn mixed(sequence: u64) -> Event {
 /// A collector whose first file has these events and is of another day, so that it writes to the
 /// next one.
 async fn sealed(count: u64) -> Server {
+    sealed_with(count, mixed).await
+}
+
+async fn sealed_with(count: u64, event: fn(u64) -> Event) -> Server {
     let server = Server::start().await;
     let mut agent = server.agent("pc-1").await;
     let numbers: Vec<u64> = (1..=count).collect();
-    for part in numbers.chunks(1000) {
-        agent.deliver(part.iter().map(|it| mixed(*it)).collect()).await.unwrap();
+    for part in numbers.chunks(200) {
+        agent.deliver(part.iter().map(|it| event(*it)).collect()).await.unwrap();
     }
     drop(agent);
     let pki = server.stop().await;
@@ -73,24 +79,18 @@ async fn sealed(count: u64) -> Server {
     fs::rename(file, store.join(format!("{SEALED}.db"))).unwrap();
     let server = Server::start_with(pki, |config| config).await;
     let mut agent = server.agent("pc-1").await;
-    agent.deliver(vec![mixed(count + 1)]).await.unwrap();
+    agent.deliver(vec![event(count + 1)]).await.unwrap();
     server
-}
-
-/// Where `cargo xtask setup` puts the reader.
-fn reader() -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    let cache = of("SEKIMORI_CACHE")
-        .or_else(|| of("XDG_CACHE_HOME").map(|it| it.join("sekimori")))
-        .unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
-    let python = cache.join("parquet-reader/bin/python");
-    assert!(python.exists(), "{} is missing: run `cargo xtask setup`", python.display());
-    python
 }
 
 fn ask(files: &[PathBuf]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector/archive.py");
-    let output = Command::new(reader()).arg(script).arg(PATH).args(files).output().unwrap();
+    let output = Command::new(cached("parquet-reader/bin/python"))
+        .arg(script)
+        .arg(PATH)
+        .args(files)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", told(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }

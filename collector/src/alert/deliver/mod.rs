@@ -42,6 +42,7 @@ pub use config::{
 pub use egress::{Egress, EgressError};
 pub use error::{EndpointError, SendError};
 pub use notice::{Notice, Severity};
+pub(crate) use words::one_line;
 
 use crate::limits::ENDPOINT_NAME_MAX;
 use error::Fault;

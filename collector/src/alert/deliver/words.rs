@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// One line of at most about `bytes_max` bytes.
-pub(super) fn one_line(text: &str, bytes_max: usize) -> String {
+pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
     plain(text, bytes_max, |_| false)
 }
 
