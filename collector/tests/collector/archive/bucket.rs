@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +20,7 @@ use sekimori_proto::v1::{Event, Process};
 use serde_json::Value;
 
 use super::{PROGRAM, SEALED, ask, event, sealed, sealed_with, told};
+use crate::nats::{Program, free_ports};
 use crate::support::{Pki, cached};
 
 const BUCKET: &str = "records";
@@ -30,19 +31,9 @@ const ALLOWED: [&str; 4] =
     ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Killed, by its id, however the test ends.
-struct Kill(Child);
-
-impl Drop for Kill {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 /// A server with one bucket, and one user of it.
 struct S3 {
-    _server: Kill,
+    _server: Program,
     address: SocketAddr,
     id: String,
     secret: String,
@@ -52,14 +43,13 @@ impl S3 {
     /// What it is asked first needs no credentials: a user with a key, and the bucket.
     async fn start() -> S3 {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = held.local_addr().unwrap();
-        drop(held);
+        let [port] = free_ports();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut command = Command::new(cached("s3-server/bin/moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         command.env("INITIAL_NO_AUTH_ACTION_COUNT", "4");
-        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Kill(server.spawn().unwrap());
+        command.stderr(Stdio::null());
+        let server = Program::new(command);
         wait(|| TcpStream::connect(address).is_ok());
         let policy = serde_json::json!({
             "Version": "2012-10-17",
