@@ -58,8 +58,9 @@ fn only_file(store: &Path) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(store)? {
         let path = entry?.path();
-        // What is known of the hosts lies beside them.
-        if path.extension().is_some_and(|it| it == "db") && !path.ends_with("fleet.db") {
+        let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+        // What is known of hosts, policies and alerts lies beside them.
+        if name.ends_with(".db") && name.starts_with(|first: char| first.is_ascii_digit()) {
             found.push(path);
         }
     }
