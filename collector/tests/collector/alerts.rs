@@ -1,5 +1,10 @@
 //! Alerts over a real store.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sekimori_proto::v1::alert_service_client::AlertServiceClient;
@@ -332,4 +337,110 @@ async fn who_may_do_what() {
     assert!(acts[0].starts_with("admin Silence --host pc-1 --until"), "{acts:?}");
     assert_eq!(acts[1], "admin Unsilence 1");
     assert_eq!(acts[2], "analyst Acknowledge 1 --note \"確認済み\"");
+}
+
+/// The ids of what came, and how often each did.
+type Delivered = Arc<Mutex<BTreeMap<String, usize>>>;
+
+/// A receiver of notices that takes all.
+fn receiver(listener: TcpListener) -> Delivered {
+    let delivered = Delivered::default();
+    let ids = Arc::clone(&delivered);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(&stream);
+            let (mut id, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                // Whoever looks whether somebody listens says nothing.
+                if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
+                    break;
+                }
+                let (name, value) = line.split_once(": ").unwrap_or_default();
+                match name.to_ascii_lowercase().as_str() {
+                    "sekimori-delivery" => value.trim().clone_into(&mut id),
+                    "content-length" => length = value.trim().parse().unwrap(),
+                    _ => {}
+                }
+            }
+            let mut body = vec![0; length];
+            if id.is_empty() || reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            *ids.lock().unwrap().entry(id).or_default() += 1;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = (&stream).write_all(answer);
+        }
+    });
+    delivered
+}
+
+/// As if so much time had passed for the notices that wait.
+fn later(pki: &Pki, time: Duration) -> u64 {
+    let path = pki.dir.join("store/alerts.db");
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let ns = i64::try_from(time.as_nanos()).unwrap();
+    let sql = "UPDATE notices SET made_ns = made_ns - ?1, due_ns = due_ns - ?1";
+    connection.execute(sql, [ns]).unwrap().try_into().unwrap()
+}
+
+/// Waits until the only endpoint stands so.
+async fn stands(client: &mut Client, what: &str, is: impl Fn(u64, u64, &str) -> bool) {
+    let mut last = String::new();
+    for _ in 0..300 {
+        let endpoints = list(client).await.endpoints;
+        last = format!("{endpoints:?}");
+        if endpoints.iter().any(|it| is(it.waiting, it.sent, &it.error)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: {last}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_for_an_hour_loses_nothing() {
+    const ALERTS: u64 = 12;
+    let pki = Pki::new();
+    // Nobody listens there from now on.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut secret = std::fs::OpenOptions::new();
+    let mut secret =
+        secret.write(true).create_new(true).mode(0o600).open(pki.dir.join("hook.secret")).unwrap();
+    secret.write_all(b"0123456789abcdef0123456789abcdef").unwrap();
+    let rules = format!(
+        "version: sekimori/alerts/v1\negress: [\"127.0.0.1:{port}\"]\ndeliver:\n  - name: hook\n    \
+         webhook: {{ url: \"http://127.0.0.1:{port}/in\", secret_file: hook.secret }}\nalerts:\n  \
+         - name: denied\n    where: verdict == 'denied'\n    group_by: [user]\n    to: [hook]\n"
+    );
+    std::fs::write(pki.dir.join("alerts.yaml"), rules).unwrap();
+    let mut server = start(pki).await;
+    let denied = (1..=ALERTS).map(|it| Event {
+        verdict: Verdict::Denied.into(),
+        ..one(it, Kind::FileOpen, &format!("花子{it}"))
+    });
+    server.agent("pc-1").await.deliver(denied.collect()).await.unwrap();
+    let mut client = analyst(&server).await;
+    alerts(&mut client, usize::try_from(ALERTS).unwrap()).await;
+    // An hour of tries, each with a collector that was started again.
+    for _ in 0..4 {
+        let down =
+            |waiting, sent, error: &str| (waiting, sent, error.is_empty()) == (ALERTS, 0, false);
+        stands(&mut client, "all wait", down).await;
+        drop(client);
+        let pki = server.stop().await;
+        assert_eq!(later(&pki, Duration::from_secs(15 * 60)), ALERTS);
+        server = start(pki).await;
+        client = analyst(&server).await;
+    }
+    let delivered = receiver(TcpListener::bind(("127.0.0.1", port)).unwrap());
+    drop(client);
+    let pki = server.stop().await;
+    assert_eq!(later(&pki, Duration::from_secs(15 * 60)), ALERTS);
+    let server = start(pki).await;
+    let mut client = analyst(&server).await;
+    stands(&mut client, "all are told", |waiting, sent, _| (waiting, sent) == (0, ALERTS)).await;
+    let delivered = delivered.lock().unwrap();
+    assert_eq!(delivered.len() as u64, ALERTS);
+    assert!(delivered.values().all(|times| *times == 1), "{delivered:?}");
 }
