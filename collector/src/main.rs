@@ -216,7 +216,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             pki::init(&dir, &names)?;
             Keys::open(&dir)?;
             println!("made the authority and the collector's certificate in {}", dir.display());
-            println!("next: sekimori-collector enroll NAME --dir {}", dir.display());
+            println!("next: sekimori-collector token NAME --dir {}", dir.display());
         }
         Command::Enroll { name, dir, out, role, days } => {
             let role = role.map_or(Role::Agent, Role::Operator);
@@ -240,7 +240,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             println!("the certificates of {role} {name} are refused from now on");
             if !dir.join(format!("{role}s")).join(&name).exists() {
                 eprintln!(
-                    "note: none was made for that name in {}: is it spelled right?",
+                    "note: no certificate was made in {} for that name; one that came by token is \
+                     refused all the same",
                     dir.display()
                 );
             }
@@ -249,7 +250,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 Role::Operator(rank) => format!(" --role {rank}"),
             };
             println!(
-                "a new one: move the old files away, then sekimori-collector enroll {name}{option}"
+                "to let it in again: sekimori-collector token {name}{option} --dir {}, and there \
+                 enroll with --replace",
+                dir.display()
             );
         }
         Command::Policy(command) => policy::run(command)?,
