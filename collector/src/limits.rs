@@ -446,3 +446,13 @@ pub const BUS_HEARTBEAT: Duration = Duration::from_secs(5);
 pub const BUS_AGAIN: Duration = Duration::from_secs(2);
 /// Signs of life that wait for the bus.
 pub const BUS_SIGNS_MAX: usize = 4096;
+/// Commands that wait for the connection to the bus.
+pub const BUS_COMMANDS_MAX: usize = 128;
+/// How often it is said that the bus takes nothing.
+pub const BUS_TOLD_INTERVAL: Duration = Duration::from_secs(10);
+/// After which time a message is given again that the store could not take.
+pub const BUS_FULL_PAUSE: Duration = Duration::from_secs(30);
+/// The same of one that this version does not take.
+pub const BUS_LATER: Duration = Duration::from_secs(600);
+/// How old a sign of life may be that another collector heard.
+pub const SIGN_AGE_MAX: Duration = Duration::from_secs(30);

@@ -101,7 +101,7 @@ impl Host {
     /// The order that its agent has not said to be done.
     pub fn open_order(&self) -> Option<&Isolation> {
         let done = self.state.as_ref().map_or(0, |(state, _)| state.isolation_order);
-        self.order.as_ref().filter(|order| order.order != done)
+        self.order.as_ref().filter(|order| order.order > done)
     }
 
     /// The order that was done and is not recorded as that.

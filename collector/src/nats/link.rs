@@ -14,10 +14,10 @@ use super::meter::Meter;
 use super::publish::Publisher;
 use super::settings::Settings;
 use super::signs;
-use super::take::Taker;
+use super::take::{End, Taker};
 use crate::fleet::Fleet;
 use crate::limits::{
-    BUS_AGAIN, BUS_FLIGHT_MESSAGES_MAX, BUS_PUBLISH_TIME_MAX, BUS_STORE_TIME_MAX,
+    BUS_AGAIN, BUS_COMMANDS_MAX, BUS_FLIGHT_MESSAGES_MAX, BUS_PUBLISH_TIME_MAX, BUS_STORE_TIME_MAX,
     BUS_UNANSWERED_MAX,
 };
 use crate::store::Store;
@@ -46,7 +46,8 @@ impl Link {
 
     /// Publishes through this connection.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.context.subscribe(), &self.batches(), self.meter.clone())
+        let (stream, subject) = (&self.settings.stream, self.batches());
+        Publisher::new(self.context.subscribe(), stream, &subject, self.meter.clone())
     }
 
     /// What is counted.
@@ -87,8 +88,17 @@ impl Link {
                 Ok(consumer) => {
                     // Not before the consumer is there: what nobody waits for, the stream drops.
                     self.context.send_modify(|now| *now = Ok(context.clone()));
-                    let why = self.taker.run(&consumer).await;
-                    tracing::warn!(why, "the bus gives nothing for now");
+                    match self.taker.run(&consumer).await {
+                        End::Deleted => {
+                            let why = "this collector's consumer was removed".to_owned();
+                            tracing::error!(why, "what is published meanwhile is not stored here");
+                            self.context.send_modify(|now| *now = Err(why));
+                            continue;
+                        }
+                        End::Broken(why) => {
+                            tracing::warn!(why, "the bus gives nothing for now");
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::error!(error, "the bus cannot be used; no batch is taken");
@@ -107,6 +117,7 @@ impl Link {
             .require_tls(true)
             .add_root_certificates(ca.clone())
             .max_reconnects(None)
+            .client_capacity(BUS_COMMANDS_MAX)
             .retry_on_initial_connect()
             .event_callback(move |event| {
                 told(&event, &meter);
@@ -136,11 +147,12 @@ impl Link {
             num_replicas: *replicas,
             max_bytes: bytes_max.unwrap_or(-1),
             deny_delete: true,
+            deny_purge: true,
             ..stream::Config::default()
         };
         let found = context.get_or_create_stream(wanted).await;
         let found = found.map_err(|error| failed(&format!("stream {stream}"), &error))?;
-        let unfit = unfit(&found.cached_info().config, *replicas);
+        let unfit = unfit(&found.cached_info().config, &self.batches(), *replicas);
         if let Some(why) = unfit {
             return Err(format!(
                 "stream {stream} is there, and {why}: what is acknowledged could be \
@@ -167,7 +179,9 @@ impl Link {
                  the stream {stream}"
             ));
         }
-        if config.ack_policy != AckPolicy::Explicit {
+        let whole = config.filter_subject.is_empty() && config.max_deliver <= 0;
+        let stays = config.inactive_threshold.is_zero();
+        if config.ack_policy != AckPolicy::Explicit || !whole || !stays {
             return Err(format!("consumer {name} was made by someone else"));
         }
         Ok(consumer)
@@ -175,7 +189,10 @@ impl Link {
 }
 
 /// What of a stream would let go of batches that no collector has stored.
-fn unfit(found: &stream::Config, replicas: usize) -> Option<String> {
+fn unfit(found: &stream::Config, subject: &str, replicas: usize) -> Option<String> {
+    if !found.subjects.iter().any(|it| it == subject) {
+        return Some(format!("it does not take {subject}"));
+    }
     if found.retention != RetentionPolicy::Interest {
         return Some("its retention is not by interest".to_owned());
     }
@@ -220,24 +237,26 @@ mod tests {
             retention: RetentionPolicy::Interest,
             discard: DiscardPolicy::New,
             num_replicas: 3,
+            subjects: vec!["s.batches".to_owned()],
             ..stream::Config::default()
         }
     }
 
     #[test]
     fn the_own_stream_is_fit() {
-        assert_eq!(unfit(&fit(), 3), None);
+        assert_eq!(unfit(&fit(), "s.batches", 3), None);
     }
 
     #[rstest]
     #[case(stream::Config { retention: RetentionPolicy::Limits, ..fit() }, "by interest")]
     #[case(stream::Config { storage: StorageType::Memory, ..fit() }, "in memory")]
     #[case(stream::Config { discard: DiscardPolicy::Old, ..fit() }, "the oldest")]
+    #[case(stream::Config { subjects: vec!["s.>".into()], ..fit() }, "does not take s.batches")]
     #[case(stream::Config { no_ack: true, ..fit() }, "does not say")]
     #[case(stream::Config { max_age: BUS_AGAIN, ..fit() }, "what is old")]
     #[case(stream::Config { num_replicas: 1, ..fit() }, "on 1 servers")]
     fn one_that_would_lose_is_not(#[case] config: stream::Config, #[case] says: &str) {
-        let why = unfit(&config, 3).unwrap_or_default();
+        let why = unfit(&config, "s.batches", 3).unwrap_or_default();
         assert!(why.contains(says), "{why}");
     }
 }

@@ -15,7 +15,8 @@ pub struct Meter {
     pub refused: Counter,
     /// Messages of the stream that are in this collector's store.
     pub taken: Counter,
-    /// Messages of the stream that no collector can have sent.
+    /// Messages of the stream that are not stored here: no collector can have sent them, or one of a
+    /// later version.
     pub unreadable: Counter,
     /// Messages of the stream that wait for this collector.
     pub waiting: Gauge<u64, AtomicU64>,
@@ -32,7 +33,7 @@ impl Meter {
         registry.register("bus_batches_refused", text, refused);
         let text = "Messages of the bus that are in this collector's store";
         registry.register("bus_messages_stored", text, taken);
-        let text = "Messages of the bus that no collector can have sent";
+        let text = "Messages of the bus that were not taken for a collector's";
         registry.register("bus_messages_unreadable", text, unreadable);
         let text = "Messages of the bus that wait for this collector";
         registry.register("bus_messages_waiting", text, waiting);

@@ -2,14 +2,16 @@
 
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::pull::MessagesErrorKind;
 use async_nats::jetstream::message::{Acker, Message};
 use futures_util::TryStreamExt as _;
 use thiserror::Error;
 
 use super::meter::Meter;
 use super::parcel::{Parcel, ParcelError};
+use crate::identity::check_name;
 use crate::ingest::{BatchError, check_batch};
-use crate::limits::{BUS_AGAIN, BUS_FETCH_MAX, BUS_HEARTBEAT};
+use crate::limits::{BUS_AGAIN, BUS_FETCH_MAX, BUS_FULL_PAUSE, BUS_HEARTBEAT, BUS_LATER};
 use crate::store::{Batch, WriteError, Writer, Written};
 
 /// Stores what comes.
@@ -19,21 +21,33 @@ pub struct Taker {
     pub meter: Meter,
 }
 
-/// A message that no collector can have sent.
+/// Why nothing comes any more.
+#[derive(Debug)]
+pub enum End {
+    /// The consumer is not there any more: what comes to the stream now is not kept for us.
+    Deleted,
+    /// Anything else.
+    Broken(String),
+}
+
+/// A message that is not stored.
 #[derive(Debug, Error)]
 enum Unsound {
+    /// No collector can have sent it.
     #[error(transparent)]
     Parcel(#[from] ParcelError),
-    #[error("it has no host")]
+    /// Nor this.
+    #[error("it is of no host")]
     Host,
-    #[error(transparent)]
-    Batch(#[from] BatchError),
+    /// One of a later version may have sent it: it is kept for a later version here.
+    #[error("of {host}: {error}")]
+    Batch { host: String, error: BatchError },
 }
 
 impl Taker {
     /// Stores until the consumer ends, which says why. A message is acknowledged after the commit;
     /// one that cannot be stored comes again.
-    pub async fn run(&self, consumer: &PullConsumer) -> String {
+    pub async fn run(&self, consumer: &PullConsumer) -> End {
         let messages = consumer
             .stream()
             .max_messages_per_batch(BUS_FETCH_MAX)
@@ -42,19 +56,22 @@ impl Taker {
             .await;
         let mut messages = match messages {
             Ok(messages) => messages,
-            Err(error) => return error.to_string(),
+            Err(error) => return End::Broken(error.to_string()),
         };
         loop {
             let message = match messages.try_next().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return "the consumer has ended".to_owned(),
-                Err(error) => return error.to_string(),
+                Ok(None) => return End::Broken("the consumer has ended".to_owned()),
+                Err(error) if error.kind() == MessagesErrorKind::ConsumerDeleted => {
+                    return End::Deleted;
+                }
+                Err(error) => return End::Broken(error.to_string()),
             };
             if let Ok(info) = message.info() {
                 self.meter.waiting.set(info.pending);
             }
             if let Err(error) = self.take(message).await {
-                return error.to_string();
+                return End::Broken(error.to_string());
             }
         }
     }
@@ -65,6 +82,12 @@ impl Taker {
         let (_, acker) = message.split();
         let batch = match sound {
             Ok(batch) => batch,
+            Err(error @ Unsound::Batch { .. }) => {
+                tracing::error!(%error, "a message on the bus is not stored here; it stays there");
+                self.meter.unreadable.inc();
+                answer(&acker, AckKind::Nak(Some(BUS_LATER))).await;
+                return Ok(());
+            }
             Err(error) => {
                 tracing::error!(%error, "a message on the bus is no collector's, and is left out");
                 self.meter.unreadable.inc();
@@ -92,7 +115,8 @@ async fn stored(written: Written, acker: Acker, meter: Meter) {
             answer(&acker, AckKind::Ack).await;
         }
         // The writer has logged it.
-        Err(_) => answer(&acker, again()).await,
+        Err(WriteError::Stopping) => answer(&acker, again()).await,
+        Err(_) => answer(&acker, AckKind::Nak(Some(BUS_FULL_PAUSE))).await,
     }
 }
 
@@ -109,8 +133,11 @@ async fn answer(acker: &Acker, kind: AckKind) {
 
 fn sound(message: &Message) -> Result<Batch, Unsound> {
     let Parcel { host, events } = Parcel::unpack(&message.payload)?;
-    if host.is_empty() {
+    if check_name(&host).is_err() {
         return Err(Unsound::Host);
     }
-    Ok(Batch { host, entries: check_batch(0, events)? })
+    match check_batch(0, events) {
+        Ok(entries) => Ok(Batch { host, entries }),
+        Err(error) => Err(Unsound::Batch { host, error }),
+    }
 }
