@@ -8,13 +8,15 @@ use std::process::{Child, Command, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// What `cargo xtask setup` fetched.
-fn nats_server() -> PathBuf {
-    let of = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = of("SEKIMORI_CACHE").unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
-    let program = cache.join("nats/usr/sbin/nats-server");
-    assert!(program.is_file(), "no {}: run `cargo xtask setup`", program.display());
-    program
+/// What `cargo xtask setup` put there below the cache.
+pub fn cached(path: &str) -> PathBuf {
+    let of = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let cache = of("SEKIMORI_CACHE")
+        .or_else(|| of("XDG_CACHE_HOME").map(|it| it.join("sekimori")))
+        .unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
+    let path = cache.join(path);
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
 }
 
 /// Ports that were free a moment ago.
@@ -90,7 +92,7 @@ impl Cluster {
         let nodes = (0..3).map(|index| {
             let path = dir.path().join(format!("{index}.conf"));
             fs::write(&path, configuration(dir.path(), index, &ports, &routes)).unwrap();
-            let mut command = Command::new(nats_server());
+            let mut command = Command::new(cached("nats/usr/sbin/nats-server"));
             command.arg("--config").arg(path).stderr(Stdio::null());
             Program::new(command)
         });

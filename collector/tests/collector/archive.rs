@@ -12,7 +12,8 @@ use prost::Message as _;
 use sekimori_proto::v1::{Device, Event, File, Filter, Kind, Process};
 use serde_json::Value;
 
-use crate::support::{Pki, Server, cached, event, search_all};
+use crate::nats::cached;
+use crate::support::{Pki, Server, event, search_all};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekimori-collector");
 const SEALED: &str = "000001-2026-01-01";

@@ -25,17 +25,6 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, Streaming};
 
-/// What `cargo xtask setup` put there below the cache.
-pub fn cached(path: &str) -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    let cache = of("SEKIMORI_CACHE")
-        .or_else(|| of("XDG_CACHE_HOME").map(|it| it.join("sekimori")))
-        .unwrap_or_else(|| of("HOME").unwrap().join(".cache/sekimori"));
-    let path = cache.join(path);
-    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
-    path
-}
-
 /// A directory as `init` makes it, with two agents and an operator of each rank.
 pub struct Pki {
     _temporary: TempDir,

@@ -20,8 +20,8 @@ use sekimori_proto::v1::{Event, Process};
 use serde_json::Value;
 
 use super::{PROGRAM, SEALED, ask, event, sealed, sealed_with, told};
-use crate::nats::{Program, free_ports};
-use crate::support::{Pki, cached};
+use crate::nats::{Program, cached, free_ports};
+use crate::support::Pki;
 
 const BUCKET: &str = "records";
 const PLACE: &str = "s3://records/sekimori/東京";
