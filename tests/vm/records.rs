@@ -13,13 +13,18 @@ use crate::query::{self, Query};
 /// A field that a record must have: JSON pointer and value.
 pub type Field<'a> = (&'a str, Value);
 
+/// What is stored later may have happened earlier by so much: while no agent runs, the kernel
+/// programs go on recording for the next one.
+const LATE_NS: i64 = 120_000_000_000;
+
 /// Asks the collector.
 #[derive(Debug, Clone)]
 pub struct Records {
     address: String,
     /// Records behind this cursor only.
     since: u64,
-    /// The time of that record in nanoseconds since 1970, to make the question a cheap one.
+    /// No record behind it is older than this, in nanoseconds since 1970: it makes the question a
+    /// cheap one.
     since_ns: Option<i64>,
 }
 
@@ -37,7 +42,7 @@ impl Records {
     pub fn forget(&mut self) -> Result<()> {
         let newest = query::ask(&self.address, &Query::parsed(&["--newest", "--limit", "1"])?)?;
         self.since = newest.first().map_or(0, |event| event.cursor);
-        self.since_ns = newest.first().map(|event| event.time_ns);
+        self.since_ns = newest.first().map(|event| event.time_ns.saturating_sub(LATE_NS));
         Ok(())
     }
 
