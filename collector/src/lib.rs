@@ -41,3 +41,4 @@ pub mod store;
 pub mod tls;
 pub mod turns;
 pub mod watch;
+mod wire;

@@ -16,6 +16,7 @@ use crate::limits::{
     PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
 };
 use crate::store::Facts;
+use crate::wire::{Fields, Value, int32, repeated};
 
 /// Bytes of a plain event. So many hold neither too many arguments, of at least two bytes each, nor
 /// too long ones: these are not counted here.
@@ -25,16 +26,6 @@ const _: () = assert!(
         && PLAIN_BYTES_MAX <= ARGV_BYTES_MAX
         && PLAIN_BYTES_MAX / 2 <= ARGV_PARTS_MAX
 );
-
-/// Fields that may come more than once, by number.
-const fn repeated(numbers: &[u32]) -> u64 {
-    let (mut set, mut rest) = (0, numbers);
-    while let [number, others @ ..] = rest {
-        set |= 1_u64 << *number;
-        rest = others;
-    }
-    set
-}
 
 const EVENT_REPEATED: u64 = repeated(&[9, 24]);
 const PROCESS_REPEATED: u64 = repeated(&[4, 18]);
@@ -125,7 +116,7 @@ impl<'a> Process<'a> {
         if descendants > ANCESTORS_MAX {
             return None;
         }
-        let mut fields = Fields { seen: self.seen, ..Fields::of(body, PROCESS_REPEATED) };
+        let mut fields = Fields::behind(self.seen, body, PROCESS_REPEATED);
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
                 (3, Value::Bytes(it)) => self.exe = at_most(it, PATH_BYTES_MAX)?,
@@ -140,7 +131,7 @@ impl<'a> Process<'a> {
                 _ => return None,
             }
         }
-        self.seen = fields.seen;
+        self.seen = fields.seen();
         Some(())
     }
 }
@@ -229,75 +220,6 @@ fn at_most(bytes: &[u8], limit: usize) -> Option<&[u8]> {
 fn text(bytes: &[u8], limit: usize) -> Option<&[u8]> {
     let bytes = at_most(bytes, limit)?;
     std::str::from_utf8(bytes).ok().map(str::as_bytes)
-}
-
-/// Of a number on the wire only the lower half counts.
-#[allow(clippy::cast_possible_truncation, reason = "so the wire format wants it")]
-const fn int32(number: u64) -> i32 {
-    number as i32
-}
-
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-/// The fields of one message.
-struct Fields<'a> {
-    rest: &'a [u8],
-    /// Those that came and may not come again.
-    seen: u64,
-    repeated: u64,
-}
-
-impl<'a> Fields<'a> {
-    const fn of(body: &'a [u8], repeated: u64) -> Fields<'a> {
-        Fields { rest: body, seen: 0, repeated }
-    }
-
-    /// Number and value; within, `None` at the end of the message.
-    #[inline]
-    fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
-        if self.rest.is_empty() {
-            return Some(None);
-        }
-        let key = u32::try_from(self.number()?).ok()?;
-        let number = key >> 3;
-        let one = 1_u64.checked_shl(number).filter(|_| number > 0)?;
-        if self.seen & one != 0 {
-            return None;
-        }
-        self.seen |= one & !self.repeated;
-        let value = match key & 7 {
-            0 => Value::Number(self.number()?),
-            2 => {
-                let size = usize::try_from(self.number()?).ok()?;
-                let (bytes, rest) = self.rest.split_at_checked(size)?;
-                self.rest = rest;
-                Value::Bytes(bytes)
-            }
-            _ => return None,
-        };
-        Some(Some((number, value)))
-    }
-
-    /// Seven bits a byte, the lowest first; at most 64 of them.
-    #[inline]
-    fn number(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            if shift == 63 && *byte > 1 {
-                return None;
-            }
-            number |= u64::from(byte & 0x7f) << shift;
-            if *byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub enum DamagedBlock {
     /// An event of a host that the block does not name.
     #[error("an event of no host")]
     Host,
+    /// Columns that are not those of the block.
+    #[error("columns that do not fit its events")]
+    Columns,
 }
 
 /// What is compressed.

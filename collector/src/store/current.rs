@@ -15,6 +15,7 @@ use zstd::bulk::Compressor;
 
 use super::StoreError;
 use super::block::{self, Block, Packed, Placed};
+use super::columns::Gatherer;
 use super::entry::Entry;
 use super::files::{Files, Span, StoreFile, today};
 use super::sequences::Sequences;
@@ -38,6 +39,7 @@ pub struct Current {
     /// Rows of the small blocks.
     small: Vec<i64>,
     compressor: Compressor<'static>,
+    gatherer: Gatherer,
 }
 
 /// What one transaction writes.
@@ -45,6 +47,8 @@ struct Change<'a> {
     run: u64,
     joins: bool,
     packed: Vec<Packed>,
+    /// Of each block, if they were joined.
+    columns: Vec<Option<Vec<u8>>>,
     totals: &'a BTreeMap<Arc<str>, Total>,
 }
 
@@ -97,8 +101,9 @@ impl Current {
     fn new(file: Arc<StoreFile>, last: u64, sequences: Sequences) -> Result<Current, StoreError> {
         let mut compressor = Compressor::new(ZSTD_LEVEL).map_err(StoreError::Compression)?;
         compressor.include_checksum(true).map_err(StoreError::Compression)?;
-        let (waiting, small) = Default::default();
-        Ok(Current { file, connection: None, last, sequences, waiting, small, compressor })
+        let (waiting, small, gatherer) = Default::default();
+        let connection = None;
+        Ok(Current { file, connection, last, sequences, waiting, small, compressor, gatherer })
     }
 
     /// `None` when nothing was written to the file.
@@ -225,9 +230,10 @@ impl Current {
         totals: &BTreeMap<Arc<str>, Total>,
     ) -> Result<(), StoreError> {
         let new: Vec<&Placed> = new.iter().collect();
-        let packed = self.pack(&new, false)?;
+        let packed = self.pack(&chunks(&new, false))?;
         let run = new.first().map_or(0, |it| it.cursor);
-        let rows = self.write(&Change { run, joins: false, packed, totals })?;
+        let columns = Vec::new();
+        let rows = self.write(&Change { run, joins: false, packed, columns, totals })?;
         self.small.extend(rows);
         Ok(())
     }
@@ -241,19 +247,27 @@ impl Current {
         let mut events: Vec<&Placed> = waiting.iter().chain(new).collect();
         let run = events.first().map_or(0, |it| it.cursor);
         events.sort_unstable_by_key(|it| (it.entry.kind, &*it.host, it.cursor));
+        let chunks = chunks(&events, true);
+        let columns = self.columns(&chunks);
         let written = self
-            .pack(&events, true)
-            .and_then(|packed| self.write(&Change { run, joins: true, packed, totals }));
+            .pack(&chunks)
+            .and_then(|packed| self.write(&Change { run, joins: true, packed, columns, totals }));
         self.waiting = waiting;
         written.map(|_| ())
     }
 
-    fn pack(&mut self, events: &[&Placed], by_kind: bool) -> Result<Vec<Packed>, StoreError> {
-        chunks(events, by_kind)
-            .into_iter()
-            .map(|chunk| block::pack(&mut self.compressor, chunk))
-            .collect::<Result<_, _>>()
-            .map_err(StoreError::Compression)
+    fn pack(&mut self, chunks: &[&[&Placed]]) -> Result<Vec<Packed>, StoreError> {
+        let pack = |chunk: &&[&Placed]| block::pack(&mut self.compressor, chunk);
+        chunks.iter().map(pack).collect::<Result<_, _>>().map_err(StoreError::Compression)
+    }
+
+    /// Of each block. One that has none is read itself when something is counted.
+    fn columns(&mut self, chunks: &[&[&Placed]]) -> Vec<Option<Vec<u8>>> {
+        let pack = |chunk: &&[&Placed]| {
+            let packed = self.gatherer.pack(&mut self.compressor, chunk);
+            packed.inspect_err(|error| tracing::warn!(%error, "a block gets no columns")).ok()
+        };
+        chunks.iter().map(pack).collect()
     }
 
     /// The rows of the blocks.
@@ -345,6 +359,9 @@ fn write_all(
         .iter()
         .map(|packed| table::insert_block(&transaction, change.run, !change.joins, packed))
         .collect::<rusqlite::Result<_>>()?;
+    for (row, columns) in rows.iter().zip(&change.columns) {
+        columns.iter().try_for_each(|it| table::insert_columns(&transaction, *row, it))?;
+    }
     for (origin, ranges) in sequences.changed() {
         table::save_boot(&transaction, origin, &ranges)?;
     }

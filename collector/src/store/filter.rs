@@ -4,10 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use memchr::memmem::Finder;
 use sekimori_proto::json::unescape;
-use sekimori_proto::v1::{Destination, Device, Event, Filter, Kind, Verdict};
+use sekimori_proto::v1::{Destination, Device, Event, Filter, Kind, Process, Verdict};
 use thiserror::Error;
 
 use super::block::{Header, Stored};
+use super::columns::Column;
 use super::tags::{self, Tag, Tagged};
 use crate::expression::{Expression, ExpressionError};
 use crate::limits::{FILTER_BYTES_MAX, FILTER_VALUES_MAX};
@@ -174,7 +175,7 @@ impl Condition {
     pub fn may_be(&self, stored: &Stored<'_>) -> bool {
         self.may_be_of(stored.kind, stored.verdict)
             && self.may_match_times(stored.time_ns, stored.time_ns)
-            && self.hosts.iter().all(|hosts| hosts.iter().any(|it| it == stored.host))
+            && self.has_host(stored.host)
             && self
                 .verbatim
                 .iter()
@@ -183,22 +184,77 @@ impl Condition {
 
     /// Whether an event matches for which [`Condition::may_be`] holds.
     pub fn matches(&self, event: &Event) -> bool {
-        let Filter { users, rules, serials, destinations, .. } = &self.filter;
-        let process = event.process.as_ref();
-        (rules.is_empty() || rules.contains(&event.rule))
-            && (users.is_empty()
-                || process
-                    .is_some_and(|it| users.contains(&it.user) || users.contains(&it.login_user)))
-            && (self.programs.is_empty()
-                || process.is_some_and(|it| self.programs.contains(&it.exe)))
-            && (serials.is_empty() || devices(event).any(|it| serials.contains(&it.serial)))
-            && (destinations.is_empty()
-                || event.destination.as_ref().is_some_and(|it| {
-                    destinations.contains(&it.ip)
-                        || it.names.iter().any(|name| destinations.contains(&name.name))
-                }))
+        self.has_rule(event)
+            && self.has_user(event)
+            && self.has_program(event)
+            && self.has_serial(event)
+            && self.has_destination(event)
             && self.text.as_ref().is_none_or(|text| has_text(event, text))
             && self.expression.as_ref().is_none_or(|expression| self.is_true(expression, event))
+    }
+
+    /// Whether columns have all that it asks.
+    pub fn is_of_columns(&self) -> bool {
+        self.text.is_none() && self.expression.is_none()
+    }
+
+    /// Whether what a column is of makes a difference.
+    pub fn asks(&self, column: Column) -> bool {
+        match column {
+            Column::Host => !self.hosts.is_empty(),
+            Column::User => !self.filter.users.is_empty(),
+            Column::Program => !self.programs.is_empty(),
+            Column::Device => !self.filter.serials.is_empty(),
+            Column::Destination => !self.filter.destinations.is_empty(),
+            Column::Act => {
+                !(self.kinds.is_empty() && self.verdicts.is_empty() && self.filter.rules.is_empty())
+            }
+        }
+    }
+
+    /// Whether what a column is of is as it asks.
+    pub fn holds(&self, column: Column, event: &Event) -> bool {
+        match column {
+            Column::Host => self.has_host(&event.host),
+            Column::User => self.has_user(event),
+            Column::Program => self.has_program(event),
+            Column::Device => self.has_serial(event),
+            Column::Destination => self.has_destination(event),
+            Column::Act => self.may_be_of(event.kind, event.verdict) && self.has_rule(event),
+        }
+    }
+
+    fn has_host(&self, host: &str) -> bool {
+        self.hosts.iter().all(|hosts| hosts.iter().any(|it| it == host))
+    }
+
+    fn has_rule(&self, event: &Event) -> bool {
+        self.filter.rules.is_empty() || self.filter.rules.contains(&event.rule)
+    }
+
+    fn has_user(&self, event: &Event) -> bool {
+        let users = &self.filter.users;
+        let has = |it: &Process| users.contains(&it.user) || users.contains(&it.login_user);
+        users.is_empty() || event.process.as_ref().is_some_and(has)
+    }
+
+    fn has_program(&self, event: &Event) -> bool {
+        self.programs.is_empty()
+            || event.process.as_ref().is_some_and(|it| self.programs.contains(&it.exe))
+    }
+
+    fn has_serial(&self, event: &Event) -> bool {
+        let serials = &self.filter.serials;
+        serials.is_empty() || devices(event).any(|it| serials.contains(&it.serial))
+    }
+
+    fn has_destination(&self, event: &Event) -> bool {
+        let destinations = &self.filter.destinations;
+        let has = |it: &Destination| {
+            destinations.contains(&it.ip)
+                || it.names.iter().any(|name| destinations.contains(&name.name))
+        };
+        destinations.is_empty() || event.destination.as_ref().is_some_and(has)
     }
 
     /// What the expression could not say of an event, which was left out then: whoever asked is told

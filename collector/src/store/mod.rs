@@ -7,6 +7,7 @@
 //! * Events lie in blocks of some hundred, as the agents encoded them; see [`current`].
 
 mod block;
+mod columns;
 mod current;
 mod entry;
 mod files;

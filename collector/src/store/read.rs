@@ -16,9 +16,11 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::block::{Block, Header, Stored};
+use super::columns::Columns;
 use super::files::{Files, StoreFile};
 use super::filter::Condition;
 use super::groups::{GroupError, Groups};
+use super::schema;
 use super::table::{self, Listed};
 use super::totals::Totals;
 use crate::expression::ExpressionError;
@@ -373,9 +375,17 @@ impl Look {
         upper: u64,
         mut groups: Groups,
     ) -> Result<(Groups, Vec<Gap>), ReadError> {
+        let of_columns = condition.is_of_columns() && groups.are_of_columns();
         for file in self.readers.files.list() {
             self.within(&file, |look, connection| {
+                let columns = of_columns && schema::has_columns(connection)?;
                 for (row, header) in look.listed(&file, connection, condition, upper)? {
+                    if columns
+                        && header.last <= upper
+                        && look.count(&file, connection, row, &header, condition, &mut groups)?
+                    {
+                        continue;
+                    }
                     let mut failed = None;
                     look.block(&file, connection, row, &header, |stored| {
                         if failed.is_some() || stored.cursor > upper || !condition.may_be(stored) {
@@ -396,6 +406,40 @@ impl Look {
         }
         answered(condition)?;
         Ok((groups, std::mem::take(&mut self.gaps)))
+    }
+
+    /// Puts the matching events of a block into groups without a look at them. Whether it could: the
+    /// block may have no columns, or damaged ones.
+    fn count(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        row: i64,
+        header: &Header,
+        condition: &Condition,
+        groups: &mut Groups,
+    ) -> Result<bool, ReadError> {
+        self.go_on()?;
+        let packed = match table::columns(connection, row) {
+            Ok(Some(packed)) => packed,
+            Ok(None) => return Ok(false),
+            Err(error) if is_passing(&error) => return Err(error.into()),
+            Err(error) => {
+                let path = file.path.display();
+                tracing::warn!(%error, %path, block = row, "columns of the store are damaged");
+                return Ok(false);
+            }
+        };
+        let counted = Columns::unpack(&packed, header.events)
+            .and_then(|columns| groups.add_columns(&columns, condition));
+        match counted {
+            Ok(counted) => counted.map(|()| true).map_err(ReadError::from),
+            Err(error) => {
+                let path = file.path.display();
+                tracing::warn!(%error, %path, block = row, "columns of the store are damaged");
+                Ok(false)
+            }
+        }
     }
 
     /// Reads a file as it is at one moment. One that is damaged is noted and left out.

@@ -17,9 +17,10 @@ const APPLICATION_ID: i32 = 0x7365_6b64;
 ///
 /// `blocks` has what is known of a block without a look into it, see [`super::block::Header`]; its
 /// `run` is the first cursor of the run of blocks that it was stored with. `sum` is the CRC-32 of the
-/// header. `boots` has the numbers that are stored of each agent boot, and `hosts` the totals of each
+/// header. `columns` has the columns of blocks that were joined, see [`super::columns`]. `boots` has the numbers that are stored of each agent boot, and `hosts` the totals of each
 /// host, both also for the files before this one, so that those can be removed.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE blocks (
         block     INTEGER PRIMARY KEY AUTOINCREMENT,
         run       INTEGER NOT NULL,
@@ -54,7 +55,17 @@ const MIGRATIONS: [&str; 1] = ["
         name  TEXT    PRIMARY KEY NOT NULL,
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE columns (
+        block  INTEGER PRIMARY KEY,
+        packed BLOB NOT NULL
+    ) STRICT;
+",
+];
+
+/// The version from which on blocks may have columns.
+const WITH_COLUMNS: usize = 2;
 
 /// Opens a file for writing, creates it if need be, and brings it to today's version.
 pub fn open_writer(path: &Path) -> Result<Connection, StoreError> {
@@ -142,6 +153,13 @@ pub fn check_sealed(connection: &Connection, path: &Path) -> Result<(), StoreErr
     }
 }
 
+/// Whether blocks of a file that was opened may have columns.
+pub fn has_columns(connection: &Connection) -> rusqlite::Result<bool> {
+    let version =
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))?;
+    Ok(usize::try_from(version).unwrap_or(0) >= WITH_COLUMNS)
+}
+
 /// Application id, version and number of tables of any SQLite file.
 pub fn marks(connection: &Connection) -> rusqlite::Result<(i32, usize, i64)> {
     let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
@@ -182,7 +200,7 @@ mod tests {
             connection.pragma_query_value(None, name, |row| row.get(0)).unwrap()
         };
         assert_eq!(pragma("synchronous"), 2);
-        assert_eq!(pragma("user_version"), 1);
+        assert_eq!(pragma("user_version"), 2);
         let journal: String =
             connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!(journal, "wal");
@@ -193,10 +211,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("1.db");
         let connection = open_writer(&path).unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
+        connection.pragma_update(None, "user_version", 3).unwrap();
         drop(connection);
         let error = open_writer(&path).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { version: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { version: 3, known: 2, .. }), "{error}");
     }
 
     #[test]

@@ -73,7 +73,20 @@ pub fn insert_block(
     Ok(block)
 }
 
-/// Takes a block away.
+/// Adds the columns of a block.
+pub fn insert_columns(connection: &Connection, block: i64, packed: &[u8]) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO columns (block, packed) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![block, packed])?;
+    Ok(())
+}
+
+/// The packed columns of a block, if it has any.
+pub fn columns(connection: &Connection, block: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT packed FROM columns WHERE block = ?1";
+    connection.prepare_cached(sql)?.query_row([block], |row| row.get(0)).optional()
+}
+
+/// Takes a block away that has no columns.
 pub fn delete_block(connection: &Connection, block: i64) -> rusqlite::Result<()> {
     for sql in ["DELETE FROM blocks WHERE block = ?1", "DELETE FROM bodies WHERE block = ?1"] {
         connection.prepare_cached(sql)?.execute([block])?;

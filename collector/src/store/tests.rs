@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message as _;
-use sekimori_proto::v1::{Event, Filter, Kind};
+use sekimori_proto::v1::{Event, Field, Filter, Kind, Order};
 
 use super::block::Placed;
 use super::current::Current;
 use super::files::Files;
 use super::totals::Totals;
-use super::{Batch, Condition, Entry, Page, Position, Search, Store, Written};
+use super::{Batch, Condition, Entry, Groups, Page, Position, Search, Store, Written};
 use crate::identity::{Agent, Operator};
 use crate::limits::{CURSORS_SKIPPED, JOINED_EVENTS};
 
@@ -283,5 +283,75 @@ async fn behind_a_last_file_that_cannot_be_read_another_one_is_begun() {
     assert_eq!(found.gaps.len(), 1, "{:?}", found.gaps);
     let (seen, gaps) = streamed(&store).await;
     assert_eq!((seen.len(), gaps), (10, 1));
+    store.close().await;
+}
+
+/// What is counted by user, and of how many blocks the events were read for it.
+async fn counted(store: &Store, filter: Filter) -> (Vec<(String, u64, u64)>, usize) {
+    let condition = Condition::new(Some(&filter)).unwrap();
+    let groups = Groups::new(&[Field::Kind.into()], 0, 0).unwrap();
+    let readers = store.readers();
+    let counted = readers.aggregate(&Operator::for_test(), condition, u64::MAX, groups).await;
+    let (groups, gaps) = counted.unwrap();
+    let answer = groups.answer(Order::Values, 100);
+    let groups = answer.groups.into_iter().map(|it| (it.values.join(""), it.count, it.bytes));
+    (groups.collect(), gaps.len())
+}
+
+#[tokio::test]
+async fn what_is_counted_is_the_same_with_columns_and_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    let last = 3 * JOINED_EVENTS as u64;
+    for first in (1..last).step_by(1000) {
+        put(&store, first..(first + 1000).min(last)).await;
+    }
+    let rare = (last - 1) / 100;
+    let expected =
+        [("file.open".to_owned(), last - 1 - rare, 0), ("usb.write".to_owned(), rare, 0)].to_vec();
+    assert_eq!(counted(&store, Filter::default()).await, (expected.clone(), 0));
+    store.close().await;
+
+    // The bodies of joined blocks are gone: what is counted is counted by columns.
+    let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
+    let sql = "SELECT count(*) FROM columns";
+    let columns: u32 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(columns > 40, "{columns} blocks have columns");
+    connection
+        .execute_batch("CREATE TABLE aside AS SELECT * FROM bodies; UPDATE bodies SET body = x'00'")
+        .unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    assert_eq!(counted(&store, Filter::default()).await, (expected.clone(), 0));
+    let user = Filter { text: "x".into(), ..Filter::default() };
+    assert!(counted(&store, user).await.1 > 0, "a text is in the events only");
+    store.close().await;
+
+    // Damaged columns are as good as none.
+    connection
+        .execute_batch(
+            "DELETE FROM bodies; INSERT INTO bodies SELECT * FROM aside; DROP TABLE aside;
+             UPDATE columns SET packed = x'00'",
+        )
+        .unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    assert_eq!(counted(&store, Filter::default()).await, (expected.clone(), 0));
+    store.close().await;
+
+    // A file of the version before has no such table.
+    connection.execute_batch("DROP TABLE columns; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let files = Files::of(dir.path()).unwrap();
+    let (mut current, totals) = Current::open(&files).unwrap();
+    current.begin_file(&files, "2026-12-31".parse().unwrap(), &totals).unwrap();
+    drop(current);
+    rusqlite::Connection::open(&files.list().first().unwrap().path)
+        .unwrap()
+        .execute_batch("DROP TABLE columns; PRAGMA user_version = 1")
+        .unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, last..last + 1).await;
+    let mut expected = expected;
+    expected[0].1 += 1;
+    assert_eq!(counted(&store, Filter::default()).await, (expected, 0));
     store.close().await;
 }

@@ -1,0 +1,187 @@
+//! Columns: what questions that count want of the events of a block, without the events.
+//!
+//! Of each event they have the time, the bytes, and by numbers the few things that groups are made
+//! by. What a number stands for is in the block's columns as well, once, and is an encoded event that
+//! has nothing else in it: what holds for that holds for every event with the number. So a question is
+//! asked of some hundred values instead of a thousand events, and none of those is decoded.
+//!
+//! They are made when blocks are joined. A block without them, or with damaged ones, is read itself.
+
+mod gather;
+mod parts;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use prost::Message;
+use sekimori_proto::v1::Event;
+
+pub use gather::Gatherer;
+
+use super::block::DamagedBlock;
+use super::filter::Condition;
+use crate::limits::BLOCK_BYTES_MAX;
+
+/// What events are told apart by. The order is that of the columns in a block, so it never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// Whose event it is.
+    Host,
+    /// Name, login name, uid and login uid of the process.
+    User,
+    /// Path of its executable.
+    Program,
+    /// Of the file, and the one that came or went.
+    Device,
+    /// Address, path and names.
+    Destination,
+    /// Kind, operation, verdict and rule.
+    Act,
+}
+
+impl Column {
+    /// How many there are.
+    const COUNT: usize = 6;
+    /// All of them, in their order.
+    pub const ALL: [Column; Column::COUNT] = [
+        Column::Host,
+        Column::User,
+        Column::Program,
+        Column::Device,
+        Column::Destination,
+        Column::Act,
+    ];
+}
+
+/// What is compressed. All but the values have one element for each event, in the order of the block.
+#[derive(Clone, PartialEq, Message)]
+struct Body {
+    /// In the order of [`Column::ALL`].
+    #[prost(message, repeated, tag = "1")]
+    columns: Vec<Coded>,
+    /// UTC ns since 1970, each less the one before.
+    #[prost(sint64, repeated, tag = "2")]
+    time_steps: Vec<i64>,
+    /// See [`super::groups::bytes_of`].
+    #[prost(uint64, repeated, tag = "3")]
+    bytes: Vec<u64>,
+    /// Those that came in.
+    #[prost(uint64, repeated, tag = "4")]
+    bytes_in: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Coded {
+    /// Encoded events.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    values: Vec<Bytes>,
+    /// Places in `values`: nothing when there is one value, a byte each up to 256, else two of them
+    /// in little endian.
+    #[prost(bytes = "bytes", tag = "2")]
+    codes: Bytes,
+}
+
+/// Bytes of a code when there are so many values.
+const fn width(values: usize) -> usize {
+    match values {
+        0 | 1 => 0,
+        2..=256 => 1,
+        _ => 2,
+    }
+}
+
+impl Coded {
+    /// The code of each row; `None` when one stands for no value.
+    fn codes(&self, rows: usize) -> Option<Vec<u16>> {
+        let codes: Vec<u16> = match width(self.values.len()) {
+            0 => vec![0; rows],
+            1 => self.codes.iter().map(|code| u16::from(*code)).collect(),
+            _ => {
+                let pairs = self.codes.as_chunks::<2>();
+                pairs
+                    .1
+                    .is_empty()
+                    .then(|| pairs.0.iter().map(|it| u16::from_le_bytes(*it)))?
+                    .collect()
+            }
+        };
+        let known = codes.iter().all(|code| usize::from(*code) < self.values.len());
+        (codes.len() == rows && known).then_some(codes)
+    }
+}
+
+/// The columns of a block.
+#[derive(Debug)]
+pub struct Columns {
+    columns: Vec<Coded>,
+    /// UTC ns since 1970.
+    pub times_ns: Vec<i64>,
+    /// See [`super::groups::bytes_of`].
+    pub bytes: Vec<u64>,
+    /// Those that came in.
+    pub bytes_in: Vec<u64>,
+}
+
+/// One column that was looked at.
+#[derive(Debug)]
+pub struct Values {
+    /// Of each row, the place in `events`.
+    pub codes: Vec<u16>,
+    /// Each has nothing but what the column is of.
+    pub events: Vec<Event>,
+}
+
+impl Columns {
+    /// Unpacks the columns of a block with so many events.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn unpack(packed: &[u8], events: u32) -> Result<Columns, DamagedBlock> {
+        let body = zstd::bulk::decompress(packed, BLOCK_BYTES_MAX)?;
+        let Body { columns, time_steps, bytes, bytes_in } = Body::decode(Bytes::from(body))?;
+        let rows = events as usize;
+        let whole = columns.len() == Column::COUNT
+            && [time_steps.len(), bytes.len(), bytes_in.len()] == [rows; 3];
+        if !whole {
+            return Err(DamagedBlock::Columns);
+        }
+        let mut time_ns = 0_i64;
+        let times_ns = time_steps.into_iter().map(|step| {
+            time_ns = time_ns.wrapping_add(step);
+            time_ns
+        });
+        Ok(Columns { columns, times_ns: times_ns.collect(), bytes, bytes_in })
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn values(&self, column: Column) -> Result<Values, DamagedBlock> {
+        let coded = self.columns.get(column as usize).ok_or(DamagedBlock::Columns)?;
+        let codes = coded.codes(self.times_ns.len()).ok_or(DamagedBlock::Columns)?;
+        let events = coded.values.iter().map(|value| Event::decode(value.as_ref()));
+        Ok(Values { codes, events: events.collect::<Result<_, _>>()? })
+    }
+
+    /// The rows that match a condition for which [`Condition::is_of_columns`] holds.
+    ///
+    /// # Errors
+    /// When a column is damaged.
+    pub fn matching(&self, condition: &Condition) -> Result<Vec<usize>, DamagedBlock> {
+        let in_time =
+            |(_, time_ns): &(usize, &i64)| condition.may_match_times(**time_ns, **time_ns);
+        let rows = self.times_ns.iter().enumerate().filter(in_time);
+        let mut rows: Vec<usize> = rows.map(|(row, _)| row).collect();
+        for column in Column::ALL.into_iter().filter(|column| condition.asks(*column)) {
+            let Values { codes, events } = self.values(column)?;
+            let holds: Vec<bool> =
+                events.iter().map(|event| condition.holds(column, event)).collect();
+            rows.retain(|row| {
+                let code = codes.get(*row).map(|code| usize::from(*code));
+                code.and_then(|code| holds.get(code)).copied().unwrap_or(false)
+            });
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,218 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::{Select, select};
+use prost::Message as _;
+use sekimori_proto::v1::{
+    AggregateResponse, Destination, Device, Field, File, Filter, Kind, Name, Operation, Order,
+    Process,
+};
+use zstd::bulk::Compressor;
+
+use super::*;
+use crate::store::block::{self, Block, Placed, Stored};
+use crate::store::entry::Entry;
+use crate::store::groups::Groups;
+
+/// Few of each, so that questions find some.
+const TEXTS: [&str; 4] = ["", "a", "花子", "a.example"];
+
+fn one<T: Clone + std::fmt::Debug + 'static, const N: usize>(of: [T; N]) -> Select<T> {
+    select(of.to_vec())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    one(TEXTS).prop_map(str::to_owned)
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    one([b"".as_slice(), b"/bin/\xff", b"/bin/cp"]).prop_map(<[u8]>::to_vec)
+}
+
+prop_compose! {
+    fn device()(class in text(), vendor in text(), serial in text(), source in text(),
+        minor in 0..2_u32) -> Device {
+        Device { class, vendor, serial, source, minor, ..Device::default() }
+    }
+}
+
+prop_compose! {
+    fn process()(exe in path(), user in text(), login_user in text(), uid in one([0, 1000, u32::MAX]),
+        login_uid in one([None, Some(0), Some(1000)]), tid in 0..9_u32) -> Process {
+        Process { exe, user, login_user, uid, login_uid, tid, ..Process::default() }
+    }
+}
+
+prop_compose! {
+    fn destination()(ip in text(), port in 0..3_u32, path in path(),
+        names in proptest::collection::vec((text(), 0..3), 0..3)) -> Destination {
+        let names = names.into_iter().map(|(name, source)| Name { name, source }).collect();
+        Destination { ip, port, path, names, ..Destination::default() }
+    }
+}
+
+prop_compose! {
+    fn file()(path in path(), device in proptest::option::of(device())) -> File {
+        File { path, device, ..File::default() }
+    }
+}
+
+prop_compose! {
+    fn what()(process in proptest::option::of(process()), file in proptest::option::of(file()),
+        device in proptest::option::of(device()),
+        destination in proptest::option::of(destination())) -> Event {
+        Event { process, file, device, destination, ..Event::default() }
+    }
+}
+
+prop_compose! {
+    fn event()(what in what(), kind in one([Kind::UsbWrite, Kind::NetUpload]),
+        operation in one([Operation::Close, Operation::Write, Operation::Receipt]),
+        verdict in -1..4_i32, rule in text(), bytes in any::<Option<u64>>(),
+        bytes_in in any::<Option<u64>>(),
+        time_ns in prop_oneof![4 => 0..7200 * 1_000_000_000_i64, 1 => any::<i64>()]) -> Event {
+        let (kind, operation) = (kind.into(), operation.into());
+        let boot = vec![1; 16];
+        Event { boot, sequence: 1, kind, operation, verdict, rule, bytes, bytes_in, time_ns, ..what }
+    }
+}
+
+/// As it may come: whole, in parts as agents send it, or with fields that come again.
+fn encoded(mut event: Event, way: usize) -> Vec<u8> {
+    let again = match way {
+        0 => Event::default(),
+        1 => Event { process: event.process.take(), ..Event::default() },
+        2 => {
+            let login_uid = event.process.as_mut().and_then(|it| it.login_uid.take());
+            let process = login_uid.map(|_| Process { login_uid, ..Process::default() });
+            Event { process, ..Event::default() }
+        }
+        _ => Event { file: Some(File { mode: 1, ..File::default() }), ..Event::default() },
+    };
+    [event.encode_to_vec(), again.encode_to_vec()].concat()
+}
+
+fn placed() -> impl Strategy<Value = Placed> {
+    (event(), 0..4_usize, one(["pc", "関守"])).prop_map(|(event, way, host)| {
+        let body = encoded(event, way).into();
+        let event = Event::decode(&body as &[u8]).unwrap_or_default();
+        Placed { cursor: 1, host: Arc::from(host), entry: Entry::new(&event, body).unwrap() }
+    })
+}
+
+prop_compose! {
+    fn filter()(kinds in one([vec![], vec![2], vec![2, 5]]), verdicts in one([vec![], vec![2, 3]]),
+        hosts in one([vec![], vec!["関守"]]), users in one([vec![], vec!["a"], vec!["", "花子"]]),
+        rules in one([vec![], vec!["a"], vec![""]]), serials in one([vec![], vec!["花子"]]),
+        destinations in one([vec![], vec!["a.example", "a"]]),
+        programs in one([vec![], vec!["/bin/cp"], vec!["/bin/\\xff"]]),
+        since_ns in one([None, Some(3600)]), until_ns in one([None, Some(i64::MAX)])) -> Filter {
+        let own = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
+        let since_ns = since_ns.map(|s: i64| s * 1_000_000_000);
+        Filter { kinds, verdicts, hosts: own(hosts), users: own(users), rules: own(rules),
+            serials: own(serials), destinations: own(destinations), programs: own(programs),
+            since_ns, until_ns, ..Filter::default() }
+    }
+}
+
+fn fields() -> impl Strategy<Value = (Vec<i32>, i32)> {
+    let fields: Vec<i32> = (1..=11)
+        .filter(|it| Field::try_from(*it).is_ok_and(|field| field != Field::File))
+        .collect();
+    let distinct = fields.iter().copied().chain([0]).collect::<Vec<_>>();
+    (proptest::collection::vec(select(fields), 1..4), select(distinct))
+}
+
+fn packed(placed: &[Placed]) -> (Vec<u8>, Block) {
+    let mut compressor = Compressor::new(1).unwrap();
+    compressor.include_checksum(true).unwrap();
+    let events: Vec<&Placed> = placed.iter().collect();
+    let columns = Gatherer::default().pack(&mut compressor, &events).unwrap();
+    let block = block::pack(&mut compressor, &events).unwrap();
+    (columns, Block::unpack(&block.body).unwrap())
+}
+
+fn counted(block: &Block, condition: &Condition, mut groups: Groups) -> AggregateResponse {
+    let may_be = |stored: &Stored<'_>| condition.may_be(stored);
+    for event in block.entries().filter(may_be).map(|it| it.event().unwrap()) {
+        if condition.matches(&event) {
+            groups.add(&event).unwrap();
+        }
+    }
+    groups.answer(Order::Values, 1000)
+}
+
+proptest! {
+    #[test]
+    fn columns_answer_as_the_events_do(
+        placed in proptest::collection::vec(placed(), 1..40),
+        questions in proptest::collection::vec((filter(), fields(), -50_400..50_400_i32), 1..5),
+    ) {
+        let (packed, block) = packed(&placed);
+        let columns = Columns::unpack(&packed, u32::try_from(placed.len()).unwrap()).unwrap();
+        for (filter, (by, distinct), zone) in questions {
+            let condition = Condition::new(Some(&filter)).unwrap();
+            let mut groups = Groups::new(&by, distinct, zone).unwrap();
+            prop_assert!(condition.is_of_columns() && groups.are_of_columns());
+            groups.add_columns(&columns, &condition).unwrap().unwrap();
+            let answer = groups.answer(Order::Values, 1000);
+            let groups = Groups::new(&by, distinct, zone).unwrap();
+            prop_assert_eq!(answer, counted(&block, &condition, groups));
+        }
+    }
+}
+
+/// Events of as many users.
+fn of_users(count: u32) -> Vec<Placed> {
+    let of = |uid: u32| {
+        let process = Some(Process { uid, user: format!("u{uid}"), ..Process::default() });
+        let event = Event {
+            boot: vec![1; 16],
+            sequence: 1,
+            kind: 2,
+            time_ns: i64::from(uid),
+            process,
+            bytes: Some(uid.into()),
+            ..Event::default()
+        };
+        let entry = Entry::new(&event, event.encode_to_vec().into()).unwrap();
+        Placed { cursor: u64::from(uid) + 1, host: "pc".into(), entry }
+    };
+    (0..count).map(of).collect()
+}
+
+#[test]
+fn codes_are_as_long_as_they_must_be() {
+    for count in [1, 2, 256, 257, 1000] {
+        let (packed, _) = packed(&of_users(count));
+        let columns = Columns::unpack(&packed, count).unwrap();
+        let users = columns.values(Column::User).unwrap();
+        assert_eq!(users.codes, (0..u16::try_from(count).unwrap()).collect::<Vec<_>>());
+        assert_eq!(users.events.len(), count as usize);
+        let hosts = columns.values(Column::Host).unwrap();
+        assert_eq!((hosts.codes, hosts.events.len()), (vec![0; count as usize], 1));
+        assert_eq!(columns.bytes, (0..u64::from(count)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damage_is_noticed() {
+    let (mut packed, _) = packed(&of_users(3));
+    assert!(Columns::unpack(&packed, 2).is_err(), "another number of events");
+    for place in 0..packed.len() {
+        *packed.get_mut(place).unwrap() ^= 1;
+        assert!(Columns::unpack(&packed, 3).is_err(), "byte {place}");
+        *packed.get_mut(place).unwrap() ^= 1;
+    }
+    let coded = |values: usize, codes: &'static [u8]| Coded {
+        values: vec![Bytes::new(); values],
+        codes: Bytes::from_static(codes),
+    };
+    assert_eq!(coded(2, &[0, 1, 1]).codes(3).unwrap(), [0, 1, 1]);
+    assert!(coded(2, &[0, 1, 2]).codes(3).is_none(), "no such value");
+    assert!(coded(2, &[0, 1]).codes(3).is_none(), "too few");
+    assert!(coded(300, &[0, 1, 1]).codes(1).is_none(), "half a code");
+    assert!(coded(0, &[]).codes(1).is_none(), "no value at all");
+}
