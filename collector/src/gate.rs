@@ -1,23 +1,27 @@
-//! The gate before all services: a stranger comes to the enrolment, and nowhere else.
+//! The gate before all services: a stranger comes to the enrolment, an agent delivers and renews its
+//! certificate, and neither comes anywhere else.
 //!
 //! Handlers ask for a typed identity, but a call reaches them when its message was read, which may
-//! have megabytes. Strangers are turned away here, before anything of theirs is read. A service
-//! that is new is closed to them without a word.
+//! have megabytes. Who has no business with a service is turned away here, before anything of theirs
+//! is read. A service that is new is open to operators alone.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::{Code, Status};
 
-use crate::identity::Caller;
+use crate::identity::{Caller, Peer};
 use crate::in_time::InTime;
 use crate::metrics;
 
 /// The one call that is open to everybody.
 const ENROLL: &str = "/sekimori.v1.EnrollService/Enroll";
+/// What agents call.
+const OF_AGENTS: [&str; 2] =
+    ["/sekimori.v1.IngestService/Stream", "/sekimori.v1.EnrollService/Renew"];
 
 /// Services behind the gate.
 #[derive(Clone, Debug)]
@@ -44,21 +48,46 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let known = matches!(request.extensions().get(), Some(Caller::Known(_)));
-        if known || request.uri().path() == ENROLL {
+        let path = request.uri().path();
+        let Some(refusal) = refusal(request.extensions().get(), path) else {
             let request = request.map(|body| Body::new(InTime::new(body)));
             return Either::Left(self.0.call(request));
-        }
-        if request.uri().path() == metrics::PATH {
+        };
+        let response = if path == metrics::PATH {
             // Whoever scrapes reads the status of HTTP, and not that of gRPC.
-            let mut refusal = http::Response::new(R::default());
-            *refusal.status_mut() = http::StatusCode::UNAUTHORIZED;
-            return Either::Right(ready(Ok(refusal)));
+            let mut response = http::Response::new(R::default());
+            *response.status_mut() = match refusal.code() {
+                Code::Unauthenticated => http::StatusCode::UNAUTHORIZED,
+                _ => http::StatusCode::FORBIDDEN,
+            };
+            response
+        } else {
+            refusal.into_http()
+        };
+        Either::Right(ready(Ok(response)))
+    }
+}
+
+/// Why a call does not get through.
+fn refusal(caller: Option<&Caller>, path: &str) -> Option<Status> {
+    match caller {
+        Some(Caller::Known(Peer::Agent(agent))) => {
+            let own = path == ENROLL || OF_AGENTS.contains(&path);
+            (!own).then(|| {
+                Status::permission_denied(format!(
+                    "agent {} may not call {path}: an agent delivers records and renews its \
+                     certificate; for all else show that of an operator (`sekimori-collector enroll \
+                     NAME --role viewer`)",
+                    agent.name()
+                ))
+            })
         }
-        let refusal = Status::unauthenticated(
-            "this connection carries no identity: show a certificate (`sekimori-collector token \
-             NAME`, then enrol with it)",
-        );
-        Either::Right(ready(Ok(refusal.into_http())))
+        Some(Caller::Known(Peer::Operator(_) | Peer::Local(..))) => None,
+        Some(Caller::Stranger(_)) | None => (path != ENROLL).then(|| {
+            Status::unauthenticated(
+                "this connection carries no identity: show a certificate (`sekimori-collector \
+                 token NAME`, then enrol with it)",
+            )
+        }),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Bytes of one request, encoded.
+/// Bytes of one request of an agent, encoded.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of what an operator asks at a time, encoded: the longest question that is recorded fits.
+pub const ASKED_BYTES_MAX: usize = 2 * QUESTION_BYTES_MAX;
 /// Bytes of one answer, encoded. Stock clients refuse more than 4 MiB.
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 /// Events of one batch.
@@ -120,6 +122,8 @@ pub const ALERTS_PAGE_DEFAULT: u32 = 100;
 pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.
 pub const FILTER_BYTES_MAX: usize = 4 << 10;
+/// Values of one column that a question keeps while it goes from block to block.
+pub const COLUMN_VALUES_KEPT: usize = 50_000;
 /// Fields that events are put into groups by.
 pub const GROUP_FIELDS_MAX: usize = 4;
 /// Groups that one question may make, of which the answer has some.
@@ -156,6 +160,12 @@ pub const SUBSCRIBERS_OF_ONE_MAX: usize = 16;
 pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
 /// Events a subscriber's task reads from the store at once.
 pub const WATCH_PAGE_EVENTS: usize = 1000;
+/// How long a subscriber who has been told everything waits for more than the next commit.
+pub const WATCH_GATHER: Duration = Duration::from_millis(50);
+/// Events of the last commits that are kept as they are for those who follow the store.
+pub const TAIL_EVENTS_MAX: usize = 65_536;
+/// Their bytes.
+pub const TAIL_BYTES_MAX: usize = 32 << 20;
 /// Events whose blocks a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 

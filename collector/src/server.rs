@@ -353,17 +353,17 @@ impl Collector {
             )
             .add_service(
                 WatchServiceServer::new(watch)
-                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(
                 QueryServiceServer::new(query)
-                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(
                 EvidenceServiceServer::new(evidence)
-                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(
@@ -371,18 +371,24 @@ impl Collector {
             )
             .add_service(
                 AlertServiceServer::new(AlertAnswers::new(alerts.clone(), audit.clone()))
-                    .max_decoding_message_size(limit::REQUEST_BYTES_MAX)
+                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
-            .add_service(FleetServiceServer::new(FleetAnswers::new(fleet, audit.clone())))
+            .add_service(
+                FleetServiceServer::new(FleetAnswers::new(fleet, audit.clone()))
+                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
+                    .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
+            )
             .add_service(
                 PolicyServiceServer::new(policy)
                     .max_decoding_message_size(limit::POLICY_REQUEST_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
-            .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
+            .add_service(health.max_decoding_message_size(limit::ASKED_BYTES_MAX))
+            .add_service(reflection().build_v1()?.max_decoding_message_size(limit::ASKED_BYTES_MAX))
+            .add_service(
+                reflection().build_v1alpha()?.max_decoding_message_size(limit::ASKED_BYTES_MAX),
+            );
         let metrics = Metrics::new(store.meter().clone(), sources);
         let answer = move |request| std::future::ready(metrics.answer::<axum::body::Body>(request));
         let router = routes.routes().into_axum_router();

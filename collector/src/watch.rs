@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use crate::access::{Access, Following};
 use crate::bus::{Committed, Stop};
 use crate::identity::Analyst;
-use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX};
+use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX, WATCH_GATHER};
 use crate::query::gaps;
 use crate::question;
 use crate::store::Condition;
@@ -171,6 +171,9 @@ impl Subscriber {
                 }
             }
             self.position = step.position;
+            if step.is_last {
+                tokio::time::sleep(WATCH_GATHER).await;
+            }
         }
     }
 }

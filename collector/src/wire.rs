@@ -53,7 +53,8 @@ impl<'a> Fields<'a> {
 
     /// Number and value; within, `None` at the end of the message. Outside, when it is no message, or
     /// not one of the plain kind: a field that came before, or of a fixed width, or numbered above 63.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "a call costs as much as the work; see the benchmark")]
+    #[inline(always)]
     pub fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
         if self.rest.is_empty() {
             return Some(None);
@@ -78,9 +79,24 @@ impl<'a> Fields<'a> {
         Some(Some((number, value)))
     }
 
-    /// Seven bits a byte, the lowest first; at most 64 of them.
+    /// Seven bits a byte, the lowest first; at most 64 of them. Most numbers have one byte or two.
     #[inline]
     fn number(&mut self) -> Option<u64> {
+        match *self.rest {
+            [one, ref rest @ ..] if one < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(one))
+            }
+            [one, two, ref rest @ ..] if two < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(one & 0x7f) | u64::from(two) << 7)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.rest.split_first()?;

@@ -32,7 +32,7 @@ impl Item {
 
     /// Of a step that began at `position`, when everything up to `removed` has been removed.
     pub fn of(step: Step, position: u64, removed: u64) -> Vec<Item> {
-        let Step { events, gaps, position: end } = step;
+        let Step { events, gaps, position: end, .. } = step;
         let events = events.into_iter().map(|it| Item::Event(Box::new(it)));
         let mut items: Vec<Item> = gaps.into_iter().map(Item::Gap).chain(events).collect();
         items.sort_by_key(Item::cursor);
@@ -142,6 +142,7 @@ mod tests {
                 .collect(),
             position: 30,
             gaps: vec![Gap { first: 25, last: 25, reason: "damaged".to_owned() }],
+            is_last: true,
         };
         assert_eq!(cursors(&Item::of(step(&[21, 26]), 20, 0)), [21, 25, 26]);
         assert_eq!(cursors(&Item::of(step(&[21, 26]), 20, 20)), [21, 25, 26]);
@@ -155,7 +156,7 @@ mod tests {
         assert!(matches!(&items[0], Item::Gap(gap) if (gap.first, gap.last) == (11, 20)));
         assert_eq!(items.len(), 4);
         // Nothing could be read: what lies behind this step is told by the next one.
-        let nothing = |position| Step { events: vec![], position, gaps: vec![] };
+        let nothing = |position| Step { events: vec![], position, gaps: vec![], is_last: true };
         let items = Item::of(nothing(30), 10, 40);
         assert!(matches!(&items[..], [Item::Gap(gap)] if (gap.first, gap.last) == (11, 30)));
         assert!(Item::of(nothing(10), 10, 40).is_empty());

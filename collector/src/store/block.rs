@@ -55,6 +55,31 @@ struct BodyEntry {
     verdict: i32,
 }
 
+impl Body {
+    fn of<'a>(events: impl IntoIterator<Item = &'a Placed>) -> Body {
+        let events = events.into_iter();
+        let mut body =
+            Body { hosts: Vec::new(), entries: Vec::with_capacity(events.size_hint().0) };
+        for Placed { cursor, host, entry } in events {
+            // The events of a host come together.
+            let place = body.hosts.iter().rposition(|known| **known == **host);
+            let place = place.unwrap_or_else(|| {
+                body.hosts.push(host.to_string());
+                body.hosts.len() - 1
+            });
+            body.entries.push(BodyEntry {
+                host: u32::try_from(place).unwrap_or(u32::MAX),
+                cursor: *cursor,
+                time_ns: entry.time_ns,
+                event: entry.body.clone(),
+                kind: entry.kind,
+                verdict: entry.verdict,
+            });
+        }
+        body
+    }
+}
+
 /// An event with its place in the store.
 #[derive(Clone, Debug)]
 pub struct Placed {
@@ -114,31 +139,17 @@ pub fn pack(
     compressor: &mut zstd::bulk::Compressor<'_>,
     events: &[&Placed],
 ) -> std::io::Result<Packed> {
-    let mut body = Body { entries: Vec::with_capacity(events.len()), ..Body::default() };
     let mut found: Vec<Tag> = Vec::with_capacity(events.len() * 8);
     let (mut first, mut last) = (u64::MAX, 0);
     let (mut oldest_ns, mut newest_ns) = (i64::MAX, i64::MIN);
-    for Placed { cursor, host, entry } in events {
-        // The events of a host come together.
-        let place = body.hosts.iter().rposition(|known| **known == **host);
-        let place = place.unwrap_or_else(|| {
-            found.push(tags::tag(Tagged::Host, host.as_bytes()));
-            body.hosts.push(host.to_string());
-            body.hosts.len() - 1
-        });
+    for Placed { cursor, entry, .. } in events.iter().copied() {
         found.extend_from_slice(&entry.tags);
         (first, last) = (first.min(*cursor), last.max(*cursor));
         oldest_ns = oldest_ns.min(entry.time_ns);
         newest_ns = newest_ns.max(entry.time_ns);
-        body.entries.push(BodyEntry {
-            host: u32::try_from(place).unwrap_or(u32::MAX),
-            cursor: *cursor,
-            time_ns: entry.time_ns,
-            event: entry.body.clone(),
-            kind: entry.kind,
-            verdict: entry.verdict,
-        });
     }
+    let body = Body::of(events.iter().copied());
+    found.extend(body.hosts.iter().map(|host| tags::tag(Tagged::Host, host.as_bytes())));
     let header = Header {
         first,
         last,
@@ -148,6 +159,32 @@ pub fn pack(
         tags: tags::to_bytes(found),
     };
     Ok(Packed { header, body: compressor.compress(&body.encode_to_vec())? })
+}
+
+/// Unpacks one after the other, and keeps its memory.
+#[derive(Default)]
+pub struct Unpacker(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Unpacker {
+    /// What was packed.
+    ///
+    /// # Errors
+    /// When it is damaged, or longer than blocks are.
+    pub fn unpack(&mut self, packed: &[u8]) -> std::io::Result<Vec<u8>> {
+        let decompressor = match &mut self.0 {
+            Some(decompressor) => decompressor,
+            slot => slot.insert(zstd::bulk::Decompressor::new()?),
+        };
+        // What it says of itself is believed as far as memory is concerned.
+        let size = zstd::bulk::Decompressor::upper_bound(packed).unwrap_or(BLOCK_BYTES_MAX);
+        decompressor.decompress(packed, size.min(BLOCK_BYTES_MAX))
+    }
+}
+
+impl std::fmt::Debug for Unpacker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Unpacker")
+    }
 }
 
 /// A block that was read.
@@ -177,6 +214,12 @@ pub struct Stored<'a> {
 }
 
 impl Block {
+    /// Of events that need not be packed.
+    pub fn of(events: &[Placed]) -> Block {
+        let Body { hosts, entries } = Body::of(events);
+        Block { hosts, entries, places: OnceLock::new() }
+    }
+
     /// Unpacks a block.
     ///
     /// # Errors

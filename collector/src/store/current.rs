@@ -19,6 +19,7 @@ use super::columns::Gatherer;
 use super::entry::Entry;
 use super::files::{Files, Span, StoreFile, today};
 use super::sequences::Sequences;
+use super::tail::Tail;
 use super::totals::{Total, Totals};
 use super::{schema, table};
 use crate::limits::{
@@ -40,15 +41,20 @@ pub struct Current {
     small: Vec<i64>,
     compressor: Compressor<'static>,
     gatherer: Gatherer,
+    tail: Tail,
+}
+
+/// A block that is new.
+struct New {
+    packed: Packed,
+    columns: Option<Vec<u8>>,
 }
 
 /// What one transaction writes.
 struct Change<'a> {
     run: u64,
     joins: bool,
-    packed: Vec<Packed>,
-    /// Of each block, if they were joined.
-    columns: Vec<Option<Vec<u8>>>,
+    blocks: Vec<New>,
     totals: &'a BTreeMap<Arc<str>, Total>,
 }
 
@@ -101,9 +107,19 @@ impl Current {
     fn new(file: Arc<StoreFile>, last: u64, sequences: Sequences) -> Result<Current, StoreError> {
         let mut compressor = Compressor::new(ZSTD_LEVEL).map_err(StoreError::Compression)?;
         compressor.include_checksum(true).map_err(StoreError::Compression)?;
-        let (waiting, small, gatherer) = Default::default();
+        let (waiting, small, gatherer, tail) = Default::default();
         let connection = None;
-        Ok(Current { file, connection, last, sequences, waiting, small, compressor, gatherer })
+        Ok(Current {
+            file,
+            connection,
+            last,
+            sequences,
+            waiting,
+            small,
+            compressor,
+            gatherer,
+            tail,
+        })
     }
 
     /// `None` when nothing was written to the file.
@@ -135,6 +151,11 @@ impl Current {
         }
         current.connection = Some(connection);
         Ok(Some((current, totals)))
+    }
+
+    /// What was committed last.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// The last cursor that was committed.
@@ -195,6 +216,7 @@ impl Current {
             self.connection = None;
             return Err(error);
         }
+        self.tail.push(&new);
         if few {
             self.waiting.append(&mut new);
         } else {
@@ -230,10 +252,9 @@ impl Current {
         totals: &BTreeMap<Arc<str>, Total>,
     ) -> Result<(), StoreError> {
         let new: Vec<&Placed> = new.iter().collect();
-        let packed = self.pack(&chunks(&new, false))?;
+        let blocks = self.pack(&new, false)?;
         let run = new.first().map_or(0, |it| it.cursor);
-        let columns = Vec::new();
-        let rows = self.write(&Change { run, joins: false, packed, columns, totals })?;
+        let rows = self.write(&Change { run, joins: false, blocks, totals })?;
         self.small.extend(rows);
         Ok(())
     }
@@ -247,27 +268,28 @@ impl Current {
         let mut events: Vec<&Placed> = waiting.iter().chain(new).collect();
         let run = events.first().map_or(0, |it| it.cursor);
         events.sort_unstable_by_key(|it| (it.entry.kind, &*it.host, it.cursor));
-        let chunks = chunks(&events, true);
-        let columns = self.columns(&chunks);
         let written = self
-            .pack(&chunks)
-            .and_then(|packed| self.write(&Change { run, joins: true, packed, columns, totals }));
+            .pack(&events, true)
+            .and_then(|blocks| self.write(&Change { run, joins: true, blocks, totals }));
         self.waiting = waiting;
         written.map(|_| ())
     }
 
-    fn pack(&mut self, chunks: &[&[&Placed]]) -> Result<Vec<Packed>, StoreError> {
-        let pack = |chunk: &&[&Placed]| block::pack(&mut self.compressor, chunk);
-        chunks.iter().map(pack).collect::<Result<_, _>>().map_err(StoreError::Compression)
+    fn pack(&mut self, events: &[&Placed], joins: bool) -> Result<Vec<New>, StoreError> {
+        let pack = |chunk: &[&Placed]| {
+            // While the events are at hand for the one they are for the other.
+            let columns = joins.then(|| self.columns(chunk)).flatten();
+            let packed = block::pack(&mut self.compressor, chunk)?;
+            Ok(New { packed, columns })
+        };
+        let packed = chunks(events, joins).into_iter().map(pack).collect::<Result<_, _>>();
+        packed.map_err(StoreError::Compression)
     }
 
-    /// Of each block. One that has none is read itself when something is counted.
-    fn columns(&mut self, chunks: &[&[&Placed]]) -> Vec<Option<Vec<u8>>> {
-        let pack = |chunk: &&[&Placed]| {
-            let packed = self.gatherer.pack(&mut self.compressor, chunk);
-            packed.inspect_err(|error| tracing::warn!(%error, "a block gets no columns")).ok()
-        };
-        chunks.iter().map(pack).collect()
+    /// A block that has none is read itself when something is counted.
+    fn columns(&mut self, chunk: &[&Placed]) -> Option<Vec<u8>> {
+        let packed = self.gatherer.pack(&mut self.compressor, chunk);
+        packed.inspect_err(|error| tracing::warn!(%error, "a block gets no columns")).ok()
     }
 
     /// The rows of the blocks.
@@ -280,7 +302,8 @@ impl Current {
         let gone: &[i64] = if change.joins { &self.small } else { &[] };
         let rows = write_all(connection, change, gone, &self.sequences)
             .map_err(|source| StoreError::Sqlite { path, source })?;
-        let span = change.packed.iter().fold(self.file.span(), |span, Packed { header, .. }| {
+        let headers = change.blocks.iter().map(|new| &new.packed.header);
+        let span = headers.fold(self.file.span(), |span, header| {
             span.with(header.last, header.oldest_ns, header.newest_ns)
         });
         self.file.set_span(span);
@@ -354,13 +377,11 @@ fn write_all(
     // Dropping it on the way out rolls back.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     gone.iter().try_for_each(|row| table::delete_block(&transaction, *row))?;
-    let rows: Vec<i64> = change
-        .packed
-        .iter()
-        .map(|packed| table::insert_block(&transaction, change.run, !change.joins, packed))
-        .collect::<rusqlite::Result<_>>()?;
-    for (row, columns) in rows.iter().zip(&change.columns) {
-        columns.iter().try_for_each(|it| table::insert_columns(&transaction, *row, it))?;
+    let mut rows = Vec::with_capacity(change.blocks.len());
+    for New { packed, columns } in &change.blocks {
+        let row = table::insert_block(&transaction, change.run, !change.joins, packed)?;
+        columns.iter().try_for_each(|it| table::insert_columns(&transaction, row, it))?;
+        rows.push(row);
     }
     for (origin, ranges) in sequences.changed() {
         table::save_boot(&transaction, origin, &ranges)?;

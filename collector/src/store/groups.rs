@@ -1,9 +1,7 @@
 //! Events in groups: what `QueryService.Aggregate` answers from.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 use sekimori_proto::json::escape;
@@ -12,9 +10,6 @@ use sekimori_proto::v1::{Operation, Process};
 use sekimori_proto::words::Word as _;
 use thiserror::Error;
 
-use super::block::DamagedBlock;
-use super::columns::{Column, Columns, Values};
-use super::filter::Condition;
 use crate::limits::{DISTINCT_VALUES_MAX, GROUP_FIELDS_MAX, GROUPS_MAX, ZONE_OFFSET_MAX};
 
 /// A question that cannot be answered.
@@ -86,7 +81,6 @@ impl Groups {
     /// # Errors
     /// When there are too many.
     pub fn add(&mut self, event: &Event) -> Result<(), GroupError> {
-        self.events += 1;
         let values: Vec<String> = self.by.iter().map(|field| self.value(*field, event)).collect();
         let place = self.place(values, event.time_ns)?;
         if let Some(field) = self.distinct {
@@ -96,66 +90,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Whether columns have all that the groups are made by.
-    pub fn are_of_columns(&self) -> bool {
-        self.by.iter().chain(&self.distinct).all(|field| By::of(*field).is_some())
-    }
-
-    /// Puts those events of a block that match into their groups, for which
-    /// [`Groups::are_of_columns`] and [`Condition::is_of_columns`] hold.
-    ///
-    /// # Errors
-    /// When there are too many groups. When a column is damaged, nothing was counted.
-    pub fn add_columns(
-        &mut self,
-        columns: &Columns,
-        condition: &Condition,
-    ) -> Result<Result<(), GroupError>, DamagedBlock> {
-        let rows = columns.matching(condition)?;
-        if rows.is_empty() {
-            return Ok(Ok(()));
-        }
-        let keys = |field: &Field| Keys::of(*field, columns, self.offset);
-        let by: Vec<Keys> = self.by.iter().map(keys).collect::<Result<_, _>>()?;
-        let distinct = self.distinct.as_ref().map(keys).transpose()?;
-        Ok(self.add_rows(columns, &rows, &by, distinct.as_ref()))
-    }
-
-    fn add_rows(
-        &mut self,
-        columns: &Columns,
-        rows: &[usize],
-        by: &[Keys],
-        distinct: Option<&Keys>,
-    ) -> Result<(), GroupError> {
-        // Texts are made and compared once for each combination of numbers.
-        let mut places: HashMap<[i64; GROUP_FIELDS_MAX], usize, RandomState> = HashMap::default();
-        let mut different: HashSet<(usize, i64), RandomState> = HashSet::default();
-        let number = |numbers: &[u64], row: usize| numbers.get(row).copied().unwrap_or(0);
-        for &row in rows {
-            self.events += 1;
-            let time_ns = columns.times_ns.get(row).copied().unwrap_or_default();
-            let mut key = [0; GROUP_FIELDS_MAX];
-            key.iter_mut().zip(by).for_each(|(key, by)| *key = by.key(row));
-            let place = match places.entry(key) {
-                Entry::Occupied(place) => *place.get(),
-                Entry::Vacant(vacant) => {
-                    let values = by.iter().map(|by| by.value(row, time_ns, self)).collect();
-                    *vacant.insert(self.place(values, time_ns)?)
-                }
-            };
-            if let Some(distinct) = distinct
-                && different.insert((place, distinct.key(row)))
-            {
-                self.note(place, distinct.value(row, time_ns, self))?;
-            }
-            self.count(place, time_ns, number(&columns.bytes, row), number(&columns.bytes_in, row));
-        }
-        Ok(())
-    }
-
     /// The place of the group with these values.
-    fn place(&mut self, values: Vec<String>, time_ns: i64) -> Result<usize, GroupError> {
+    pub(super) fn place(&mut self, values: Vec<String>, time_ns: i64) -> Result<usize, GroupError> {
         if let Some(place) = self.places.get(&values) {
             return Ok(*place);
         }
@@ -170,7 +106,7 @@ impl Groups {
     }
 
     /// Notes one of the values that are counted once.
-    fn note(&mut self, place: usize, value: String) -> Result<(), GroupError> {
+    pub(super) fn note(&mut self, place: usize, value: String) -> Result<(), GroupError> {
         if !value.is_empty() && self.different.insert((place, value)) {
             if self.different.len() > DISTINCT_VALUES_MAX {
                 return Err(GroupError::TooManyDistinct);
@@ -182,7 +118,8 @@ impl Groups {
         Ok(())
     }
 
-    fn count(&mut self, place: usize, time_ns: i64, bytes: u64, bytes_in: u64) {
+    pub(super) fn count(&mut self, place: usize, time_ns: i64, bytes: u64, bytes_in: u64) {
+        self.events += 1;
         if let Some(group) = self.groups.get_mut(place) {
             group.count += 1;
             group.first_ns = group.first_ns.min(time_ns);
@@ -190,6 +127,21 @@ impl Groups {
             group.bytes = group.bytes.saturating_add(bytes);
             group.bytes_in = group.bytes_in.saturating_add(bytes_in);
         }
+    }
+
+    /// What the groups are made by.
+    pub(super) fn by(&self) -> &[Field] {
+        &self.by
+    }
+
+    /// What is counted once.
+    pub(super) const fn distinct(&self) -> Option<Field> {
+        self.distinct
+    }
+
+    /// Seconds that are added to UTC.
+    pub(super) fn zone_offset_s(&self) -> i32 {
+        self.offset.seconds()
     }
 
     /// The first groups in this order; equal ones by their values.
@@ -209,7 +161,7 @@ impl Groups {
     }
 
     /// What an event has in a field; empty when it has nothing there.
-    fn value(&self, field: Field, event: &Event) -> String {
+    pub(super) fn value(&self, field: Field, event: &Event) -> String {
         match field {
             Field::Hour => self.time(event.time_ns, "%Y-%m-%d %H:00"),
             Field::Day => self.time(event.time_ns, "%Y-%m-%d"),
@@ -223,73 +175,6 @@ impl Groups {
             |_| String::new(),
             |time| time.to_zoned(self.zone.clone()).strftime(format).to_string(),
         )
-    }
-}
-
-/// Where columns have what events are grouped by.
-#[derive(Clone, Copy, Debug)]
-enum By {
-    Column(Column),
-    /// Parts of the time, of so many ns.
-    Time(i64),
-}
-
-const HOUR_NS: i64 = 3_600_000_000_000;
-
-impl By {
-    /// `None`: columns do not have it.
-    fn of(field: Field) -> Option<By> {
-        Some(match field {
-            Field::Unspecified | Field::File => return None,
-            Field::Host => By::Column(Column::Host),
-            Field::User => By::Column(Column::User),
-            Field::Device => By::Column(Column::Device),
-            Field::Destination => By::Column(Column::Destination),
-            Field::Program => By::Column(Column::Program),
-            Field::Rule | Field::Kind | Field::Verdict => By::Column(Column::Act),
-            Field::Hour => By::Time(HOUR_NS),
-            Field::Day => By::Time(24 * HOUR_NS),
-        })
-    }
-}
-
-/// A field of the events of a block, by numbers: the same number, the same value.
-struct Keys {
-    field: Field,
-    keys: Vec<i64>,
-    /// By number; nothing for times.
-    events: Vec<Event>,
-}
-
-impl Keys {
-    fn of(field: Field, columns: &Columns, zone: Offset) -> Result<Keys, DamagedBlock> {
-        let (keys, events) = match By::of(field).ok_or(DamagedBlock::Columns)? {
-            By::Column(column) => {
-                let Values { codes, events } = columns.values(column)?;
-                (codes.into_iter().map(i64::from).collect(), events)
-            }
-            By::Time(part_ns) => {
-                let zone_ns = i128::from(zone.seconds()) * 1_000_000_000;
-                let part = |time_ns: &i64| {
-                    let part = (i128::from(*time_ns) + zone_ns).div_euclid(i128::from(part_ns));
-                    i64::try_from(part).unwrap_or_default()
-                };
-                (columns.times_ns.iter().map(part).collect(), Vec::new())
-            }
-        };
-        Ok(Keys { field, keys, events })
-    }
-
-    fn key(&self, row: usize) -> i64 {
-        self.keys.get(row).copied().unwrap_or_default()
-    }
-
-    fn value(&self, row: usize, time_ns: i64, groups: &Groups) -> String {
-        let event = usize::try_from(self.key(row)).ok().and_then(|key| self.events.get(key));
-        match event {
-            Some(event) => groups.value(self.field, event),
-            None => groups.value(self.field, &Event { time_ns, ..Event::default() }),
-        }
     }
 }
 

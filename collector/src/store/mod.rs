@@ -24,6 +24,7 @@ mod sequences;
 mod side;
 mod table;
 mod tags;
+mod tail;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tamper;
@@ -124,8 +125,9 @@ impl Store {
         }
         let committed = Committed::new(current.last());
         let shared = write::Shared { files, committed, totals, meter: Meter::default() };
+        let tail = current.tail().clone();
         let (writer, thread) = write::start(current, shared.clone())?;
-        let readers = Readers::new(shared.files.clone(), shared.totals.clone());
+        let readers = Readers::new(shared.files.clone(), shared.totals.clone(), tail);
         Ok(Store { shared, writer, readers, thread, _lock: lock })
     }
 

@@ -15,13 +15,14 @@ use sekimori_proto::v1::{Event, HostStatus};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use super::block::{Block, Header, Stored};
-use super::columns::Columns;
+use super::block::{Block, Header, Stored, Unpacker};
+use super::columns::{Columns, Counter};
 use super::files::{Files, StoreFile};
 use super::filter::Condition;
 use super::groups::{GroupError, Groups};
 use super::schema;
 use super::table::{self, Listed};
+use super::tail::{Behind, Tail};
 use super::totals::Totals;
 use crate::expression::ExpressionError;
 use crate::identity::Operator;
@@ -110,6 +111,8 @@ pub struct Step {
     pub position: u64,
     /// What could not be read on the way.
     pub gaps: Vec<Gap>,
+    /// Nothing was committed behind it yet.
+    pub is_last: bool,
 }
 
 type Kept = LruCache<(u64, i64), Arc<Block>>;
@@ -119,6 +122,7 @@ type Kept = LruCache<(u64, i64), Arc<Block>>;
 pub struct Readers {
     files: Files,
     totals: Totals,
+    tail: Tail,
     blocks: Arc<Mutex<Kept>>,
     /// For questions.
     places: Arc<Semaphore>,
@@ -128,11 +132,11 @@ pub struct Readers {
 
 impl Readers {
     /// Connections are opened when they are needed.
-    pub fn new(files: Files, totals: Totals) -> Readers {
+    pub fn new(files: Files, totals: Totals, tail: Tail) -> Readers {
         let kept = NonZeroUsize::new(BLOCKS_KEPT).unwrap_or(NonZeroUsize::MIN);
         let blocks = Arc::new(Mutex::new(LruCache::new(kept)));
         let places = || Arc::new(Semaphore::new(READERS_MAX));
-        Readers { files, totals, blocks, places: places(), step_places: places() }
+        Readers { files, totals, tail, blocks, places: places(), step_places: places() }
     }
 
     /// Closes the connections that wait. One that is in use closes when its query ends.
@@ -161,6 +165,12 @@ impl Readers {
         condition: Arc<Condition>,
         position: u64,
     ) -> Result<Step, ReadError> {
+        // What was committed last is at hand; an expression takes its time all the same.
+        if condition.is_of_columns()
+            && let Some(behind) = self.tail.behind(position)
+        {
+            return Ok(step_of(&condition, position, &behind));
+        }
         self.run(&self.step_places, move |look| look.step(&condition, position)).await
     }
 
@@ -235,6 +245,7 @@ impl Readers {
             deadline: Instant::now().checked_add(time_max),
             cancelled,
             gaps: Vec::new(),
+            unpacker: Unpacker::default(),
         };
         let task = tokio::task::spawn_blocking(move || {
             let _place = place;
@@ -247,6 +258,55 @@ impl Readers {
 /// Whether the condition had an answer for every event that it was asked of.
 fn answered(condition: &Condition) -> Result<(), ReadError> {
     condition.failure().map_or(Ok(()), |error| Err(ReadError::Expression(error.clone())))
+}
+
+/// Matching events behind a cursor.
+struct Told {
+    /// In the order of their cursors.
+    events: Vec<Event>,
+    /// The last of them, when there are too many for a step.
+    cut_at: Option<u64>,
+    /// What is no event.
+    unreadable: Vec<(u64, prost::DecodeError)>,
+}
+
+fn tell(condition: &Condition, position: u64, blocks: &[Arc<Block>]) -> Told {
+    let of = |kind, verdict| condition.may_be_of(kind, verdict);
+    let mut stored: Vec<Stored<'_>> = blocks
+        .iter()
+        .flat_map(|block| block.entries_of(of))
+        .filter(|stored| stored.cursor > position && condition.may_be(stored))
+        .collect();
+    stored.sort_unstable_by_key(|stored| stored.cursor);
+    let mut told = Told { events: Vec::new(), cut_at: None, unreadable: Vec::new() };
+    let mut bytes: usize = 0;
+    for stored in stored {
+        match stored.event() {
+            Ok(event) if condition.matches(&event) => told.events.push(event),
+            Ok(_) => continue,
+            Err(error) => {
+                told.unreadable.push((stored.cursor, error));
+                continue;
+            }
+        }
+        bytes = bytes.saturating_add(stored.body.len());
+        if told.events.len() >= WATCH_PAGE_EVENTS || bytes > PAGE_BYTES_MAX {
+            told.cut_at = Some(stored.cursor);
+            break;
+        }
+    }
+    told
+}
+
+/// A step through what was committed last.
+fn step_of(condition: &Condition, position: u64, behind: &Behind) -> Step {
+    let Told { events, cut_at, unreadable } = tell(condition, position, &behind.blocks);
+    let gap = |(cursor, error): (u64, prost::DecodeError)| {
+        tracing::error!(%error, cursor, "an event that was committed cannot be read");
+        Gap { first: cursor, last: cursor, reason: error.to_string() }
+    };
+    let gaps = unreadable.into_iter().take(GAPS_TOLD_MAX).map(gap).collect();
+    Step { events, position: cut_at.unwrap_or(behind.last), gaps, is_last: cut_at.is_none() }
 }
 
 /// Tells a query that whoever asked has gone.
@@ -265,6 +325,7 @@ pub(super) struct Look {
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
     gaps: Vec<Gap>,
+    unpacker: Unpacker,
 }
 
 impl Look {
@@ -316,7 +377,16 @@ impl Look {
     }
 
     fn step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
-        let mut step = Step { events: Vec::new(), position, gaps: Vec::new() };
+        let step = match self.readers.tail.behind(position) {
+            Some(behind) => step_of(condition, position, &behind),
+            None => self.stored_step(condition, position)?,
+        };
+        answered(condition)?;
+        Ok(step)
+    }
+
+    fn stored_step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
+        let mut step = Step { events: Vec::new(), position, gaps: Vec::new(), is_last: false };
         let files = self.readers.files.list();
         let Some(file) = files.into_iter().find(|file| file.span().last > position) else {
             return Ok(step);
@@ -335,32 +405,14 @@ impl Look {
                     blocks.extend(look.kept_block(&file, connection, *row, header)?);
                 }
             }
-            let of = |kind, verdict| condition.may_be_of(kind, verdict);
-            let mut stored: Vec<Stored<'_>> = blocks
-                .iter()
-                .flat_map(|block| block.entries_of(of))
-                .filter(|stored| stored.cursor > position && condition.may_be(stored))
-                .collect();
-            stored.sort_unstable_by_key(|stored| stored.cursor);
-            let mut bytes: usize = 0;
-            for stored in stored {
-                match stored.event() {
-                    Ok(event) if condition.matches(&event) => step.events.push(event),
-                    Ok(_) => continue,
-                    Err(error) => {
-                        look.gap(&file, stored.cursor, stored.cursor, error.to_string());
-                        continue;
-                    }
-                }
-                bytes = bytes.saturating_add(stored.body.len());
-                if step.events.len() >= WATCH_PAGE_EVENTS || bytes > PAGE_BYTES_MAX {
-                    end = stored.cursor;
-                    break;
-                }
+            let told = tell(condition, position, &blocks);
+            for (cursor, error) in told.unreadable {
+                look.gap(&file, cursor, cursor, error.to_string());
             }
+            step.events = told.events;
+            end = told.cut_at.unwrap_or(end);
             Ok(())
         })?;
-        answered(condition)?;
         step.gaps = std::mem::take(&mut self.gaps);
         // What lies behind this step is told by a later one.
         step.gaps.retain(|gap| gap.last > position && gap.first <= end.max(position + 1));
@@ -375,15 +427,19 @@ impl Look {
         upper: u64,
         mut groups: Groups,
     ) -> Result<(Groups, Vec<Gap>), ReadError> {
-        let of_columns = condition.is_of_columns() && groups.are_of_columns();
+        let mut counter = Counter::new(condition, &groups);
         for file in self.readers.files.list() {
             self.within(&file, |look, connection| {
-                let columns = of_columns && schema::has_columns(connection)?;
+                let mut counter = match &mut counter {
+                    Some(counter) if schema::has_columns(connection)? => Some(counter),
+                    _ => None,
+                };
                 for (row, header) in look.listed(&file, connection, condition, upper)? {
-                    if columns
-                        && header.last <= upper
-                        && look.count(&file, connection, row, &header, condition, &mut groups)?
+                    if let Some(counter) = counter.as_mut().filter(|_| header.last <= upper)
+                        && let Some(columns) = look.columns(&file, connection, row, &header)?
+                        && let Ok(counted) = counter.add(&columns, &mut groups)
                     {
+                        counted?;
                         continue;
                     }
                     let mut failed = None;
@@ -408,38 +464,27 @@ impl Look {
         Ok((groups, std::mem::take(&mut self.gaps)))
     }
 
-    /// Puts the matching events of a block into groups without a look at them. Whether it could: the
-    /// block may have no columns, or damaged ones.
-    fn count(
+    /// The columns of a block, unless it has none or they are damaged.
+    fn columns(
         &mut self,
         file: &StoreFile,
         connection: &Connection,
         row: i64,
         header: &Header,
-        condition: &Condition,
-        groups: &mut Groups,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Option<Columns>, ReadError> {
         self.go_on()?;
-        let packed = match table::columns(connection, row) {
-            Ok(Some(packed)) => packed,
-            Ok(None) => return Ok(false),
+        let columns = match table::columns(connection, row) {
             Err(error) if is_passing(&error) => return Err(error.into()),
-            Err(error) => {
-                let path = file.path.display();
-                tracing::warn!(%error, %path, block = row, "columns of the store are damaged");
-                return Ok(false);
-            }
+            Err(error) => Err(error.to_string()),
+            Ok(None) => return Ok(None),
+            Ok(Some(packed)) => Columns::unpack(&packed, header.events, &mut self.unpacker)
+                .map_err(|error| error.to_string()),
         };
-        let counted = Columns::unpack(&packed, header.events)
-            .and_then(|columns| groups.add_columns(&columns, condition));
-        match counted {
-            Ok(counted) => counted.map(|()| true).map_err(ReadError::from),
-            Err(error) => {
-                let path = file.path.display();
-                tracing::warn!(%error, %path, block = row, "columns of the store are damaged");
-                Ok(false)
-            }
-        }
+        let warn = |error: &String| {
+            let path = file.path.display();
+            tracing::warn!(error, %path, block = row, "columns of the store are damaged");
+        };
+        Ok(columns.inspect_err(warn).ok())
     }
 
     /// Reads a file as it is at one moment. One that is damaged is noted and left out.

@@ -267,6 +267,23 @@ fn all_calls() -> Vec<String> {
     calls.collect()
 }
 
+/// What becomes of a call with these messages.
+async fn code_of(
+    client: &mut tonic::client::Grpc<Channel>,
+    call: &str,
+    messages: impl tokio_stream::Stream<Item = ()> + Send + 'static,
+) -> Code {
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let path = call.parse().unwrap();
+    let answered = client.streaming(tonic::Request::new(messages), path, codec).await;
+    let answered = match answered {
+        Ok(answer) => answer.into_inner().message().await.map(|_| ()),
+        Err(status) => Err(status),
+    };
+    answered.unwrap_err().code()
+}
+
 #[tokio::test]
 async fn a_stranger_may_call_nothing_but_enroll() {
     let server = Server::start().await;
@@ -274,22 +291,28 @@ async fn a_stranger_may_call_nothing_but_enroll() {
     assert!(calls.len() >= 11, "{calls:?}");
     let mut client = tonic::client::Grpc::new(stranger(&server).await);
     for call in calls {
-        client.ready().await.unwrap();
-        let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        let request = tonic::Request::new(tokio_stream::once(()));
-        let path = call.parse().unwrap();
-        let answered = client.streaming(request, path, codec).await;
-        let answered = match answered {
-            Ok(answer) => answer.into_inner().message().await.map(|_| ()),
-            Err(status) => Err(status),
-        };
-        let code = answered.unwrap_err().code();
+        let code = code_of(&mut client, &call, tokio_stream::once(())).await;
         if call.ends_with("EnrollService/Enroll") {
             assert_eq!(code, Code::InvalidArgument, "{call}: no token was sent");
         } else {
             assert_eq!(code, Code::Unauthenticated, "{call}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_agent_is_turned_away_from_all_that_is_not_for_agents_before_it_has_said_anything() {
+    let server = Server::start().await;
+    let mut client = tonic::client::Grpc::new(server.agent_channel("pc-1").await);
+    for call in all_calls() {
+        let own = ["IngestService/Stream", "EnrollService/Enroll", "EnrollService/Renew"];
+        if !own.iter().any(|own| call.ends_with(own)) {
+            // No message ever comes.
+            let code = code_of(&mut client, &call, tokio_stream::pending()).await;
+            assert_eq!(code, Code::PermissionDenied, "{call}");
+        }
+    }
+    assert_eq!(server.agent("pc-1").await.deliver(events(1..=3)).await.unwrap(), 3);
 }
 
 #[tokio::test]

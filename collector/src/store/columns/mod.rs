@@ -7,6 +7,7 @@
 //!
 //! They are made when blocks are joined. A block without them, or with damaged ones, is read itself.
 
+mod counter;
 mod gather;
 mod parts;
 #[cfg(test)]
@@ -14,13 +15,11 @@ mod tests;
 
 use bytes::Bytes;
 use prost::Message;
-use sekimori_proto::v1::Event;
 
+pub use counter::Counter;
 pub use gather::Gatherer;
 
-use super::block::DamagedBlock;
-use super::filter::Condition;
-use crate::limits::BLOCK_BYTES_MAX;
+use super::block::{DamagedBlock, Unpacker};
 
 /// What events are told apart by. The order is that of the columns in a block, so it never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,20 +114,11 @@ impl Coded {
 pub struct Columns {
     columns: Vec<Coded>,
     /// UTC ns since 1970.
-    pub times_ns: Vec<i64>,
+    times_ns: Vec<i64>,
     /// See [`super::groups::bytes_of`].
-    pub bytes: Vec<u64>,
+    bytes: Vec<u64>,
     /// Those that came in.
-    pub bytes_in: Vec<u64>,
-}
-
-/// One column that was looked at.
-#[derive(Debug)]
-pub struct Values {
-    /// Of each row, the place in `events`.
-    pub codes: Vec<u16>,
-    /// Each has nothing but what the column is of.
-    pub events: Vec<Event>,
+    bytes_in: Vec<u64>,
 }
 
 impl Columns {
@@ -136,8 +126,12 @@ impl Columns {
     ///
     /// # Errors
     /// When they are damaged.
-    pub fn unpack(packed: &[u8], events: u32) -> Result<Columns, DamagedBlock> {
-        let body = zstd::bulk::decompress(packed, BLOCK_BYTES_MAX)?;
+    pub fn unpack(
+        packed: &[u8],
+        events: u32,
+        unpacker: &mut Unpacker,
+    ) -> Result<Columns, DamagedBlock> {
+        let body = unpacker.unpack(packed)?;
         let Body { columns, time_steps, bytes, bytes_in } = Body::decode(Bytes::from(body))?;
         let rows = events as usize;
         let whole = columns.len() == Column::COUNT
@@ -153,35 +147,13 @@ impl Columns {
         Ok(Columns { columns, times_ns: times_ns.collect(), bytes, bytes_in })
     }
 
-    /// One of them.
+    /// One of them: of each row the place in the values, and the values, encoded.
     ///
     /// # Errors
     /// When it is damaged.
-    pub fn values(&self, column: Column) -> Result<Values, DamagedBlock> {
+    fn column(&self, column: Column) -> Result<(Vec<u16>, &[Bytes]), DamagedBlock> {
         let coded = self.columns.get(column as usize).ok_or(DamagedBlock::Columns)?;
         let codes = coded.codes(self.times_ns.len()).ok_or(DamagedBlock::Columns)?;
-        let events = coded.values.iter().map(|value| Event::decode(value.as_ref()));
-        Ok(Values { codes, events: events.collect::<Result<_, _>>()? })
-    }
-
-    /// The rows that match a condition for which [`Condition::is_of_columns`] holds.
-    ///
-    /// # Errors
-    /// When a column is damaged.
-    pub fn matching(&self, condition: &Condition) -> Result<Vec<usize>, DamagedBlock> {
-        let in_time =
-            |(_, time_ns): &(usize, &i64)| condition.may_match_times(**time_ns, **time_ns);
-        let rows = self.times_ns.iter().enumerate().filter(in_time);
-        let mut rows: Vec<usize> = rows.map(|(row, _)| row).collect();
-        for column in Column::ALL.into_iter().filter(|column| condition.asks(*column)) {
-            let Values { codes, events } = self.values(column)?;
-            let holds: Vec<bool> =
-                events.iter().map(|event| condition.holds(column, event)).collect();
-            rows.retain(|row| {
-                let code = codes.get(*row).map(|code| usize::from(*code));
-                code.and_then(|code| holds.get(code)).copied().unwrap_or(false)
-            });
-        }
-        Ok(rows)
+        Ok((codes, &coded.values))
     }
 }

@@ -6,14 +6,15 @@ use proptest::prelude::*;
 use proptest::sample::{Select, select};
 use prost::Message as _;
 use sekimori_proto::v1::{
-    AggregateResponse, Destination, Device, Field, File, Filter, Kind, Name, Operation, Order,
-    Process,
+    AggregateResponse, Destination, Device, Event, Field, File, Filter, Kind, Name, Operation,
+    Order, Process,
 };
 use zstd::bulk::Compressor;
 
 use super::*;
 use crate::store::block::{self, Block, Placed, Stored};
 use crate::store::entry::Entry;
+use crate::store::filter::Condition;
 use crate::store::groups::Groups;
 
 /// Few of each, so that questions find some.
@@ -134,9 +135,18 @@ fn packed(placed: &[Placed]) -> (Vec<u8>, Block) {
     (columns, Block::unpack(&block.body).unwrap())
 }
 
-fn counted(block: &Block, condition: &Condition, mut groups: Groups) -> AggregateResponse {
+fn unpacked(packed: &[u8], events: u32) -> Result<Columns, DamagedBlock> {
+    Columns::unpack(packed, events, &mut Unpacker::default())
+}
+
+fn counted(
+    blocks: &[(Vec<u8>, Block)],
+    condition: &Condition,
+    mut groups: Groups,
+) -> AggregateResponse {
     let may_be = |stored: &Stored<'_>| condition.may_be(stored);
-    for event in block.entries().filter(may_be).map(|it| it.event().unwrap()) {
+    let entries = blocks.iter().flat_map(|(_, block)| block.entries());
+    for event in entries.filter(may_be).map(|it| it.event().unwrap()) {
         if condition.matches(&event) {
             groups.add(&event).unwrap();
         }
@@ -148,18 +158,25 @@ proptest! {
     #[test]
     fn columns_answer_as_the_events_do(
         placed in proptest::collection::vec(placed(), 1..40),
-        questions in proptest::collection::vec((filter(), fields(), -50_400..50_400_i32), 1..5),
+        questions in proptest::collection::vec(
+            (filter(), fields(), -50_400..50_400_i32, any::<bool>()), 1..5),
     ) {
-        let (packed, block) = packed(&placed);
-        let columns = Columns::unpack(&packed, u32::try_from(placed.len()).unwrap()).unwrap();
-        for (filter, (by, distinct), zone) in questions {
+        // The numbers of values go from block to block, and may be given anew.
+        let blocks: Vec<_> = placed.chunks(placed.len().div_ceil(3)).map(packed).collect();
+        for (filter, (by, distinct), zone, forgets) in questions {
             let condition = Condition::new(Some(&filter)).unwrap();
             let mut groups = Groups::new(&by, distinct, zone).unwrap();
-            prop_assert!(condition.is_of_columns() && groups.are_of_columns());
-            groups.add_columns(&columns, &condition).unwrap().unwrap();
+            let mut counter = Counter::new(&condition, &groups).unwrap();
+            for (packed, block) in &blocks {
+                let events = u32::try_from(block.entries().count()).unwrap();
+                counter.add(&unpacked(packed, events).unwrap(), &mut groups).unwrap().unwrap();
+                if forgets {
+                    counter.forget();
+                }
+            }
             let answer = groups.answer(Order::Values, 1000);
             let groups = Groups::new(&by, distinct, zone).unwrap();
-            prop_assert_eq!(answer, counted(&block, &condition, groups));
+            prop_assert_eq!(answer, counted(&blocks, &condition, groups));
         }
     }
 }
@@ -187,12 +204,12 @@ fn of_users(count: u32) -> Vec<Placed> {
 fn codes_are_as_long_as_they_must_be() {
     for count in [1, 2, 256, 257, 1000] {
         let (packed, _) = packed(&of_users(count));
-        let columns = Columns::unpack(&packed, count).unwrap();
-        let users = columns.values(Column::User).unwrap();
-        assert_eq!(users.codes, (0..u16::try_from(count).unwrap()).collect::<Vec<_>>());
-        assert_eq!(users.events.len(), count as usize);
-        let hosts = columns.values(Column::Host).unwrap();
-        assert_eq!((hosts.codes, hosts.events.len()), (vec![0; count as usize], 1));
+        let columns = unpacked(&packed, count).unwrap();
+        let (codes, users) = columns.column(Column::User).unwrap();
+        assert_eq!(codes, (0..u16::try_from(count).unwrap()).collect::<Vec<_>>());
+        assert_eq!(users.len(), count as usize);
+        let (codes, hosts) = columns.column(Column::Host).unwrap();
+        assert_eq!((codes, hosts.len()), (vec![0; count as usize], 1));
         assert_eq!(columns.bytes, (0..u64::from(count)).collect::<Vec<_>>());
     }
 }
@@ -200,10 +217,10 @@ fn codes_are_as_long_as_they_must_be() {
 #[test]
 fn damage_is_noticed() {
     let (mut packed, _) = packed(&of_users(3));
-    assert!(Columns::unpack(&packed, 2).is_err(), "another number of events");
+    assert!(unpacked(&packed, 2).is_err(), "another number of events");
     for place in 0..packed.len() {
         *packed.get_mut(place).unwrap() ^= 1;
-        assert!(Columns::unpack(&packed, 3).is_err(), "byte {place}");
+        assert!(unpacked(&packed, 3).is_err(), "byte {place}");
         *packed.get_mut(place).unwrap() ^= 1;
     }
     let coded = |values: usize, codes: &'static [u8]| Coded {
