@@ -230,7 +230,7 @@ impl Verification {
             if progress.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let range = (0, self.upper);
-        let scan = self.readers.scan(&self.operator, Arc::clone(condition), range, each).await;
+        let scan = self.readers.verify(&self.operator, Arc::clone(condition), range, each).await;
         scan.map_err(|error| read_status(&error))
     }
 }

@@ -122,6 +122,39 @@ impl Header {
     }
 }
 
+/// What is known of the events of a block so far.
+#[derive(Debug)]
+pub struct Found {
+    header: Header,
+    tags: Vec<Tag>,
+}
+
+impl Default for Found {
+    fn default() -> Found {
+        let (first, last, events, tags) = (u64::MAX, 0, 0, Vec::new());
+        let (oldest_ns, newest_ns) = (i64::MAX, i64::MIN);
+        let header = Header { first, last, events, oldest_ns, newest_ns, tags };
+        Found { header, tags: Vec::new() }
+    }
+}
+
+impl Found {
+    /// Adds an event, of which these are the tags without that of its host.
+    pub fn add(&mut self, cursor: u64, time_ns: i64, tags: &[Tag]) {
+        let Header { first, last, events, oldest_ns, newest_ns, .. } = &mut self.header;
+        (*first, *last) = ((*first).min(cursor), (*last).max(cursor));
+        (*oldest_ns, *newest_ns) = ((*oldest_ns).min(time_ns), (*newest_ns).max(time_ns));
+        *events += 1;
+        self.tags.extend_from_slice(tags);
+    }
+
+    /// The header of a block with the events of these hosts.
+    pub fn header(mut self, hosts: &[String]) -> Header {
+        self.tags.extend(hosts.iter().map(|host| tags::tag(Tagged::Host, host.as_bytes())));
+        Header { tags: tags::to_bytes(self.tags), ..self.header }
+    }
+}
+
 /// A block ready to be stored.
 #[derive(Debug)]
 pub struct Packed {
@@ -139,25 +172,10 @@ pub fn pack(
     compressor: &mut zstd::bulk::Compressor<'_>,
     events: &[&Placed],
 ) -> std::io::Result<Packed> {
-    let mut found: Vec<Tag> = Vec::with_capacity(events.len() * 8);
-    let (mut first, mut last) = (u64::MAX, 0);
-    let (mut oldest_ns, mut newest_ns) = (i64::MAX, i64::MIN);
-    for Placed { cursor, entry, .. } in events.iter().copied() {
-        found.extend_from_slice(&entry.tags);
-        (first, last) = (first.min(*cursor), last.max(*cursor));
-        oldest_ns = oldest_ns.min(entry.time_ns);
-        newest_ns = newest_ns.max(entry.time_ns);
-    }
     let body = Body::of(events.iter().copied());
-    found.extend(body.hosts.iter().map(|host| tags::tag(Tagged::Host, host.as_bytes())));
-    let header = Header {
-        first,
-        last,
-        events: u32::try_from(events.len()).unwrap_or(u32::MAX),
-        oldest_ns,
-        newest_ns,
-        tags: tags::to_bytes(found),
-    };
+    let mut found = Found::default();
+    events.iter().for_each(|it| found.add(it.cursor, it.entry.time_ns, &it.entry.tags));
+    let header = found.header(&body.hosts);
     Ok(Packed { header, body: compressor.compress(&body.encode_to_vec())? })
 }
 
@@ -231,6 +249,24 @@ impl Block {
             return Err(DamagedBlock::Host);
         }
         Ok(Block { hosts, entries, places: OnceLock::new() })
+    }
+
+    /// Whether what it is found by is what its events say.
+    ///
+    /// # Errors
+    /// When an event is none.
+    pub fn is_found_by(&self, header: &Header) -> Result<bool, prost::DecodeError> {
+        let mut found = Found::default();
+        for stored in self.entries() {
+            let event = Event::decode(stored.body.as_ref())?;
+            let same = (event.time_ns, event.kind, event.verdict)
+                == (stored.time_ns, stored.kind, stored.verdict);
+            if !same {
+                return Ok(false);
+            }
+            found.add(stored.cursor, stored.time_ns, &tags::Found::of(&event).tags());
+        }
+        Ok(found.header(&self.hosts) == *header)
     }
 
     /// Its events, as they were packed.

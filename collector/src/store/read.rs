@@ -465,7 +465,7 @@ impl Look {
     }
 
     /// The columns of a block, unless it has none or they are damaged.
-    fn columns(
+    pub(super) fn columns(
         &mut self,
         file: &StoreFile,
         connection: &Connection,
@@ -624,7 +624,7 @@ impl Look {
         Ok(())
     }
 
-    fn gap(&mut self, file: &StoreFile, first: u64, last: u64, reason: String) {
+    pub(super) fn gap(&mut self, file: &StoreFile, first: u64, last: u64, reason: String) {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         tracing::error!(file = %file.path.display(), first, last, reason, "a part of the store cannot be read");
         if self.gaps.len() < GAPS_TOLD_MAX {

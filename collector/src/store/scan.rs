@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use sekimori_proto::v1::Event;
 
-use super::block::Stored;
+use super::block::{Block, Header, Stored};
+use super::files::StoreFile;
 use super::filter::Condition;
 use super::read::{Gap, Look, ReadError, Readers};
+use super::schema;
 use crate::identity::Operator;
 
 impl Readers {
@@ -46,8 +49,27 @@ impl Readers {
     where
         F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
     {
-        let query = move |look: &mut Look| look.scan(&condition, (from, upper), &mut each);
+        let query = move |look: &mut Look| look.scan(&condition, (from, upper), false, &mut each);
         self.run_for(self.places(), time_max, query).await
+    }
+
+    /// The same as [`Readers::scan`]; a block is also told when what it is found or counted by is not
+    /// what its events say.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn verify<F>(
+        &self,
+        _reader: &Operator,
+        condition: Arc<Condition>,
+        (from, upper): (u64, u64),
+        mut each: F,
+    ) -> Result<Vec<Gap>, ReadError>
+    where
+        F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
+    {
+        let query = move |look: &mut Look| look.scan(&condition, (from, upper), true, &mut each);
+        self.run_for(self.places(), Duration::MAX, query).await
     }
 
     /// The matching event with the highest cursor in the last file that has one.
@@ -69,6 +91,7 @@ impl Look {
         &mut self,
         condition: &Condition,
         (from, upper): (u64, u64),
+        verifies: bool,
         each: &mut impl FnMut(&Stored<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Gap>, ReadError> {
         let mut ended = false;
@@ -82,6 +105,9 @@ impl Look {
                         continue;
                     }
                     let block = look.fresh_block(&file, connection, row, &header)?;
+                    if verifies && let Some(block) = &block {
+                        look.verify(&file, connection, row, &header, block)?;
+                    }
                     for stored in block.iter().flat_map(|block| block.entries()) {
                         let wanted = (from + 1..=upper).contains(&stored.cursor);
                         if wanted && condition.may_be(&stored) && each(&stored).is_break() {
@@ -94,6 +120,32 @@ impl Look {
             })?;
         }
         Ok(self.take_gaps())
+    }
+
+    /// Notes a block whose header or columns are not those of its events. Nobody signs them: whoever
+    /// may write the store's files can make others, and questions would pass over the block.
+    fn verify(
+        &mut self,
+        file: &StoreFile,
+        connection: &Connection,
+        row: i64,
+        header: &Header,
+        block: &Block,
+    ) -> Result<(), ReadError> {
+        let gap = |look: &mut Look, what: &str| {
+            let reason = format!("block {row}: {what} is not what its events say");
+            look.gap(file, header.first, header.last, reason);
+        };
+        if !block.is_found_by(header).unwrap_or(false) {
+            gap(self, "what it is found by");
+        }
+        if schema::has_columns(connection)?
+            && let Some(columns) = self.columns(file, connection, row, header)?
+            && !columns.agree_with(block).unwrap_or(false)
+        {
+            gap(self, "what it is counted by");
+        }
+        Ok(())
     }
 
     fn last(&mut self, condition: &Condition) -> Result<Option<Event>, ReadError> {

@@ -355,3 +355,51 @@ async fn what_is_counted_is_the_same_with_columns_and_without() {
     assert_eq!(counted(&store, Filter::default()).await, (expected, 0));
     store.close().await;
 }
+
+/// What a verification says of a store.
+async fn verified(store: &Store) -> Vec<String> {
+    let condition = Arc::new(Condition::new(None).unwrap());
+    let each = |_: &super::block::Stored<'_>| std::ops::ControlFlow::Continue(());
+    let range = (0, store.committed().get());
+    let gaps = store.readers().verify(&Operator::for_test(), condition, range, each).await.unwrap();
+    gaps.into_iter().map(|gap| gap.reason).collect()
+}
+
+#[tokio::test]
+async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, 1..2 * JOINED_EVENTS as u64).await;
+    put(&store, 2 * JOINED_EVENTS as u64..2 * JOINED_EVENTS as u64 + 9).await;
+    assert_eq!(verified(&store).await, Vec::<String>::new());
+    store.close().await;
+
+    let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
+    let mut blocks = Vec::new();
+    super::table::all_blocks(&connection, |listed| {
+        blocks.push((listed.block, listed.header.unwrap()));
+        Ok::<_, rusqlite::Error>(())
+    })
+    .unwrap();
+    let whole: Vec<i64> =
+        blocks.iter().filter(|(_, header)| header.events == 1024).map(|it| it.0).collect();
+    let [first, second, third, ..] = whole.as_slice() else { panic!("{blocks:?}") };
+    let sql = "UPDATE columns SET packed = (SELECT packed FROM columns WHERE block = ?1)
+               WHERE block = ?2";
+    connection.execute(sql, [first, second]).unwrap();
+    let (_, header) = blocks.iter_mut().find(|(block, _)| block == third).unwrap();
+    // No question for a kind finds it any more.
+    header.tags.clear();
+    let sql = "UPDATE blocks SET tags = x'', sum = ?1 WHERE block = ?2";
+    connection.execute(sql, rusqlite::params![header.sum(), third]).unwrap();
+    drop(connection);
+
+    let store = Store::open(dir.path(), None).unwrap();
+    let told = verified(&store).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (block, what) in [(second, "counted"), (third, "found")] {
+        let reason = format!("block {block}: what it is {what} by is not what its events say");
+        assert!(told.iter().any(|told| told.ends_with(&reason)), "{told:?}");
+    }
+    store.close().await;
+}

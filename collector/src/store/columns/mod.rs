@@ -15,11 +15,13 @@ mod tests;
 
 use bytes::Bytes;
 use prost::Message;
+use sekimori_proto::v1::Event;
 
 pub use counter::Counter;
 pub use gather::Gatherer;
 
-use super::block::{DamagedBlock, Unpacker};
+use super::block::{Block, DamagedBlock, Unpacker};
+use super::groups::{bytes_in_of, bytes_of};
 
 /// What events are told apart by. The order is that of the columns in a block, so it never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,33 @@ impl Columns {
             time_ns
         });
         Ok(Columns { columns, times_ns: times_ns.collect(), bytes, bytes_in })
+    }
+
+    /// Whether they say what the events of their block say.
+    ///
+    /// # Errors
+    /// When one of either is damaged.
+    pub fn agree_with(&self, block: &Block) -> Result<bool, DamagedBlock> {
+        let events: Vec<Event> =
+            block.entries().map(|stored| stored.event()).collect::<Result<_, _>>()?;
+        let numbers = events.iter().map(|it| (it.time_ns, (bytes_of(it), bytes_in_of(it))));
+        let own = self.times_ns.iter().copied();
+        let own = own.zip(self.bytes.iter().copied().zip(self.bytes_in.iter().copied()));
+        if !numbers.eq(own) {
+            return Ok(false);
+        }
+        for column in Column::ALL {
+            let (codes, values) = self.column(column)?;
+            let values = values.iter().map(|value| Event::decode(value.as_ref()));
+            let values: Vec<Event> = values.collect::<Result<_, _>>()?;
+            let same = |(code, event): (u16, &Event)| {
+                values.get(usize::from(code)) == Some(&parts::value_of(column, event))
+            };
+            if !codes.into_iter().zip(&events).all(same) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// One of them: of each row the place in the values, and the values, encoded.

@@ -169,7 +169,9 @@ proptest! {
             let mut counter = Counter::new(&condition, &groups).unwrap();
             for (packed, block) in &blocks {
                 let events = u32::try_from(block.entries().count()).unwrap();
-                counter.add(&unpacked(packed, events).unwrap(), &mut groups).unwrap().unwrap();
+                let columns = unpacked(packed, events).unwrap();
+                prop_assert!(columns.agree_with(block).unwrap());
+                counter.add(&columns, &mut groups).unwrap().unwrap();
                 if forgets {
                     counter.forget();
                 }
@@ -232,4 +234,31 @@ fn damage_is_noticed() {
     assert!(coded(2, &[0, 1]).codes(3).is_none(), "too few");
     assert!(coded(300, &[0, 1, 1]).codes(1).is_none(), "half a code");
     assert!(coded(0, &[]).codes(1).is_none(), "no value at all");
+}
+
+#[test]
+fn columns_of_other_events_are_told() {
+    let (_, block) = packed(&of_users(3));
+    for change in [
+        |event: &mut Event| event.bytes = Some(7),
+        |event: &mut Event| event.time_ns = 7,
+        |event: &mut Event| event.rule = "x".into(),
+        |event: &mut Event| event.process.as_mut().unwrap().uid = 7,
+        |event: &mut Event| event.process.as_mut().unwrap().exe = b"/x".to_vec(),
+        |event: &mut Event| event.device = Some(Device::default()),
+        |event: &mut Event| event.destination = Some(Destination::default()),
+        |event: &mut Event| event.bytes_in = Some(7),
+    ] {
+        let mut others = of_users(3);
+        let other = others.get_mut(1).unwrap();
+        let mut event = Event::decode(other.entry.body.as_ref()).unwrap();
+        change(&mut event);
+        other.entry = Entry::new(&event, event.encode_to_vec().into()).unwrap();
+        let (packed, _) = packed(&others);
+        assert!(!unpacked(&packed, 3).unwrap().agree_with(&block).unwrap(), "{event:?}");
+    }
+    let mut others = of_users(3);
+    others.get_mut(2).unwrap().host = "other".into();
+    let (packed, _) = packed(&others);
+    assert!(!unpacked(&packed, 3).unwrap().agree_with(&block).unwrap(), "another host");
 }
