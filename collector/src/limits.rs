@@ -123,7 +123,7 @@ pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.
 pub const FILTER_BYTES_MAX: usize = 4 << 10;
 /// Values of one column that a question keeps while it goes from block to block.
-pub const COLUMN_VALUES_KEPT: usize = 50_000;
+pub const COLUMN_VALUES_KEPT: usize = 20_000;
 /// Fields that events are put into groups by.
 pub const GROUP_FIELDS_MAX: usize = 4;
 /// Groups that one question may make, of which the answer has some.

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -73,6 +75,31 @@ impl std::fmt::Debug for End {
     }
 }
 
+/// Connections that were refused, by why: no TLS with an own certificate (`handshake`), no place left
+/// (`room`), or a certificate that says nothing or is revoked, and a stranger at the unix socket
+/// (`identity`).
+pub type Refusals = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// Why a connection is refused, for the log and for the count.
+#[derive(Debug)]
+enum Refusal {
+    Handshake(String),
+    Room(String),
+    Identity(String),
+}
+
+impl Refusal {
+    fn tell(&self, refusals: &Refusals, address: &dyn std::fmt::Display) {
+        let (kind, reason) = match self {
+            Refusal::Handshake(reason) => ("handshake", reason),
+            Refusal::Room(reason) => ("room", reason),
+            Refusal::Identity(reason) => ("identity", reason),
+        };
+        refusals.get_or_create(&[("reason", kind)]).inc();
+        tracing::warn!(%address, reason, "connection refused");
+    }
+}
+
 /// Where connections come out.
 pub type Connections = mpsc::Receiver<io::Result<Connection>>;
 
@@ -81,12 +108,14 @@ pub type Connections = mpsc::Receiver<io::Result<Connection>>;
 pub struct Acceptor {
     places: Arc<Semaphore>,
     connections: mpsc::Sender<io::Result<Connection>>,
+    refusals: Refusals,
 }
 
 /// Both ends of the stream of connections.
-pub fn acceptor() -> (Acceptor, Connections) {
+pub fn acceptor(refusals: Refusals) -> (Acceptor, Connections) {
     let (connections, receiver) = mpsc::channel(HANDSHAKES_MAX);
-    (Acceptor { places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), connections }, receiver)
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    (Acceptor { places, connections, refusals }, receiver)
 }
 
 impl Acceptor {
@@ -120,24 +149,20 @@ impl Acceptor {
             let own = match shaking.enter(address.ip()) {
                 Ok(own) => own,
                 Err(reason) => {
-                    tracing::warn!(%address, reason, "connection refused");
+                    Refusal::Room(reason).tell(&self.refusals, &address);
                     continue;
                 }
             };
+            let refusals = self.refusals.clone();
             let guards = (revocations.clone(), strangers.clone(), peers.clone());
             tokio::spawn(async move {
                 let _handshake = (handshake, own);
                 let shaken = time::timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, tls)).await;
+                let shaken =
+                    shaken.unwrap_or_else(|_| Err(Refusal::Handshake("no TLS in time".to_owned())));
                 let stream = match shaken {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(reason)) => {
-                        tracing::warn!(%address, reason, "connection refused");
-                        return;
-                    }
-                    Err(_) => {
-                        tracing::warn!(%address, "connection refused: no TLS in time");
-                        return;
-                    }
+                    Ok(stream) => stream,
+                    Err(refusal) => return refusal.tell(&refusals, &address),
                 };
                 match admit(&stream, address, &guards) {
                     Ok(Admitted { caller, end, room }) => {
@@ -151,7 +176,7 @@ impl Acceptor {
                         };
                         let _ = connections.send(Ok(connection)).await;
                     }
-                    Err(reason) => tracing::warn!(%address, reason, "connection refused"),
+                    Err(refusal) => refusal.tell(&refusals, &address),
                 }
             });
         }
@@ -174,12 +199,14 @@ impl Acceptor {
             let uid = match stream.peer_cred() {
                 Ok(credentials) => credentials.uid(),
                 Err(error) => {
-                    tracing::warn!(%error, "unix socket: the kernel does not say who it is");
+                    let reason = format!("the kernel does not say who it is: {error}");
+                    Refusal::Identity(reason).tell(&self.refusals, &"unix socket");
                     continue;
                 }
             };
             let Some(peer) = Peer::from_local_uid(uid, own_uid, &host) else {
-                tracing::warn!(uid, "unix socket: only root and the collector's user may enter");
+                let reason = format!("uid {uid}: only root and the collector's user may enter");
+                Refusal::Identity(reason).tell(&self.refusals, &"unix socket");
                 continue;
             };
             let channel = Channel::Unix(stream);
@@ -205,10 +232,11 @@ impl Acceptor {
     }
 }
 
-async fn shake_hands(stream: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<TcpStream>, String> {
+async fn shake_hands(stream: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<TcpStream>, Refusal> {
+    let failed = |error: io::Error| Refusal::Handshake(error.to_string());
     // Acknowledgements are small and awaited.
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    tls.accept(stream).await.map_err(|error| error.to_string())
+    stream.set_nodelay(true).map_err(failed)?;
+    tls.accept(stream).await.map_err(failed)
 }
 
 /// Who has come in, and until when.
@@ -222,24 +250,27 @@ fn admit(
     stream: &TlsStream<TcpStream>,
     address: SocketAddr,
     (revocations, strangers, peers): &(Revocations, Strangers, Peers),
-) -> Result<Admitted, String> {
+) -> Result<Admitted, Refusal> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|list| list.first());
     let Some(certificate) = certificate else {
-        let room = strangers.enter(address.ip())?;
+        let room = strangers.enter(address.ip()).map_err(Refusal::Room)?;
         let end = End(Box::pin(async {
             time::sleep(STRANGER_TIME_MAX).await;
             "it showed no certificate and had its time"
         }));
         return Ok(Admitted { caller: Caller::stranger(address), end, room });
     };
-    let peer = Peer::from_certificate(certificate).map_err(|error| error.to_string())?.at(address);
-    let shown = peer.shown().ok_or("its certificate says nothing")?;
+    let peer = Peer::from_certificate(certificate);
+    let peer = peer.map_err(|error| Refusal::Identity(error.to_string()))?.at(address);
+    let nothing = || Refusal::Identity("its certificate says nothing".to_owned());
+    let shown = peer.shown().ok_or_else(nothing)?;
     let (identity, serial) = (peer.identity().unwrap_or_default(), shown.serial.clone());
     let certificate = Certificate { identity, serial };
     if revocations.refuse(&certificate) {
-        return Err(format!("the certificate {} of {peer} is revoked", certificate.serial));
+        let reason = format!("the certificate {} of {peer} is revoked", certificate.serial);
+        return Err(Refusal::Identity(reason));
     }
-    let room = peers.enter(&certificate.identity)?;
+    let room = peers.enter(&certificate.identity).map_err(Refusal::Room)?;
     let (revoked, left) = (revocations.clone().refused(certificate), time_left(shown.until_s));
     let end = End(Box::pin(async move {
         tokio::select! {

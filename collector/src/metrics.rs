@@ -18,6 +18,7 @@ use tonic::codegen::http::{Request, Response, header};
 use crate::bus::Connected;
 use crate::fleet::Fleet;
 use crate::identity::{Operator, Viewer};
+use crate::listen::Refusals;
 use crate::nats;
 use crate::otlp;
 use crate::store::{Meter, Readers};
@@ -73,6 +74,8 @@ pub struct Sources {
     pub bus: Option<nats::Meter>,
     /// What goes over OTLP, if anything does.
     pub otlp: Option<otlp::Meter>,
+    /// Connections that were refused.
+    pub refusals: Refusals,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +108,8 @@ impl Metrics {
         registry.register_with_unit("commit", text, Unit::Seconds, commits);
         let text = "Time from the questions of operators to their answers";
         registry.register_with_unit("question", text, Unit::Seconds, questions);
+        let text = "Connections that were refused";
+        registry.register("connections_refused", text, sources.refusals.clone());
         if let Some(otlp) = &sources.otlp {
             otlp.register(&mut registry);
         }

@@ -35,7 +35,7 @@ use crate::fleet::{Fleet, FleetAnswers, Signs};
 use crate::gate::Gate;
 use crate::ingest::{Ingest, Way};
 use crate::limits as limit;
-use crate::listen;
+use crate::listen::{self, Refusals};
 use crate::metrics::{self, Metrics, Sources};
 use crate::nats::{Link, Settings, SettingsError};
 use crate::otlp::{Exporter, OtlpError};
@@ -191,8 +191,9 @@ impl Collector {
     pub async fn serve(self) -> Result<(), ServerError> {
         let streams = Places::default();
         let audit = Audit::new(self.author.clone());
-        let routes = self.routes(&streams, &audit)?;
-        let (acceptor, connections) = listen::acceptor();
+        let refusals = Refusals::default();
+        let routes = self.routes(&streams, &audit, refusals.clone())?;
+        let (acceptor, connections) = listen::acceptor(refusals);
         let follower = tokio::spawn(self.follower.follow());
         let certificates = tokio::spawn(self.certificates_follower.follow());
         let exporting = self
@@ -286,7 +287,12 @@ fn transport() -> Server<impl Layer<Routes, Service = Gate<Routes>> + Clone> {
 }
 
 impl Collector {
-    fn routes(&self, streams: &Places, audit: &Audit) -> Result<Routes, ServerError> {
+    fn routes(
+        &self,
+        streams: &Places,
+        audit: &Audit,
+        refusals: Refusals,
+    ) -> Result<Routes, ServerError> {
         let Collector {
             config, store, author, custodian, fleet, alerts, policies, bus, stop, ..
         } = self;
@@ -315,6 +321,7 @@ impl Collector {
             places,
             bus,
             otlp,
+            refusals,
         };
         let policy_key = policies.public_key().unwrap_or_default().to_vec();
         let policy =

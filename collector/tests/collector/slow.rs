@@ -27,6 +27,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::{Service as _, ServiceExt as _};
 
+use crate::metrics::{get, value};
 use crate::support::{Server, events, search_all, sequences};
 
 /// The beginning of HTTP/2, with settings that ask for nothing.
@@ -128,6 +129,10 @@ async fn one_certificate_has_so_many_connections_and_others_have_theirs() {
     }
     assert!(!is_let_in(&mut shaken(&server, &peer).await).await);
     others_are_served(&server, 1).await;
+    let viewer = server.channel(server.pki.viewer()).await;
+    let (_, text) = get(&viewer, "/metrics").await;
+    let refused = "sekimori_collector_connections_refused_total{reason=\"room\"}";
+    assert_eq!(value(&text, refused), 1.0, "{text}");
     streams.pop();
     let again = async {
         while !is_let_in(&mut shaken(&server, &peer).await).await {

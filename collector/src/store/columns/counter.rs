@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -70,13 +71,15 @@ impl Key {
 /// The values of a column that were met.
 #[derive(Debug, Default)]
 struct Known {
-    numbers: Map<Box<[u8]>, usize>,
+    numbers: Map<Arc<[u8]>, usize>,
     values: Vec<Value>,
 }
 
 #[derive(Debug)]
 struct Value {
-    event: Event,
+    /// An event, which is decoded again where its words are wanted: decoded it takes ten times as
+    /// much memory.
+    encoded: Arc<[u8]>,
     /// Whether the condition holds as far as this column is concerned.
     holds: bool,
 }
@@ -89,8 +92,9 @@ impl Known {
         }
         let event = Event::decode(value)?;
         let (number, holds) = (self.values.len(), asks.holds(of, &event));
-        self.values.push(Value { event, holds });
-        self.numbers.insert(value.into(), number);
+        let encoded: Arc<[u8]> = value.into();
+        self.numbers.insert(Arc::clone(&encoded), number);
+        self.values.push(Value { encoded, holds });
         Ok(number)
     }
 }
@@ -250,7 +254,8 @@ fn text(
             let values = known.get(column as usize).map(|known| &known.values);
             let number = usize::try_from(number).ok();
             let value = values.zip(number).and_then(|(values, number)| values.get(number));
-            value.map(|value| groups.value(field, &value.event)).unwrap_or_default()
+            let event = value.and_then(|value| Event::decode(&*value.encoded).ok());
+            event.map(|event| groups.value(field, &event)).unwrap_or_default()
         }
     }
 }
