@@ -1,5 +1,5 @@
 //! What the parts of the collector tell each other: how far the store is, who is connected, and
-//! that it is time to stop. No events pass here: readers take them from the store.
+//! that it is time to stop. No events pass here: readers take them from the store and its tail.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -26,7 +26,7 @@ use crate::custody::Custodian;
 use crate::identity::{Admin, Analyst, Operator};
 use crate::limits::{CASE_REASON_BYTES_MAX, EVIDENCE_PROGRESS, EVIDENCE_RUNNING_MAX, HEADS_MAX};
 use crate::question;
-use crate::store::{Condition, Gap, ReadError, Readers, Stored};
+use crate::store::{Condition, Gap, ReadError, Readers, Stored, Verified};
 
 /// Verifies and exports.
 #[derive(Debug)]
@@ -179,20 +179,30 @@ impl Verification {
     ) -> Result<(), Status> {
         let verifier = Verifier::new(Scope::Whole).of(self.hosts.iter().cloned());
         let work = Arc::new(Mutex::new(Work { verifier, full: false }));
-        let mut gaps = self.look(&self.condition, &work, answers).await?;
+        let mut found = self.look(&self.condition, &work, answers).await?;
         if let Some(own) = self.own.as_ref().filter(|own| !self.hosts.contains(own)) {
             let filter = Filter { hosts: vec![own.clone()], ..Filter::default() };
             let condition = Condition::new(Some(&filter));
             let condition = condition.map_err(|error| Status::internal(error.to_string()))?;
-            gaps.extend(self.look(&Arc::new(condition), &work, answers).await?);
+            let more = self.look(&Arc::new(condition), &work, answers).await?;
+            // Blocks that have events of both were looked at twice.
+            for (list, more) in
+                [(&mut found.gaps, more.gaps), (&mut found.falsified, more.falsified)]
+            {
+                let new: Vec<Gap> = more.into_iter().filter(|gap| !list.contains(gap)).collect();
+                list.extend(new);
+            }
         }
         let work = std::mem::take(&mut *work.lock().unwrap_or_else(PoisonError::into_inner));
         let Work { mut verifier, full } = work;
         if full {
             return Err(Status::resource_exhausted(TooMuch.to_string()));
         }
-        for Gap { first, last, reason } in &gaps {
+        for Gap { first, last, reason } in &found.gaps {
             verifier.unreadable(*first, *last, reason);
+        }
+        for Gap { first, last, reason } in &found.falsified {
+            verifier.falsified(*first, *last, reason);
         }
         self.expected.iter().for_each(|head| verifier.expect(head.clone()));
         let outcome = verifier.finish();
@@ -213,7 +223,7 @@ impl Verification {
         condition: &Arc<Condition>,
         work: &Arc<Mutex<Work>>,
         answers: &mpsc::Sender<Result<VerifyResponse, Status>>,
-    ) -> Result<Vec<Gap>, Status> {
+    ) -> Result<Verified, Status> {
         let (work, progress) = (Arc::clone(work), answers.clone());
         let each = move |stored: &Stored<'_>| {
             let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,9 +239,9 @@ impl Verification {
             }
             if progress.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let range = (0, self.upper);
-        let scan = self.readers.verify(&self.operator, Arc::clone(condition), range, each).await;
-        scan.map_err(|error| read_status(&error))
+        let condition = Arc::clone(condition);
+        let verified = self.readers.verify(&self.operator, condition, self.upper, each).await;
+        verified.map_err(|error| read_status(&error))
     }
 }
 

@@ -70,6 +70,8 @@ pub const READERS_MAX: usize = 4;
 pub const QUERY_TIME_MAX: Duration = Duration::from_secs(20);
 /// Parts of the store that cannot be read, of which one answer tells.
 pub const GAPS_TOLD_MAX: usize = 20;
+/// The same for a verification.
+pub const VERIFY_TOLD_MAX: usize = 1000;
 /// Blocks that are kept unpacked, for the next one who asks.
 pub const BLOCKS_KEPT: usize = 64;
 /// Events of one search page.
@@ -122,8 +124,13 @@ pub const ALERTS_PAGE_DEFAULT: u32 = 100;
 pub const FILTER_VALUES_MAX: usize = 200;
 /// Bytes of one value of a filter.
 pub const FILTER_BYTES_MAX: usize = 4 << 10;
-/// Values of one column that a question keeps while it goes from block to block.
-pub const COLUMN_VALUES_KEPT: usize = 20_000;
+/// Memory of the values that a question keeps while it goes from block to block by columns; beyond
+/// it, it begins anew with the next block.
+pub const COLUMN_BYTES_KEPT: usize = 16 << 20;
+/// Combinations of their numbers that it keeps.
+pub const COLUMN_NUMBERS_KEPT: usize = 200_000;
+/// Events of a block that are decoded for its columns; a block with more of them gets none.
+pub const COLUMN_DECODED_MAX: usize = 64;
 /// Fields that events are put into groups by.
 pub const GROUP_FIELDS_MAX: usize = 4;
 /// Groups that one question may make, of which the answer has some.
@@ -162,6 +169,10 @@ pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
 pub const WATCH_PAGE_EVENTS: usize = 1000;
 /// How long a subscriber who has been told everything waits for more than the next commit.
 pub const WATCH_GATHER: Duration = Duration::from_millis(50);
+/// Events of the tail that a live stream looks at without a place among those who read the store.
+pub const STEP_AT_ONCE_MAX: usize = 4_000;
+/// Texts that it may look for in each.
+pub const STEP_TEXTS_MAX: usize = 8;
 /// Events of the last commits that are kept as they are for those who follow the store.
 pub const TAIL_EVENTS_MAX: usize = 65_536;
 /// Their bytes.
@@ -207,6 +218,8 @@ pub const EVIDENCE_RUNNING_MAX: usize = 1;
 pub const EVIDENCE_PROGRESS: u64 = 100_000;
 /// Links that a verification may be asked for.
 pub const HEADS_MAX: usize = 10_000;
+/// Bytes of a request for a verification or a case, encoded: all these links fit.
+pub const EVIDENCE_BYTES_MAX: usize = ASKED_BYTES_MAX + HEADS_MAX * (PEER_NAME_MAX + 128);
 /// Records of one case.
 pub const CASE_RECORDS_MAX: u64 = 1_000_000;
 /// Bytes of the records of one case.

@@ -370,7 +370,7 @@ impl Collector {
             )
             .add_service(
                 EvidenceServiceServer::new(evidence)
-                    .max_decoding_message_size(limit::ASKED_BYTES_MAX)
+                    .max_decoding_message_size(limit::EVIDENCE_BYTES_MAX)
                     .max_encoding_message_size(limit::RESPONSE_BYTES_MAX),
             )
             .add_service(

@@ -1,10 +1,10 @@
 //! `WatchService`: the store as a live stream.
 //!
 //! A subscriber's task holds one number, the cursor up to which it has looked. It waits until more
-//! is committed, reads the matching events behind that number from the store, hands them on, and
-//! moves the number. What was missed in a break is read the same way as what is new: there is no
-//! hand-over between past and present in which something could be lost or told twice. A slow
-//! subscriber holds up only its own task.
+//! is committed, reads the matching events behind that number, hands them on, and moves the number.
+//! Whether they come from the store or from what was committed last, the number says what is next:
+//! there is no hand-over between past and present in which something could be lost or told twice. A
+//! subscriber that does not read holds up only its own task.
 //!
 //! The stream ends for the subscriber only when the record of its end is stored: a collector that
 //! stops waits for its streams, and so for these records.

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use jiff::civil::Date;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use zstd::bulk::Compressor;
@@ -207,6 +208,7 @@ impl Current {
         for (placed, cursor) in new.iter_mut().zip(self.last + 1..) {
             placed.cursor = cursor;
         }
+        gather_bodies(&mut new);
         let few =
             self.small.len() < SMALL_BLOCKS_MAX && self.waiting.len() + new.len() < JOINED_EVENTS;
         let stored =
@@ -289,7 +291,7 @@ impl Current {
     /// A block that has none is read itself when something is counted.
     fn columns(&mut self, chunk: &[&Placed]) -> Option<Vec<u8>> {
         let packed = self.gatherer.pack(&mut self.compressor, chunk);
-        packed.inspect_err(|error| tracing::warn!(%error, "a block gets no columns")).ok()
+        packed.inspect_err(|error| tracing::warn!(%error, "a block gets no columns")).ok().flatten()
     }
 
     /// The rows of the blocks.
@@ -347,6 +349,17 @@ impl Current {
         files.add(Arc::clone(&file));
         (self.file, self.connection) = (file, Some(connection));
         Ok(())
+    }
+}
+
+/// Puts the bodies into memory of their own. They come as parts of messages that may be much longer,
+/// and would keep those as long as they are kept.
+fn gather_bodies(events: &mut [Placed]) {
+    let mut own = BytesMut::with_capacity(events.iter().map(|it| it.entry.body.len()).sum());
+    events.iter().for_each(|it| own.extend_from_slice(&it.entry.body));
+    let mut own = own.freeze();
+    for placed in events {
+        placed.entry.body = own.split_to(placed.entry.body.len());
     }
 }
 

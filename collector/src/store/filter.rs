@@ -11,7 +11,7 @@ use super::block::{Header, Stored};
 use super::columns::Column;
 use super::tags::{self, Tag, Tagged};
 use crate::expression::{Expression, ExpressionError};
-use crate::limits::{FILTER_BYTES_MAX, FILTER_VALUES_MAX};
+use crate::limits::{FILTER_BYTES_MAX, FILTER_VALUES_MAX, STEP_TEXTS_MAX};
 
 /// A filter that asks for what cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -196,6 +196,12 @@ impl Condition {
     /// Whether columns have all that it asks.
     pub fn is_of_columns(&self) -> bool {
         self.text.is_none() && self.expression.is_none()
+    }
+
+    /// Whether an event is soon asked.
+    pub fn is_quick(&self) -> bool {
+        let texts: usize = self.verbatim.iter().map(Vec::len).sum();
+        self.expression.is_none() && texts <= STEP_TEXTS_MAX
     }
 
     /// Whether what a column is of makes a difference.

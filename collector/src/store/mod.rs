@@ -49,6 +49,7 @@ pub use groups::{GroupError, Groups, bytes_of, value_of};
 pub use meter::Meter;
 pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;
+pub use scan::Verified;
 pub use side::open_side;
 pub use write::{WriteError, Writer, Written};
 

@@ -27,8 +27,8 @@ use super::totals::Totals;
 use crate::expression::ExpressionError;
 use crate::identity::Operator;
 use crate::limits::{
-    BLOCKS_KEPT, GAPS_TOLD_MAX, PAGE_BYTES_MAX, QUERY_TIME_MAX, READERS_MAX, WATCH_PAGE_EVENTS,
-    WATCH_WINDOW,
+    BLOCKS_KEPT, GAPS_TOLD_MAX, PAGE_BYTES_MAX, QUERY_TIME_MAX, READERS_MAX, STEP_AT_ONCE_MAX,
+    WATCH_PAGE_EVENTS, WATCH_WINDOW,
 };
 
 /// Why nothing was read.
@@ -165,13 +165,19 @@ impl Readers {
         condition: Arc<Condition>,
         position: u64,
     ) -> Result<Step, ReadError> {
-        // What was committed last is at hand; an expression takes its time all the same.
-        if condition.is_of_columns()
-            && let Some(behind) = self.tail.behind(position)
+        // A little of what was committed last is at hand.
+        if condition.is_quick()
+            && let Some(behind) = self.last_behind(position)
+            && behind.events <= STEP_AT_ONCE_MAX
         {
             return Ok(step_of(&condition, position, &behind));
         }
         self.run(&self.step_places, move |look| look.step(&condition, position)).await
+    }
+
+    /// What was committed last behind a cursor. What retention removed is not told from here either.
+    fn last_behind(&self, position: u64) -> Option<Behind> {
+        self.tail.behind(position.max(self.removed_up_to()), WATCH_WINDOW)
     }
 
     /// Puts the matching events up to `upper` into groups.
@@ -245,6 +251,7 @@ impl Readers {
             deadline: Instant::now().checked_add(time_max),
             cancelled,
             gaps: Vec::new(),
+            gaps_max: GAPS_TOLD_MAX,
             unpacker: Unpacker::default(),
         };
         let task = tokio::task::spawn_blocking(move || {
@@ -306,7 +313,8 @@ fn step_of(condition: &Condition, position: u64, behind: &Behind) -> Step {
         Gap { first: cursor, last: cursor, reason: error.to_string() }
     };
     let gaps = unreadable.into_iter().take(GAPS_TOLD_MAX).map(gap).collect();
-    Step { events, position: cut_at.unwrap_or(behind.last), gaps, is_last: cut_at.is_none() }
+    let is_last = behind.is_all && cut_at.is_none();
+    Step { events, position: cut_at.unwrap_or(behind.last), gaps, is_last }
 }
 
 /// Tells a query that whoever asked has gone.
@@ -325,6 +333,7 @@ pub(super) struct Look {
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
     gaps: Vec<Gap>,
+    pub(super) gaps_max: usize,
     unpacker: Unpacker,
 }
 
@@ -377,7 +386,7 @@ impl Look {
     }
 
     fn step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
-        let step = match self.readers.tail.behind(position) {
+        let step = match self.readers.last_behind(position) {
             Some(behind) => step_of(condition, position, &behind),
             None => self.stored_step(condition, position)?,
         };
@@ -436,7 +445,8 @@ impl Look {
                 };
                 for (row, header) in look.listed(&file, connection, condition, upper)? {
                     if let Some(counter) = counter.as_mut().filter(|_| header.last <= upper)
-                        && let Some(columns) = look.columns(&file, connection, row, &header)?
+                        && let Some(columns) =
+                            look.columns(&file, connection, row, header.events)?
                         && let Ok(counted) = counter.add(&columns, &mut groups)
                     {
                         counted?;
@@ -470,14 +480,14 @@ impl Look {
         file: &StoreFile,
         connection: &Connection,
         row: i64,
-        header: &Header,
+        events: u32,
     ) -> Result<Option<Columns>, ReadError> {
         self.go_on()?;
         let columns = match table::columns(connection, row) {
             Err(error) if is_passing(&error) => return Err(error.into()),
             Err(error) => Err(error.to_string()),
             Ok(None) => return Ok(None),
-            Ok(Some(packed)) => Columns::unpack(&packed, header.events, &mut self.unpacker)
+            Ok(Some(packed)) => Columns::unpack(&packed, events, &mut self.unpacker)
                 .map_err(|error| error.to_string()),
         };
         let warn = |error: &String| {
@@ -627,7 +637,7 @@ impl Look {
     pub(super) fn gap(&mut self, file: &StoreFile, first: u64, last: u64, reason: String) {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         tracing::error!(file = %file.path.display(), first, last, reason, "a part of the store cannot be read");
-        if self.gaps.len() < GAPS_TOLD_MAX {
+        if self.gaps.len() < self.gaps_max {
             self.gaps.push(Gap { first, last, reason: format!("{name}: {reason}") });
         }
     }

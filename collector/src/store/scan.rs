@@ -1,18 +1,29 @@
 //! Reading everything, as it is stored: for what is computed over all of it.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use sekimori_proto::v1::Event;
 
-use super::block::{Block, Header, Stored};
-use super::files::StoreFile;
+use super::block::{Found, Stored};
 use super::filter::Condition;
 use super::read::{Gap, Look, ReadError, Readers};
 use super::schema;
+use super::table::{self, Listed};
 use crate::identity::Operator;
+use crate::limits::VERIFY_TOLD_MAX;
+
+/// What a verification found besides what it was told of the events.
+#[derive(Debug)]
+pub struct Verified {
+    /// What cannot be read.
+    pub gaps: Vec<Gap>,
+    /// What is found or counted by something that its events do not say. Of both at most
+    /// [`VERIFY_TOLD_MAX`]; all are in the log.
+    pub falsified: Vec<Gap>,
+}
 
 impl Readers {
     /// Hands each event behind cursor `from` up to `upper` that may match to `each`, in no order:
@@ -49,12 +60,12 @@ impl Readers {
     where
         F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
     {
-        let query = move |look: &mut Look| look.scan(&condition, (from, upper), false, &mut each);
+        let query = move |look: &mut Look| look.scan(&condition, (from, upper), &mut each);
         self.run_for(self.places(), time_max, query).await
     }
 
-    /// The same as [`Readers::scan`]; a block is also told when what it is found or counted by is not
-    /// what its events say.
+    /// Hands each matching event up to `upper` to `each`, whatever blocks are found by, and compares
+    /// that with the events.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -62,13 +73,13 @@ impl Readers {
         &self,
         _reader: &Operator,
         condition: Arc<Condition>,
-        (from, upper): (u64, u64),
+        upper: u64,
         mut each: F,
-    ) -> Result<Vec<Gap>, ReadError>
+    ) -> Result<Verified, ReadError>
     where
         F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
     {
-        let query = move |look: &mut Look| look.scan(&condition, (from, upper), true, &mut each);
+        let query = move |look: &mut Look| look.verify(&condition, upper, &mut each);
         self.run_for(self.places(), Duration::MAX, query).await
     }
 
@@ -91,7 +102,6 @@ impl Look {
         &mut self,
         condition: &Condition,
         (from, upper): (u64, u64),
-        verifies: bool,
         each: &mut impl FnMut(&Stored<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Gap>, ReadError> {
         let mut ended = false;
@@ -105,9 +115,6 @@ impl Look {
                         continue;
                     }
                     let block = look.fresh_block(&file, connection, row, &header)?;
-                    if verifies && let Some(block) = &block {
-                        look.verify(&file, connection, row, &header, block)?;
-                    }
                     for stored in block.iter().flat_map(|block| block.entries()) {
                         let wanted = (from + 1..=upper).contains(&stored.cursor);
                         if wanted && condition.may_be(&stored) && each(&stored).is_break() {
@@ -122,30 +129,71 @@ impl Look {
         Ok(self.take_gaps())
     }
 
-    /// Notes a block whose header or columns are not those of its events. Nobody signs them: whoever
-    /// may write the store's files can make others, and questions would pass over the block.
+    /// Nobody signs what blocks are found and counted by: whoever may write the store's files can make
+    /// others, and questions would pass over a block. So nothing of it is used here.
     fn verify(
         &mut self,
-        file: &StoreFile,
-        connection: &Connection,
-        row: i64,
-        header: &Header,
-        block: &Block,
-    ) -> Result<(), ReadError> {
-        let gap = |look: &mut Look, what: &str| {
-            let reason = format!("block {row}: {what} is not what its events say");
-            look.gap(file, header.first, header.last, reason);
-        };
-        if !block.is_found_by(header).unwrap_or(false) {
-            gap(self, "what it is found by");
+        condition: &Condition,
+        upper: u64,
+        each: &mut impl FnMut(&Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<Verified, ReadError> {
+        self.gaps_max = VERIFY_TOLD_MAX;
+        let (mut falsified, mut ended) = (Vec::new(), false);
+        for file in self.files() {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let mut tell = |first, last, what: String| {
+                tracing::error!(file = name, first, last, what, "the store was changed");
+                if falsified.len() < VERIFY_TOLD_MAX {
+                    falsified.push(Gap { first, last, reason: format!("{name}: {what}") });
+                }
+            };
+            self.within(&file, |look, connection| {
+                let with_columns = schema::has_columns(connection)?;
+                let mut runs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+                table::all_blocks(connection, |Listed { block: row, run, header }| {
+                    if ended {
+                        return Ok(());
+                    }
+                    let known = header.clone().unwrap_or_else(|| Found::default().header(&[]));
+                    let Some(block) = look.fresh_block(&file, connection, row, &known)? else {
+                        return Ok::<_, ReadError>(());
+                    };
+                    let cursors = block.entries().map(|stored| stored.cursor);
+                    let (first, last, events) = cursors.fold((u64::MAX, 0, 0), |it, cursor| {
+                        (it.0.min(cursor), it.1.max(cursor), it.2 + 1)
+                    });
+                    let lies = runs.entry(run).or_insert((first, last));
+                    *lies = (lies.0.min(first), lies.1.max(last));
+                    let says = "is not what its events say";
+                    if !header.is_some_and(|it| block.is_found_by(&it).unwrap_or(false)) {
+                        tell(first, last, format!("block {row}: what it is found by {says}"));
+                    }
+                    if with_columns
+                        && let Some(columns) = look.columns(&file, connection, row, events)?
+                        && !columns.agree_with(&block).unwrap_or(false)
+                    {
+                        tell(first, last, format!("block {row}: what it is counted by {says}"));
+                    }
+                    for stored in block.entries() {
+                        let wanted = stored.cursor <= upper && condition.may_be(&stored);
+                        if wanted && each(&stored).is_break() {
+                            ended = true;
+                            break;
+                        }
+                    }
+                    Ok(())
+                })?;
+                // Live streams go from run to run.
+                let next = runs.keys().skip(1).copied().chain([u64::MAX]);
+                for ((run, (first, last)), next) in runs.iter().zip(next).filter(|_| !ended) {
+                    if *first < *run || *last >= next {
+                        tell(*first, *last, format!("run {run}: its blocks do not lie in it"));
+                    }
+                }
+                Ok(())
+            })?;
         }
-        if schema::has_columns(connection)?
-            && let Some(columns) = self.columns(file, connection, row, header)?
-            && !columns.agree_with(block).unwrap_or(false)
-        {
-            gap(self, "what it is counted by");
-        }
-        Ok(())
+        Ok(Verified { gaps: self.take_gaps(), falsified })
     }
 
     fn last(&mut self, condition: &Condition) -> Result<Option<Event>, ReadError> {

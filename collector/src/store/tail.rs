@@ -39,6 +39,10 @@ pub struct Behind {
     pub blocks: Vec<Arc<Block>>,
     /// The last cursor in them.
     pub last: u64,
+    /// How many events they have.
+    pub events: usize,
+    /// Nothing was committed behind them.
+    pub is_all: bool,
 }
 
 impl Tail {
@@ -63,14 +67,23 @@ impl Tail {
         }
     }
 
-    /// Everything behind a cursor, if it is here from there on.
-    pub fn behind(&self, cursor: u64) -> Option<Behind> {
+    /// What lies behind a cursor, if it is here from there on: whole commits, until there are
+    /// `events_max` events.
+    pub fn behind(&self, cursor: u64, events_max: u64) -> Option<Behind> {
         let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
         let place = commits.list.partition_point(|commit| commit.last <= cursor);
-        let first = commits.list.get(place).filter(|commit| commit.first <= cursor + 1)?;
-        let last = commits.list.back().map_or(first.last, |commit| commit.last);
-        let blocks = commits.list.range(place..).map(|commit| Arc::clone(&commit.block));
-        Some(Behind { blocks: blocks.collect(), last })
+        commits.list.get(place).filter(|commit| commit.first <= cursor + 1)?;
+        let mut behind = Behind { blocks: Vec::new(), last: cursor, events: 0, is_all: true };
+        for commit in commits.list.range(place..) {
+            if behind.events as u64 >= events_max {
+                behind.is_all = false;
+                break;
+            }
+            behind.blocks.push(Arc::clone(&commit.block));
+            behind.last = commit.last;
+            behind.events += commit.events;
+        }
+        Some(behind)
     }
 }
 
@@ -94,7 +107,8 @@ mod tests {
     }
 
     fn cursors(tail: &Tail, behind: u64) -> Option<(Vec<u64>, u64)> {
-        let Behind { blocks, last } = tail.behind(behind)?;
+        let Behind { blocks, last, is_all, .. } = tail.behind(behind, u64::MAX)?;
+        assert!(is_all);
         let stored = blocks.iter().flat_map(|block| block.entries());
         let numbered = stored.map(|it| {
             assert_eq!(it.host, if it.cursor % 2 == 0 { "a" } else { "b" });
@@ -117,6 +131,10 @@ mod tests {
         assert_eq!(cursors(&tail, 7), Some(((5..=12).collect(), 12)));
         assert_eq!(cursors(&tail, 9), Some(((10..=12).collect(), 12)));
         assert_eq!(cursors(&tail, 12), None, "nothing came since");
+        let few = tail.behind(4, 5).unwrap();
+        assert_eq!((few.last, few.events, few.is_all), (9, 5, false));
+        let more = tail.behind(4, 6).unwrap();
+        assert_eq!((more.last, more.events, more.is_all), (10, 6, false));
     }
 
     #[test]

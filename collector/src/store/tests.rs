@@ -356,13 +356,24 @@ async fn what_is_counted_is_the_same_with_columns_and_without() {
     store.close().await;
 }
 
-/// What a verification says of a store.
-async fn verified(store: &Store) -> Vec<String> {
+/// What a verification says of a store, and how many events it was shown.
+async fn verified(store: &Store) -> (Vec<String>, usize) {
     let condition = Arc::new(Condition::new(None).unwrap());
-    let each = |_: &super::block::Stored<'_>| std::ops::ControlFlow::Continue(());
-    let range = (0, store.committed().get());
-    let gaps = store.readers().verify(&Operator::for_test(), condition, range, each).await.unwrap();
-    gaps.into_iter().map(|gap| gap.reason).collect()
+    let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let each = move |_: &super::block::Stored<'_>| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::ops::ControlFlow::Continue(())
+    };
+    let upper = store.committed().get();
+    let verified = store.readers().verify(&Operator::for_test(), condition, upper, each).await;
+    let verified = verified.unwrap();
+    assert!(verified.gaps.is_empty(), "{:?}", verified.gaps);
+    let told = verified
+        .falsified
+        .into_iter()
+        .map(|it| format!("{} to {} {}", it.first, it.last, it.reason));
+    (told.collect(), seen.load(std::sync::atomic::Ordering::Relaxed))
 }
 
 #[tokio::test]
@@ -371,7 +382,8 @@ async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
     let store = Store::open(dir.path(), None).unwrap();
     put(&store, 1..2 * JOINED_EVENTS as u64).await;
     put(&store, 2 * JOINED_EVENTS as u64..2 * JOINED_EVENTS as u64 + 9).await;
-    assert_eq!(verified(&store).await, Vec::<String>::new());
+    let events = 2 * JOINED_EVENTS + 8;
+    assert_eq!(verified(&store).await, (Vec::new(), events));
     store.close().await;
 
     let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
@@ -383,7 +395,7 @@ async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
     .unwrap();
     let whole: Vec<i64> =
         blocks.iter().filter(|(_, header)| header.events == 1024).map(|it| it.0).collect();
-    let [first, second, third, ..] = whole.as_slice() else { panic!("{blocks:?}") };
+    let [first, second, third, fourth, ..] = whole.as_slice() else { panic!("{blocks:?}") };
     let sql = "UPDATE columns SET packed = (SELECT packed FROM columns WHERE block = ?1)
                WHERE block = ?2";
     connection.execute(sql, [first, second]).unwrap();
@@ -392,14 +404,25 @@ async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
     header.tags.clear();
     let sql = "UPDATE blocks SET tags = x'', sum = ?1 WHERE block = ?2";
     connection.execute(sql, rusqlite::params![header.sum(), third]).unwrap();
+    let (first_cursor, last_cursor) = (header.first, header.last);
+    // No question at all, and no live stream that comes from far behind.
+    let (_, header) = blocks.iter_mut().find(|(block, _)| block == fourth).unwrap();
+    (header.first, header.last) = (1 << 60, 0);
+    let sql = "UPDATE blocks SET first = 1 << 60, last = 0, sum = ?1, run = 7 WHERE block = ?2";
+    connection.execute(sql, rusqlite::params![header.sum(), fourth]).unwrap();
     drop(connection);
 
     let store = Store::open(dir.path(), None).unwrap();
-    let told = verified(&store).await;
-    assert_eq!(told.len(), 2, "{told:?}");
-    for (block, what) in [(second, "counted"), (third, "found")] {
+    let (told, seen) = verified(&store).await;
+    assert_eq!(seen, events, "every event is looked at, whatever blocks say");
+    for (block, what) in [(second, "counted"), (third, "found"), (fourth, "found")] {
         let reason = format!("block {block}: what it is {what} by is not what its events say");
         assert!(told.iter().any(|told| told.ends_with(&reason)), "{told:?}");
     }
+    let place = format!("{first_cursor} to {last_cursor} ");
+    assert!(told.iter().any(|told| told.starts_with(&place)), "{told:?}");
+    let reason = "run 1: its blocks do not lie in it";
+    assert!(told.iter().any(|told| told.ends_with(reason)), "{told:?}");
+    assert_eq!(told.len(), 4, "{told:?}");
     store.close().await;
 }

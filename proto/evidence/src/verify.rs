@@ -159,6 +159,13 @@ impl Verifier {
         self.findings.problem(FindingKind::Unreadable, place, text);
     }
 
+    /// Events that questions find or count by something that they do not say.
+    pub fn falsified(&mut self, first: u64, last: u64, reason: &str) {
+        let place = Place { cursor: first, ..Place::default() };
+        let text = format!("cursors {first} to {last}: {reason}");
+        self.findings.problem(FindingKind::Changed, place, text);
+    }
+
     /// What came out of it.
     #[must_use]
     pub fn finish(self) -> Outcome {

@@ -10,7 +10,7 @@ use prost::{DecodeError, Message as _};
 use sekimori_proto::v1::{Event, Field};
 
 use super::{Column, Columns};
-use crate::limits::{COLUMN_VALUES_KEPT, GROUP_FIELDS_MAX};
+use crate::limits::{COLUMN_BYTES_KEPT, COLUMN_NUMBERS_KEPT, GROUP_FIELDS_MAX};
 use crate::store::block::DamagedBlock;
 use crate::store::filter::Condition;
 use crate::store::groups::{GroupError, Groups};
@@ -73,7 +73,12 @@ impl Key {
 struct Known {
     numbers: Map<Arc<[u8]>, usize>,
     values: Vec<Value>,
+    /// Memory that the values take, about.
+    bytes: usize,
 }
+
+/// Bytes of memory for a value besides its own.
+const VALUE_BYTES: usize = 128;
 
 #[derive(Debug)]
 struct Value {
@@ -95,6 +100,7 @@ impl Known {
         let encoded: Arc<[u8]> = value.into();
         self.numbers.insert(Arc::clone(&encoded), number);
         self.values.push(Value { encoded, holds });
+        self.bytes += VALUE_BYTES + value.len();
         Ok(number)
     }
 }
@@ -141,7 +147,9 @@ impl<'q> Counter<'q> {
         block: &Columns,
         groups: &mut Groups,
     ) -> Result<Result<(), GroupError>, DamagedBlock> {
-        if self.columns.iter().any(|known| known.values.len() > COLUMN_VALUES_KEPT) {
+        let bytes: usize = self.columns.iter().map(|known| known.bytes).sum();
+        let numbers = self.places.len().max(self.different.len());
+        if bytes > COLUMN_BYTES_KEPT || numbers > COLUMN_NUMBERS_KEPT {
             self.forget();
         }
         let needed = self.needed(block)?;

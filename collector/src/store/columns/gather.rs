@@ -9,6 +9,7 @@ use zstd::bulk::Compressor;
 
 use super::parts::{self, Parts};
 use super::{Body, Coded, Column, width};
+use crate::limits::COLUMN_DECODED_MAX;
 use crate::store::block::{DamagedBlock, Placed};
 use crate::store::groups::{bytes_in_of, bytes_of};
 
@@ -18,6 +19,7 @@ pub struct Gatherer {
     columns: [Gathered; Column::COUNT],
     body: Body,
     time_ns: i64,
+    decoded: usize,
 }
 
 /// One column under way.
@@ -32,7 +34,8 @@ struct Gathered {
 }
 
 impl Gatherer {
-    /// The columns of these events, packed.
+    /// The columns of these events, packed. `None`: too many of the events would have to be decoded,
+    /// for which the writer has no time; whoever sends such events has slower answers for it.
     ///
     /// # Errors
     /// When an event cannot be decoded, or for want of memory.
@@ -40,14 +43,19 @@ impl Gatherer {
         &mut self,
         compressor: &mut Compressor<'_>,
         events: &[&Placed],
-    ) -> Result<Vec<u8>, DamagedBlock> {
+    ) -> Result<Option<Vec<u8>>, DamagedBlock> {
         self.columns.iter_mut().for_each(Gathered::clear);
         self.body = Body::default();
-        self.time_ns = 0;
-        events.iter().try_for_each(|placed| self.add(placed))?;
+        (self.time_ns, self.decoded) = (0, 0);
+        for placed in events {
+            self.add(placed)?;
+            if self.decoded > COLUMN_DECODED_MAX {
+                return Ok(None);
+            }
+        }
         let mut body = std::mem::take(&mut self.body);
         body.columns = self.columns.iter_mut().map(Gathered::coded).collect();
-        Ok(compressor.compress(&body.encode_to_vec())?)
+        Ok(Some(compressor.compress(&body.encode_to_vec())?))
     }
 
     fn add(&mut self, Placed { host, entry, .. }: &Placed) -> Result<(), DamagedBlock> {
@@ -60,6 +68,7 @@ impl Gatherer {
             }
             parts.bytes()
         } else {
+            self.decoded += 1;
             let event = Event { host: host.to_string(), ..Event::decode(entry.body.as_ref())? };
             for (column, gathered) in columns {
                 let value = parts::value_of(column, &event);

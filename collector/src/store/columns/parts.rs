@@ -86,7 +86,8 @@ impl<'a> Parts<'a> {
             Column::User => {
                 let Some(process) = &self.process else { return };
                 put_number(process.uid, key);
-                put_number(process.login_uid.unwrap_or(u64::MAX), key);
+                key.push(process.login_uid.is_some().into());
+                put_number(process.login_uid.unwrap_or_default(), key);
                 put_bytes(process.user, key);
                 put_bytes(process.login_user, key);
             }
@@ -137,7 +138,9 @@ impl<'a> Parts<'a> {
             Column::Device => {
                 let [below, device] =
                     [self.below, self.device].map(|device| device.map(Device::decode).transpose());
-                Event { file: file_on(below?), device: device?, ..Event::default() }
+                let (below, device) = (below?, device?);
+                let (file, device) = (file_on(below.as_ref()), device.as_ref().map(known));
+                Event { file, device, ..Event::default() }
             }
             Column::Destination => {
                 let destination = self.destination.as_ref().map(|it| Destination {
@@ -175,8 +178,9 @@ pub fn value_of(column: Column, event: &Event) -> Event {
             of_process(process.map(|it| Process { exe: it.exe.clone(), ..Process::default() }))
         }
         Column::Device => {
-            let below = event.file.as_ref().and_then(|file| file.device.clone());
-            Event { file: file_on(below), device: event.device.clone(), ..Event::default() }
+            let below = event.file.as_ref().and_then(|file| file.device.as_ref());
+            let device = event.device.as_ref().map(known);
+            Event { file: file_on(below), device, ..Event::default() }
         }
         Column::Destination => {
             let destination = event.destination.as_ref().map(|it| Destination {
@@ -201,8 +205,14 @@ fn of_process(process: Option<Process>) -> Event {
     Event { process, ..Event::default() }
 }
 
-fn file_on(device: Option<Device>) -> Option<File> {
-    device.map(|device| File { device: Some(device), ..File::default() })
+fn file_on(device: Option<&Device>) -> Option<File> {
+    device.map(|device| File { device: Some(known(device)), ..File::default() })
+}
+
+/// What of a device questions ask for, by name: a field that is new is not among it.
+fn known(device: &Device) -> Device {
+    let Device { class, vendor, product, serial, source, .. } = device.clone();
+    Device { class, vendor, product, serial, source, ..Device::default() }
 }
 
 fn named(name: String) -> Name {

@@ -12,6 +12,7 @@ use sekimori_proto::v1::{
 use zstd::bulk::Compressor;
 
 use super::*;
+use crate::limits::COLUMN_DECODED_MAX;
 use crate::store::block::{self, Block, Placed, Stored};
 use crate::store::entry::Entry;
 use crate::store::filter::Condition;
@@ -130,7 +131,7 @@ fn packed(placed: &[Placed]) -> (Vec<u8>, Block) {
     let mut compressor = Compressor::new(1).unwrap();
     compressor.include_checksum(true).unwrap();
     let events: Vec<&Placed> = placed.iter().collect();
-    let columns = Gatherer::default().pack(&mut compressor, &events).unwrap();
+    let columns = Gatherer::default().pack(&mut compressor, &events).unwrap().unwrap();
     let block = block::pack(&mut compressor, &events).unwrap();
     (columns, Block::unpack(&block.body).unwrap())
 }
@@ -200,6 +201,39 @@ fn of_users(count: u32) -> Vec<Placed> {
         Placed { cursor: u64::from(uid) + 1, host: "pc".into(), entry }
     };
     (0..count).map(of).collect()
+}
+
+/// An event whose bytes are followed by others.
+fn with_bytes(more: &[u8]) -> Placed {
+    let event = Event { boot: vec![1; 16], sequence: 1, kind: 2, ..Event::default() };
+    let body = [event.encode_to_vec(), more.to_vec()].concat();
+    let event = Event::decode(body.as_slice()).unwrap();
+    Placed { cursor: 1, host: "pc".into(), entry: Entry::new(&event, body.into()).unwrap() }
+}
+
+#[test]
+fn numbers_that_are_longer_than_they_have_to_be_are_read_as_they_are_decoded() {
+    let uid: &[u8] = &[0x30, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    let login_uid: &[u8] = &[0x48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    let process = |fields: &[u8]| {
+        with_bytes(&[&[0x4a, u8::try_from(fields.len()).unwrap()], fields].concat())
+    };
+    let placed =
+        [process(login_uid), process(&[]), process(uid), process(&[uid, login_uid].concat())];
+    let (packed, block) = packed(&placed);
+    assert!(unpacked(&packed, 4).unwrap().agree_with(&block).unwrap());
+}
+
+#[test]
+fn too_many_events_that_are_not_plain_get_no_columns() {
+    let gathered = |count| {
+        // A file that comes twice.
+        let placed: Vec<_> = (0..count).map(|_| with_bytes(&[0x52, 0, 0x52, 0])).collect();
+        let mut compressor = Compressor::new(1).unwrap();
+        Gatherer::default().pack(&mut compressor, &placed.iter().collect::<Vec<_>>()).unwrap()
+    };
+    assert!(gathered(COLUMN_DECODED_MAX).is_some());
+    assert!(gathered(COLUMN_DECODED_MAX + 1).is_none());
 }
 
 #[test]
