@@ -303,7 +303,7 @@ impl Collector {
         let (ingested, given) = (connected.clone(), policies.clone());
         let way = match bus {
             None => Way::Store(store.writer().clone()),
-            Some(link) => Way::Bus(link.publisher()),
+            Some(link) => Way::Bus(link.publisher(), store.writer().clone()),
         };
         let meter = store.meter().clone();
         let ingest = Ingest::new(way, meter, ingested, fleet.clone(), given, stop.clone());
