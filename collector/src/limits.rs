@@ -461,6 +461,10 @@ pub const BUS_FETCH_MAX: usize = 64;
 pub const BUS_UNANSWERED_MAX: i64 = 128;
 /// After which time the stream has taken a message, or the agent sends it again.
 pub const BUS_PUBLISH_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time between two looks at what the stream forgot to give: longer than until it is given again.
+pub const BUS_MEND_INTERVAL: Duration = Duration::from_secs(40);
+/// Messages that one look takes.
+pub const BUS_MEND_MAX: usize = 1000;
 /// After which time a message that was given and not answered is given again.
 pub const BUS_STORE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often the consumer says that it is there when it has nothing.

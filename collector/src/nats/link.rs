@@ -10,6 +10,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
 use tokio::time;
 
+use super::mend::Mender;
 use super::meter::Meter;
 use super::publish::Publisher;
 use super::settings::Settings;
@@ -83,12 +84,18 @@ impl Link {
     }
 
     async fn take(&self, context: Context) {
+        let Settings { stream, name, .. } = &self.settings;
+        let mut mender = Mender::new(stream, self.batches(), name, &self.taker);
         loop {
             match self.consumer(&context).await {
                 Ok(consumer) => {
                     // Not before the consumer is there: what nobody waits for, the stream drops.
                     self.context.send_modify(|now| *now = Ok(context.clone()));
-                    match self.taker.run(&consumer).await {
+                    let end = tokio::select! {
+                        end = self.taker.run(&consumer) => end,
+                        never = mender.run(&context) => match never {},
+                    };
+                    match end {
                         End::Deleted => {
                             let why = "this collector's consumer was removed".to_owned();
                             tracing::error!(why, "what is published meanwhile is not stored here");

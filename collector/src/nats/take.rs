@@ -32,7 +32,7 @@ pub enum End {
 
 /// A message that is not stored.
 #[derive(Debug, Error)]
-enum Unsound {
+pub(super) enum Unsound {
     /// No collector can have sent it.
     #[error(transparent)]
     Parcel(#[from] ParcelError),
@@ -78,7 +78,7 @@ impl Taker {
 
     /// Hands a message to the writer, waiting for room there; the rest happens beside.
     async fn take(&self, message: Message) -> Result<(), WriteError> {
-        let sound = sound(&message);
+        let sound = sound(&message.payload);
         let (_, acker) = message.split();
         let batch = match sound {
             Ok(batch) => batch,
@@ -131,8 +131,9 @@ async fn answer(acker: &Acker, kind: AckKind) {
     }
 }
 
-fn sound(message: &Message) -> Result<Batch, Unsound> {
-    let Parcel { host, events } = Parcel::unpack(&message.payload)?;
+/// The batch in a message, checked.
+pub(super) fn sound(payload: &[u8]) -> Result<Batch, Unsound> {
+    let Parcel { host, events } = Parcel::unpack(payload)?;
     if check_name(&host).is_err() {
         return Err(Unsound::Host);
     }
