@@ -100,10 +100,14 @@ impl Cluster {
         Cluster { dir, nodes, ports }
     }
 
+    /// Where the servers are.
+    pub fn servers(&self) -> [String; 3] {
+        self.ports.map(|port| format!("tls://127.0.0.1:{port}"))
+    }
+
     /// `bus.yaml` of a collector.
     pub fn bus(&self, name: &str) -> String {
-        let dir = self.dir.path().display();
-        let servers = self.ports.map(|port| format!("tls://127.0.0.1:{port}"));
+        let (dir, servers) = (self.dir.path().display(), self.servers());
         format!(
             "version: sekimori/bus/v1\nbus: nats\nservers: {servers:?}\nca: {dir}/ca.pem\n\
              certificate: {dir}/collector.pem\nkey: {dir}/collector.key\nname: {name}\n"

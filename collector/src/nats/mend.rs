@@ -44,10 +44,10 @@ impl<'a> Mender<'a> {
     /// Looks again and again.
     pub async fn run(&mut self, context: &Context) -> Infallible {
         loop {
-            time::sleep(BUS_MEND_INTERVAL).await;
             if let Err(error) = self.look(context).await {
                 tracing::warn!(error, "whether the bus forgot something cannot be seen now");
             }
+            time::sleep(BUS_MEND_INTERVAL).await;
         }
     }
 

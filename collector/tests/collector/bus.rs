@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::ConnectOptions;
+use async_nats::jetstream::consumer::{PullConsumer, pull};
 use sekimori_proto::v1::fleet_service_client::FleetServiceClient;
 use sekimori_proto::v1::query_service_client::QueryServiceClient;
 use sekimori_proto::v1::{Event, Filter, HostState, Kind, ListHostsRequest};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_stream::StreamExt as _;
 
 use crate::nats::{Cluster, Program, free_ports};
 use crate::support::{AgentStream, BOOT, Pki, connect, events, search_all, tls};
@@ -188,6 +191,48 @@ async fn whoever_dies_every_store_has_what_was_acknowledged_once() {
     let found = stored(&pki.dir, addresses[1], whole + 500).await;
     let of_first = found.into_iter().filter(|it| it.host == hosts[0]).collect::<Vec<_>>();
     assert_eq!(not_once(&of_first, &hosts[..1], last + 500), Vec::<String>::new());
+}
+
+/// The bus takes messages for answered that a collector never stored, as it does when it loses its
+/// notes of a consumer: here somebody else answers them.
+#[tokio::test]
+async fn what_the_bus_forgot_to_give_is_stored_all_the_same() {
+    let pki = Pki::new();
+    let cluster = Cluster::start(&std::env::temp_dir());
+    let other = second(&pki, &cluster);
+    fs::write(pki.dir.join("bus.yaml"), cluster.bus("first")).unwrap();
+    fs::write(other.join("bus.yaml"), cluster.bus("second")).unwrap();
+    let mut collectors = [Collector::start(&pki.dir), Collector::start(&other)];
+    let addresses = collectors.each_ref().map(|it| it.address);
+    for address in addresses {
+        let done = AtomicU64::new(0);
+        deliver(pki.dir.clone(), "pc-1", &[address], 1, &done).await;
+    }
+    collectors[1].program.kill();
+    let dir = cluster.dir.path();
+    let options = ConnectOptions::new()
+        .require_tls(true)
+        .add_root_certificates(dir.join("ca.pem"))
+        .add_client_certificate(dir.join("collector.pem"), dir.join("collector.key"));
+    let client = options.connect(cluster.servers().as_slice()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("sekimori").await.unwrap();
+    // For whom messages stay.
+    let away = pull::Config { durable_name: Some("away".to_owned()), ..pull::Config::default() };
+    stream.create_consumer(away).await.unwrap();
+    let done = AtomicU64::new(1);
+    deliver(pki.dir.clone(), "pc-1", &addresses[..1], 51, &done).await;
+    let consumer: PullConsumer = stream.get_consumer("second").await.unwrap();
+    let mut answered = 0;
+    while answered < 5 {
+        let mut messages = consumer.fetch().max_messages(100).messages().await.unwrap();
+        while let Some(message) = messages.next().await {
+            message.unwrap().double_ack().await.unwrap();
+            answered += 1;
+        }
+    }
+    collectors[1].program.start();
+    let found = stored(&pki.dir, addresses[1], 51).await;
+    assert_eq!(not_once(&found, &["pc-1"], 51), Vec::<String>::new());
 }
 
 #[tokio::test]
