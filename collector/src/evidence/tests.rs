@@ -15,10 +15,20 @@ use tokio_stream::StreamExt as _;
 
 use super::*;
 use crate::identity::{Agent, Caller, Peer};
+use crate::limits::{EVIDENCE_BYTES_MAX, PEER_NAME_MAX};
 use crate::store::tamper::{Row, tamper};
 use crate::store::{Batch, Entry, Store};
 
 const HOST: &str = "pc-1";
+
+#[test]
+fn a_request_with_as_many_links_as_are_taken_fits() {
+    let host = "a".repeat("collector:".len() + PEER_NAME_MAX);
+    let head = sekimori_proto::v1::Head { host, number: u64::MAX, sha256: vec![0xff; 32] };
+    let expected = vec![head; HEADS_MAX];
+    let request = VerifyRequest { hosts: Vec::new(), expected };
+    assert!(request.encoded_len() <= EVIDENCE_BYTES_MAX, "{}", request.encoded_len());
+}
 
 /// A host that records and signs.
 struct Host {

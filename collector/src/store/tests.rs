@@ -14,7 +14,7 @@ use super::block::Placed;
 use super::current::Current;
 use super::files::Files;
 use super::totals::Totals;
-use super::{Batch, Condition, Entry, Groups, Page, Position, Search, Store, Written};
+use super::{Batch, Condition, Entry, Groups, Page, Position, Readers, Search, Store, Written};
 use crate::identity::{Agent, Operator};
 use crate::limits::{CURSORS_SKIPPED, JOINED_EVENTS};
 
@@ -425,4 +425,22 @@ async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
     assert!(told.iter().any(|told| told.ends_with(reason)), "{told:?}");
     assert_eq!(told.len(), 4, "{told:?}");
     store.close().await;
+}
+
+#[tokio::test]
+async fn what_retention_removed_is_not_told_from_memory_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, mut current, totals) = current(dir.path());
+    commit(&mut current, 1..6).unwrap();
+    current.begin_file(&files, "2026-12-31".parse().unwrap(), &totals).unwrap();
+    commit(&mut current, 6..9).unwrap();
+    let readers = Readers::new(files.clone(), totals, current.tail().clone());
+    let told = async || {
+        let condition = Arc::new(Condition::new(None).unwrap());
+        let step = readers.step(&Operator::for_test(), condition, 0).await.unwrap();
+        (names(&step.events), step.position)
+    };
+    assert_eq!(told().await, (expected(1..=8), 8));
+    files.remove(1).unwrap();
+    assert_eq!(told().await, (expected(6..=8), 8));
 }
