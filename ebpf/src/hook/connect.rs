@@ -7,7 +7,10 @@ use sekimori_abi::{
 };
 use sekimori_decide::{Facts, Outcome};
 
-use super::{ALLOWED, REFUSED};
+use super::{
+    ALLOWED, REFUSED,
+    send::{STREAM, TCP_CLOSE, settle},
+};
 use crate::{
     count::count,
     emit::Record,
@@ -37,6 +40,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     }
     // Without a family it takes a connection away.
     if probed_at::<u16>(address) == family::UNSPECIFIED {
+        settle(sk as u64);
         return ALLOWED;
     }
     let Some(peer) = Peer::of_address(address, sk) else {
@@ -54,13 +58,21 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     };
     if let Some(mut record) = Record::begin(kind, operation::CONNECT) {
         peer.describe(&mut record);
-        if !outcome.denies() {
+        if !outcome.denies() && !keeps_its_peer(sk) {
+            settle(sk as u64);
             let judged = if upload.action == 0 { policy.generation } else { 0 };
             remember(&mut record, sk, peer, judged);
         }
         record.send(&policy, outcome);
     }
     if outcome.denies() { REFUSED } else { ALLOWED }
+}
+
+/// Whether a connect changes nothing: a stream that is connected, or about to be, answers `EISCONN`
+/// or `EALREADY` (`__inet_stream_connect`, net/ipv4/af_inet.c).
+#[inline(always)]
+fn keeps_its_peer(sk: *const u8) -> bool {
+    probed::<u16>(sk, &SOCK_TYPE) == STREAM && probed::<u8>(sk, &SOCK_STATE) != TCP_CLOSE
 }
 
 /// Connections to local sockets are recorded, never refused.

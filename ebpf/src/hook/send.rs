@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// `TCP_CLOSE` (include/net/tcp_states.h).
-const TCP_CLOSE: u8 = 7;
+pub const TCP_CLOSE: u8 = 7;
 /// `MSG_PEEK` (include/linux/socket.h).
 const MSG_PEEK: u32 = 2;
 /// `MSG_FASTOPEN` (include/linux/socket.h).
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// `SOCK_STREAM` (include/linux/net.h).
-const STREAM: u16 = 1;
+pub const STREAM: u16 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u16 = 6;
 
@@ -252,21 +252,27 @@ pub fn skb_recv_udp(ctx: FExitContext) -> i32 {
 /// The last descriptor of an IP socket is closed; IPv6 comes by here too.
 #[fentry(function = "inet_release")]
 pub fn inet_release(ctx: FEntryContext) -> i32 {
-    let sk = pointer(ctx.arg(0), &SOCKET_SK);
-    let Some(sum) = SOCKETS.get_ptr_mut(sk as u64) else {
-        return 0;
+    settle(pointer(ctx.arg(0), &SOCKET_SK) as u64);
+    0
+}
+
+/// The socket has its present peer no longer: what went over it becomes a record, and it is
+/// forgotten.
+#[inline(always)]
+pub fn settle(sk: u64) {
+    let Some(sum) = SOCKETS.get_ptr_mut(sk) else {
+        return;
     };
     // SAFETY: map values live as long as the program runs.
     unsafe {
         if (*sum).peer.protocol == TCP {
-            (*sum).bytes_in = probed(sk, &TCP_BYTES_RECEIVED);
+            (*sum).bytes_in = probed(sk as *const u8, &TCP_BYTES_RECEIVED);
         }
         if (*sum).calls != 0 || (*sum).bytes_in != 0 {
-            report_socket(sk as u64, operation::CLOSE as u32);
+            report_socket(sk, operation::CLOSE as u32);
         }
     }
-    let _ = SOCKETS.remove(sk as u64);
-    0
+    let _ = SOCKETS.remove(sk);
 }
 
 /// Sends the sum over a socket.

@@ -16,6 +16,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("unix-socket", unix),
     ("sendfile-to-socket", sendfile),
     ("message-with-another-address", decoy),
+    ("connected-again", connected_again),
 ];
 
 /// A record about bytes sent to `ip`.
@@ -54,7 +55,8 @@ fn curl(world: &mut World) -> Result<()> {
     world.records.expect("net.connect", &connect)?;
     uploaded(world, "write", "127.0.0.1", 18_001, &[("/process/comm", json!("curl"))])?;
     let close = uploaded(world, "close", "127.0.0.1", 18_001, &[("/bytes", json!(received))])?;
-    check::that(records::number(&close, "/bytes_in") > 50, "the answer was not counted")?;
+    let answered = records::number(&close, "/bytes_in") > 50;
+    check::that(answered, format!("the answer was not counted: {close}"))?;
     check::equal("program", records::text(&close, "/process/exe"), "/usr/bin/curl")
 }
 
@@ -162,4 +164,43 @@ peer.close()
     check::equal("bytes that arrived", sink.first()?, 321)?;
     uploaded(world, "close", "127.0.0.1", 18_006, &[("/bytes", json!(321))])?;
     Ok(())
+}
+
+/// Each connection of a socket has its own sum, and a connect that the kernel refuses changes none.
+fn connected_again(world: &mut World) -> Result<()> {
+    let _first = Sink::start("datagram", "127.0.0.1", 18_007)?;
+    let _second = Sink::start("datagram", "127.0.0.1", 18_008)?;
+    let _third = Sink::start("raw", "127.0.0.1", 18_009)?;
+    let _fourth = Sink::start("raw", "127.0.0.1", 18_010)?;
+    let script = r#"
+import ctypes, socket
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.connect(("127.0.0.1", 18007))
+sender.send(b"a" * 1001)
+sender.send(b"a" * 1002)
+sender.connect(("127.0.0.1", 18008))
+sender.send(b"b" * 503)
+sender.close()
+
+peer = socket.create_connection(("127.0.0.1", 18009))
+peer.sendall(b"c" * 70001)
+try:
+    peer.connect(("127.0.0.2", 9))
+except OSError:
+    pass
+peer.sendall(b"c" * 2)
+unspecified = (ctypes.c_char * 16)()
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.connect(peer.fileno(), unspecified, 16) == 0, ctypes.get_errno()
+peer.connect(("127.0.0.1", 18010))
+peer.sendall(b"d" * 4004)
+peer.close()
+"#;
+    check::ok(&guest::python::<&str>(script, &[])?)?;
+    for (port, bytes) in [(18_007, 2003), (18_008, 503), (18_009, 70_003), (18_010, 4004)] {
+        uploaded(world, "close", "127.0.0.1", port, &[("/bytes", json!(bytes))])?;
+    }
+    let refused = [("/operation", json!("close")), ("/destination/port", json!(9))];
+    let ends = world.records.all("net.upload", &refused)?;
+    check::that(ends.is_empty(), format!("an end of what never began: {ends:?}"))
 }
