@@ -4,7 +4,9 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use prost_types::FileDescriptorSet;
 
 const FILES: [&str; 9] = [
     "sekimori/v1/alert.proto",
@@ -31,5 +33,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         // One goes to many hosts.
         .bytes(".sekimori.v1.PolicyBundle.statement")
         .compile_fds(compiler.file_descriptor_set())?;
+    forwarding(compiler.file_descriptor_set(), &out.join("forward"))
+}
+
+/// The server of live streams once more, for one that answers with `forward::SubscribeResponse`.
+fn forwarding(mut files: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {
+    files.file.retain(|file| file.name() == "sekimori/v1/watch.proto");
+    for file in &mut files.file {
+        file.message_type.clear();
+        file.dependency.clear();
+    }
+    fs::create_dir_all(out)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(out)
+        .extern_path(".sekimori.v1.SubscribeRequest", "crate::v1::SubscribeRequest")
+        .extern_path(".sekimori.v1.SubscribeResponse", "crate::forward::SubscribeResponse")
+        .compile_fds(files)?;
     Ok(())
 }

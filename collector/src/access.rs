@@ -32,7 +32,9 @@ use crate::identity::{Analyst, Viewer};
 use crate::limits::{REPLAY_GROUPS_MAX, REPLAY_PROGRESS, REPLAY_TIME_MAX};
 use crate::policy::Past;
 use crate::query::gaps;
-use crate::store::{Condition, Groups, Meter, Page, ReadError, Readers, Search, Step, Stored};
+use crate::store::{
+    Condition, Encoded, Groups, Meter, Page, ReadError, Readers, Search, Step, Stored,
+};
 use crate::turns::Turns;
 
 /// Reads for operators.
@@ -240,7 +242,7 @@ impl Following {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn step(&self, position: u64) -> Result<Step, Status> {
+    pub async fn step(&self, position: u64) -> Result<Step<Encoded>, Status> {
         let (operator, condition) = (self.analyst.operator(), Arc::clone(&self.condition));
         let step = self.access.readers.step(operator, condition, position).await;
         step.map_err(|error| read_status(&error))

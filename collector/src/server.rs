@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sekimori_proto::FILE_DESCRIPTOR_SET;
+use sekimori_proto::forward::watch_service_server::{self, WatchServiceServer};
 use sekimori_proto::v1::alert_service_server::AlertServiceServer;
 use sekimori_proto::v1::enroll_service_server::EnrollServiceServer;
 use sekimori_proto::v1::evidence_service_server::EvidenceServiceServer;
@@ -11,7 +12,6 @@ use sekimori_proto::v1::fleet_service_server::FleetServiceServer;
 use sekimori_proto::v1::ingest_service_server::IngestServiceServer;
 use sekimori_proto::v1::policy_service_server::PolicyServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
-use sekimori_proto::v1::watch_service_server::WatchServiceServer;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time;
@@ -337,7 +337,7 @@ impl Collector {
         let (reporter, health) = tonic_health::server::health_reporter();
         let names = [
             sekimori_proto::v1::ingest_service_server::SERVICE_NAME,
-            sekimori_proto::v1::watch_service_server::SERVICE_NAME,
+            watch_service_server::SERVICE_NAME,
             sekimori_proto::v1::query_service_server::SERVICE_NAME,
             sekimori_proto::v1::evidence_service_server::SERVICE_NAME,
             sekimori_proto::v1::enroll_service_server::SERVICE_NAME,

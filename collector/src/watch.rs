@@ -9,8 +9,9 @@
 //! The stream ends for the subscriber only when the record of its end is stored: a collector that
 //! stops waits for its streams, and so for these records.
 
-use sekimori_proto::v1::watch_service_server::WatchService;
-use sekimori_proto::v1::{SubscribeRequest, SubscribeResponse};
+use sekimori_proto::forward::SubscribeResponse;
+use sekimori_proto::forward::watch_service_server::WatchService;
+use sekimori_proto::v1::SubscribeRequest;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time;
@@ -23,7 +24,7 @@ use crate::identity::Analyst;
 use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX, WATCH_GATHER};
 use crate::query::gaps;
 use crate::question;
-use crate::store::Condition;
+use crate::store::{Condition, Encoded};
 
 /// Room for live streams.
 #[derive(Clone, Debug)]
@@ -159,7 +160,7 @@ impl Subscriber {
             let more = committed.wait_for(|last| *last > self.position).await;
             more.map_err(|_| Status::unavailable("the store is closed"))?;
             let step = self.following.step(self.position).await?;
-            let events = step.events.into_iter().map(|it| (Some(it), None));
+            let events = step.events.into_iter().map(|Encoded(it)| (Some(it), None));
             let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
             for (event, gap) in events.chain(gaps) {
                 let given = event.is_some();

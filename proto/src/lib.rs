@@ -2,6 +2,7 @@
 //! the JSON form of an event, and the token of an enrolment.
 #![forbid(unsafe_code)]
 
+pub mod forward;
 pub mod json;
 pub mod token;
 pub mod words;

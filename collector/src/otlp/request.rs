@@ -31,7 +31,7 @@ impl Item {
     }
 
     /// Of a step that began at `position`, when everything up to `removed` has been removed.
-    pub fn of(step: Step, position: u64, removed: u64) -> Vec<Item> {
+    pub fn of(step: Step<Event>, position: u64, removed: u64) -> Vec<Item> {
         let Step { events, gaps, position: end, .. } = step;
         let events = events.into_iter().map(|it| Item::Event(Box::new(it)));
         let mut items: Vec<Item> = gaps.into_iter().map(Item::Gap).chain(events).collect();

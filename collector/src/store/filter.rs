@@ -193,6 +193,33 @@ impl Condition {
             && self.expression.as_ref().is_none_or(|expression| self.is_true(expression, event))
     }
 
+    /// Whether it asks for nothing that is not stored beside an encoded event: [`Condition::may_be`]
+    /// says all then.
+    pub fn is_of_what_is_stored_beside(&self) -> bool {
+        // By name, so that it must be said of a condition that is new, too.
+        let Filter {
+            rules,
+            users,
+            programs,
+            serials,
+            destinations,
+            text,
+            expression,
+            kinds: _,
+            hosts: _,
+            verdicts: _,
+            since_ns: _,
+            until_ns: _,
+        } = &self.filter;
+        rules.is_empty()
+            && users.is_empty()
+            && programs.is_empty()
+            && serials.is_empty()
+            && destinations.is_empty()
+            && text.is_empty()
+            && expression.is_empty()
+    }
+
     /// Whether columns have all that it asks.
     pub fn is_of_columns(&self) -> bool {
         self.text.is_none() && self.expression.is_none()
@@ -441,7 +468,9 @@ mod tests {
         let condition = Condition::new(Some(filter)).unwrap();
         let event = event();
         let (in_block, may_be) = looked_at(&condition, &event);
-        (may_be && condition.matches(&event), in_block)
+        let matches = condition.matches(&event);
+        assert!(!condition.is_of_what_is_stored_beside() || matches, "of all that may be");
+        (may_be && matches, in_block)
     }
 
     #[rstest]

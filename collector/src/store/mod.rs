@@ -47,7 +47,7 @@ use files::{Files, Span};
 pub use filter::{Condition, FilterError};
 pub use groups::{GroupError, Groups, bytes_of, value_of};
 pub use meter::Meter;
-pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
+pub use read::{Encoded, Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;
 pub use scan::Verified;
 pub use side::open_side;

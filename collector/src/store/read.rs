@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use prost::bytes::Bytes;
 use rusqlite::Connection;
+use sekimori_proto::forward;
 use sekimori_proto::v1::{Event, HostStatus};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -102,11 +104,54 @@ pub struct Page {
     pub gaps: Vec<Gap>,
 }
 
+/// What those who follow the store take of a matching event.
+pub trait Told: Sized + Send + 'static {
+    /// Of an event for which [`Condition::may_be`] holds; `None` when it does not match. One that
+    /// `was_checked` is an event, and not read back from a disk.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn of(
+        stored: &Stored<'_>,
+        condition: &Condition,
+        was_checked: bool,
+    ) -> Result<Option<Self>, prost::DecodeError>;
+}
+
+impl Told for Event {
+    fn of(
+        stored: &Stored<'_>,
+        condition: &Condition,
+        _was_checked: bool,
+    ) -> Result<Option<Event>, prost::DecodeError> {
+        let event = stored.event()?;
+        Ok(condition.matches(&event).then_some(event))
+    }
+}
+
+/// An encoded event, for those who only pass it on.
+#[derive(Debug)]
+pub struct Encoded(pub Bytes);
+
+impl Told for Encoded {
+    fn of(
+        stored: &Stored<'_>,
+        condition: &Condition,
+        was_checked: bool,
+    ) -> Result<Option<Encoded>, prost::DecodeError> {
+        let known = was_checked && condition.is_of_what_is_stored_beside();
+        if !known && !condition.matches(&stored.event()?) {
+            return Ok(None);
+        }
+        Ok(Some(Encoded(forward::encoded(stored.body, stored.host, stored.cursor))))
+    }
+}
+
 /// One step of a live stream.
 #[derive(Debug)]
-pub struct Step {
+pub struct Step<T> {
     /// Matching events in the order of their cursors.
-    pub events: Vec<Event>,
+    pub events: Vec<T>,
     /// Everything up to here has been looked at.
     pub position: u64,
     /// What could not be read on the way.
@@ -159,12 +204,12 @@ impl Readers {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn step(
+    pub async fn step<T: Told>(
         &self,
         _reader: &Operator,
         condition: Arc<Condition>,
         position: u64,
-    ) -> Result<Step, ReadError> {
+    ) -> Result<Step<T>, ReadError> {
         // A little of what was committed last is at hand.
         if condition.is_quick()
             && let Some(behind) = self.last_behind(position)
@@ -268,16 +313,21 @@ fn answered(condition: &Condition) -> Result<(), ReadError> {
 }
 
 /// Matching events behind a cursor.
-struct Told {
+struct Matching<T> {
     /// In the order of their cursors.
-    events: Vec<Event>,
+    events: Vec<T>,
     /// The last of them, when there are too many for a step.
     cut_at: Option<u64>,
     /// What is no event.
     unreadable: Vec<(u64, prost::DecodeError)>,
 }
 
-fn tell(condition: &Condition, position: u64, blocks: &[Arc<Block>]) -> Told {
+fn tell<T: Told>(
+    condition: &Condition,
+    position: u64,
+    blocks: &[Arc<Block>],
+    were_checked: bool,
+) -> Matching<T> {
     let of = |kind, verdict| condition.may_be_of(kind, verdict);
     let mut stored: Vec<Stored<'_>> = blocks
         .iter()
@@ -285,12 +335,12 @@ fn tell(condition: &Condition, position: u64, blocks: &[Arc<Block>]) -> Told {
         .filter(|stored| stored.cursor > position && condition.may_be(stored))
         .collect();
     stored.sort_unstable_by_key(|stored| stored.cursor);
-    let mut told = Told { events: Vec::new(), cut_at: None, unreadable: Vec::new() };
+    let mut told = Matching { events: Vec::new(), cut_at: None, unreadable: Vec::new() };
     let mut bytes: usize = 0;
     for stored in stored {
-        match stored.event() {
-            Ok(event) if condition.matches(&event) => told.events.push(event),
-            Ok(_) => continue,
+        match T::of(&stored, condition, were_checked) {
+            Ok(Some(event)) => told.events.push(event),
+            Ok(None) => continue,
             Err(error) => {
                 told.unreadable.push((stored.cursor, error));
                 continue;
@@ -306,8 +356,8 @@ fn tell(condition: &Condition, position: u64, blocks: &[Arc<Block>]) -> Told {
 }
 
 /// A step through what was committed last.
-fn step_of(condition: &Condition, position: u64, behind: &Behind) -> Step {
-    let Told { events, cut_at, unreadable } = tell(condition, position, &behind.blocks);
+fn step_of<T: Told>(condition: &Condition, position: u64, behind: &Behind) -> Step<T> {
+    let Matching { events, cut_at, unreadable } = tell(condition, position, &behind.blocks, true);
     let gap = |(cursor, error): (u64, prost::DecodeError)| {
         tracing::error!(%error, cursor, "an event that was committed cannot be read");
         Gap { first: cursor, last: cursor, reason: error.to_string() }
@@ -385,7 +435,11 @@ impl Look {
         Ok(Page { events, next, gaps: std::mem::take(&mut self.gaps) })
     }
 
-    fn step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
+    fn step<T: Told>(
+        &mut self,
+        condition: &Condition,
+        position: u64,
+    ) -> Result<Step<T>, ReadError> {
         let step = match self.readers.last_behind(position) {
             Some(behind) => step_of(condition, position, &behind),
             None => self.stored_step(condition, position)?,
@@ -394,7 +448,11 @@ impl Look {
         Ok(step)
     }
 
-    fn stored_step(&mut self, condition: &Condition, position: u64) -> Result<Step, ReadError> {
+    fn stored_step<T: Told>(
+        &mut self,
+        condition: &Condition,
+        position: u64,
+    ) -> Result<Step<T>, ReadError> {
         let mut step = Step { events: Vec::new(), position, gaps: Vec::new(), is_last: false };
         let files = self.readers.files.list();
         let Some(file) = files.into_iter().find(|file| file.span().last > position) else {
@@ -414,7 +472,7 @@ impl Look {
                     blocks.extend(look.kept_block(&file, connection, *row, header)?);
                 }
             }
-            let told = tell(condition, position, &blocks);
+            let told = tell(condition, position, &blocks, false);
             for (cursor, error) in told.unreadable {
                 look.gap(&file, cursor, cursor, error.to_string());
             }
