@@ -72,6 +72,8 @@ pub const QUERY_TIME_MAX: Duration = Duration::from_secs(20);
 pub const GAPS_TOLD_MAX: usize = 20;
 /// The same for a verification.
 pub const VERIFY_TOLD_MAX: usize = 1000;
+/// What a verification tells of the indexes of one file.
+pub const INDEX_FAULTS_MAX: usize = 3;
 /// Blocks that are kept unpacked, for the next one who asks.
 pub const BLOCKS_KEPT: usize = 64;
 /// Events of one search page.
@@ -463,8 +465,13 @@ pub const BUS_UNANSWERED_MAX: i64 = 128;
 pub const BUS_PUBLISH_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time between two looks at what the stream forgot to give: longer than until it is given again.
 pub const BUS_MEND_INTERVAL: Duration = Duration::from_secs(40);
-/// Messages that one look takes.
+/// Messages that one look takes; the next look goes on soon then.
 pub const BUS_MEND_MAX: usize = 1000;
+/// How long what was found is left to the other collectors, which may have been given it no more than
+/// this one: time for some looks of theirs.
+pub const BUS_MEND_LEFT: Duration = Duration::from_secs(150);
+/// Messages that are left to them at a time.
+pub const BUS_MEND_LEFT_MAX: usize = 100_000;
 /// After which time a message that was given and not answered is given again.
 pub const BUS_STORE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often the consumer says that it is there when it has nothing.

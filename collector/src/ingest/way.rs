@@ -24,6 +24,9 @@ impl Way {
         match self {
             Way::Store(writer) => writer.submit(batch).await,
             Way::Bus(publisher, writer) => {
+                if writer.is_failing() {
+                    return first_stored(publisher.clone(), writer, batch).await;
+                }
                 // Nothing is stored here that the bus does not even begin to take.
                 let published = publisher.submit(batch.clone()).await?;
                 let stored = writer.submit(batch).await?;
@@ -31,6 +34,27 @@ impl Way {
             }
         }
     }
+}
+
+/// Publishes only what was stored: agents send again and again what a full disk refuses, and each time
+/// it would lie on the bus once more, until that is full for all collectors.
+async fn first_stored(
+    publisher: Publisher,
+    writer: &Writer,
+    batch: Batch,
+) -> Result<Written, WriteError> {
+    let stored = writer.submit(batch.clone()).await?;
+    let (answer, written) = oneshot::channel();
+    tokio::spawn(async move {
+        let result = async {
+            let new = stored.await.unwrap_or(Err(WriteError::Stopping))?;
+            let published = publisher.submit(batch).await?;
+            published.await.unwrap_or(Err(WriteError::Stopping)).map(|_| new)
+        };
+        // The stream may have gone; the events are kept all the same.
+        let _ = answer.send(result.await);
+    });
+    Ok(written)
 }
 
 /// Whether both have a batch. What comes back from the bus is known by then.

@@ -15,7 +15,7 @@ use super::meter::Meter;
 use super::publish::Publisher;
 use super::settings::Settings;
 use super::signs;
-use super::take::{End, Taker};
+use super::take::{End, Taken, Taker};
 use crate::fleet::Fleet;
 use crate::limits::{
     BUS_AGAIN, BUS_COMMANDS_MAX, BUS_FLIGHT_MESSAGES_MAX, BUS_PUBLISH_TIME_MAX, BUS_STORE_TIME_MAX,
@@ -40,7 +40,8 @@ impl Link {
     /// connected before [`Link::run`].
     pub fn new(settings: Settings, id: String, store: &Store, fleet: Fleet) -> Link {
         let meter = Meter::default();
-        let taker = Taker { writer: store.writer().clone(), meter: meter.clone() };
+        let (writer, meter_of_it) = (store.writer().clone(), meter.clone());
+        let taker = Taker { writer, meter: meter_of_it, taken: Taken::default() };
         let context = watch::Sender::new(Err("it is not connected".to_owned()));
         Link { settings, id, taker, fleet, context, meter }
     }

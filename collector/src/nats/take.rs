@@ -1,10 +1,13 @@
 //! Messages of the stream, into this collector's store.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::MessagesErrorKind;
 use async_nats::jetstream::message::{Acker, Message};
 use futures_util::TryStreamExt as _;
+use rangemap::RangeInclusiveSet;
 use thiserror::Error;
 
 use super::meter::Meter;
@@ -19,6 +22,43 @@ use crate::store::{Batch, WriteError, Writer, Written};
 pub struct Taker {
     pub writer: Writer,
     pub meter: Meter,
+    pub taken: Taken,
+}
+
+/// Messages that this process has stored, by their number in the stream.
+#[derive(Clone, Debug, Default)]
+pub struct Taken(Arc<Mutex<RangeInclusiveSet<u64>>>);
+
+impl Taken {
+    fn lock(&self) -> MutexGuard<'_, RangeInclusiveSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more.
+    pub fn note(&self, sequence: u64) {
+        self.lock().insert(sequence..=sequence);
+    }
+
+    /// The first from `from` up to `last` that is not among them.
+    pub fn not_yet(&self, from: u64, last: u64) -> Option<u64> {
+        let sequences = self.lock();
+        (from <= last)
+            .then(|| sequences.gaps(&(from..=last)).next())
+            .flatten()
+            .map(|it| *it.start())
+    }
+
+    /// Those before `first` are of no interest any more.
+    pub fn forget_before(&self, first: u64) {
+        if let Some(last) = first.checked_sub(1) {
+            self.lock().remove(0..=last);
+        }
+    }
+
+    /// None of them is.
+    pub fn forget_all(&self) {
+        self.lock().clear();
+    }
 }
 
 /// Why nothing comes any more.
@@ -67,17 +107,19 @@ impl Taker {
                 }
                 Err(error) => return End::Broken(error.to_string()),
             };
-            if let Ok(info) = message.info() {
-                self.meter.waiting.set(info.pending);
-            }
-            if let Err(error) = self.take(message).await {
+            let info = message.info().map(|info| (info.pending, info.stream_sequence));
+            let Ok((pending, sequence)) = info else {
+                return End::Broken("a message without a number came".to_owned());
+            };
+            self.meter.waiting.set(pending);
+            if let Err(error) = self.take(message, sequence).await {
                 return End::Broken(error.to_string());
             }
         }
     }
 
     /// Hands a message to the writer, waiting for room there; the rest happens beside.
-    async fn take(&self, message: Message) -> Result<(), WriteError> {
+    async fn take(&self, message: Message, sequence: u64) -> Result<(), WriteError> {
         let sound = sound(&message.payload);
         let (_, acker) = message.split();
         let batch = match sound {
@@ -97,7 +139,7 @@ impl Taker {
         };
         match self.writer.submit(batch).await {
             Ok(written) => {
-                tokio::spawn(stored(written, acker, self.meter.clone()));
+                tokio::spawn(stored(written, acker, sequence, self.clone()));
                 Ok(())
             }
             Err(error) => {
@@ -108,10 +150,11 @@ impl Taker {
     }
 }
 
-async fn stored(written: Written, acker: Acker, meter: Meter) {
+async fn stored(written: Written, acker: Acker, sequence: u64, taker: Taker) {
     match written.await.unwrap_or(Err(WriteError::Stopping)) {
         Ok(_) => {
-            meter.taken.inc();
+            taker.meter.taken.inc();
+            taker.taken.note(sequence);
             answer(&acker, AckKind::Ack).await;
         }
         // The writer has logged it.

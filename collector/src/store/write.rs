@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -59,6 +60,7 @@ enum Message {
 #[derive(Clone, Debug)]
 pub struct Writer {
     queue: mpsc::Sender<Message>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -71,6 +73,11 @@ impl Writer {
         let job = Job { batch, answer };
         self.queue.send(Message::Job(job)).await.map_err(|_| WriteError::Stopping)?;
         Ok(written)
+    }
+
+    /// Whether the last commit failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Asks the thread to end after the batches that are queued now.
@@ -96,17 +103,19 @@ pub struct Shared {
 /// Starts the thread on the file that is written to.
 pub fn start(current: Current, shared: Shared) -> Result<(Writer, JoinHandle<()>), StoreError> {
     let (queue, messages) = mpsc::channel(WRITER_QUEUE_MAX);
-    let mut thread = Thread { current, shared };
+    let failing = Arc::new(AtomicBool::new(false));
+    let mut thread = Thread { current, shared, failing: Arc::clone(&failing) };
     let handle = thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || thread.run(messages))
         .map_err(StoreError::Thread)?;
-    Ok((Writer { queue }, handle))
+    Ok((Writer { queue, failing }, handle))
 }
 
 struct Thread {
     current: Current,
     shared: Shared,
+    failing: Arc<AtomicBool>,
 }
 
 impl Thread {
@@ -143,7 +152,9 @@ impl Thread {
         let (batches, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|Job { batch, answer }| (batch, answer)).unzip();
         let begun = Instant::now();
-        match self.try_commit(batches) {
+        let result = self.try_commit(batches);
+        self.failing.store(result.is_err(), Ordering::Relaxed);
+        match result {
             Ok(counts) => {
                 self.shared.meter.committed(counts.len(), begun.elapsed());
                 for (answer, stored) in answers.into_iter().zip(counts) {

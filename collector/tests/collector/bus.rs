@@ -215,7 +215,8 @@ async fn what_the_bus_forgot_to_give_is_stored_all_the_same() {
         .add_root_certificates(dir.join("ca.pem"))
         .add_client_certificate(dir.join("collector.pem"), dir.join("collector.key"));
     let client = options.connect(cluster.servers().as_slice()).await.unwrap();
-    let stream = async_nats::jetstream::new(client).get_stream("sekimori").await.unwrap();
+    let stream = async_nats::jetstream::new(client.clone()).get_stream("sekimori").await;
+    let mut stream = stream.unwrap();
     // For whom messages stay.
     let away = pull::Config { durable_name: Some("away".to_owned()), ..pull::Config::default() };
     stream.create_consumer(away).await.unwrap();
@@ -233,6 +234,22 @@ async fn what_the_bus_forgot_to_give_is_stored_all_the_same() {
     collectors[1].program.start();
     let found = stored(&pki.dir, addresses[1], 51).await;
     assert_eq!(not_once(&found, &["pc-1"], 51), Vec::<String>::new());
+
+    // So a collector answers in the end, and then the last one does who had to.
+    let consumer: PullConsumer = stream.get_consumer("away").await.unwrap();
+    for _ in 0..stream.info().await.unwrap().state.messages {
+        let given = consumer.fetch().max_messages(1).messages().await.unwrap().next().await;
+        let sequence = given.unwrap().unwrap().info().unwrap().stream_sequence;
+        let subject = format!("$JS.ACK.sekimori.away.1.{sequence}.0.0.0");
+        client.request(subject, "+ACK".into()).await.unwrap();
+    }
+    for _ in 0..100 {
+        if stream.info().await.unwrap().state.messages == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("what all have answered stays in the stream");
 }
 
 #[tokio::test]
