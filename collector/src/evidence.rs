@@ -4,6 +4,7 @@
 
 mod case;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +81,7 @@ impl EvidenceService for Evidence {
         let VerifyRequest { hosts, expected } = request.into_inner();
         let filter = Filter { hosts: hosts.clone(), ..Filter::default() };
         let bad = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
-        let condition = Condition::new(Some(&filter)).map_err(|error| bad(&error))?;
+        Condition::new(Some(&filter)).map_err(|error| bad(&error))?;
         let question = question::of_filter(Some(&filter)).map_err(|error| bad(&error))?;
         if expected.len() > HEADS_MAX {
             return Err(bad(&format!("expected: at most {HEADS_MAX} links")));
@@ -92,10 +93,9 @@ impl EvidenceService for Evidence {
             audit: self.audit.clone(),
             operator: analyst.operator().clone(),
             question,
-            own: (!hosts.is_empty()).then(|| self.author.host().to_owned()),
+            own: self.author.host().to_owned(),
             hosts,
             expected,
-            condition: Arc::new(condition),
             upper,
         };
         work.record(ActPhase::Begin, 0).await?;
@@ -162,8 +162,7 @@ struct Verification {
     hosts: Vec<String>,
     expected: Vec<Head>,
     /// The collector's own host, whose records say what was received of others.
-    own: Option<String>,
-    condition: Arc<Condition>,
+    own: String,
     upper: u64,
 }
 
@@ -179,22 +178,16 @@ impl Verification {
     ) -> Result<(), Status> {
         let verifier = Verifier::new(Scope::Whole).of(self.hosts.iter().cloned());
         let work = Arc::new(Mutex::new(Work { verifier, full: false }));
-        let mut found = self.look(&self.condition, &work, answers).await?;
-        if let Some(own) = self.own.as_ref().filter(|own| !self.hosts.contains(own)) {
-            let filter = Filter { hosts: vec![own.clone()], ..Filter::default() };
-            let condition = Condition::new(Some(&filter));
-            let condition = condition.map_err(|error| Status::internal(error.to_string()))?;
-            let more = self.look(&Arc::new(condition), &work, answers).await?;
-            // Blocks that have events of both were looked at twice.
-            for (list, more) in
-                [(&mut found.gaps, more.gaps), (&mut found.falsified, more.falsified)]
-            {
-                let new: Vec<Gap> = more.into_iter().filter(|gap| !list.contains(gap)).collect();
-                list.extend(new);
-            }
-        }
+        let found = tokio::select! {
+            found = self.look(&work, answers) => Some(found?),
+            () = answers.closed() => None,
+        };
         let work = std::mem::take(&mut *work.lock().unwrap_or_else(PoisonError::into_inner));
         let Work { mut verifier, full } = work;
+        let Some(found) = found else {
+            // Whoever asked has gone.
+            return self.record(ActPhase::End, verifier.records()).await;
+        };
         if full {
             return Err(Status::resource_exhausted(TooMuch.to_string()));
         }
@@ -220,7 +213,6 @@ impl Verification {
 
     async fn look(
         &self,
-        condition: &Arc<Condition>,
         work: &Arc<Mutex<Work>>,
         answers: &mpsc::Sender<Result<VerifyResponse, Status>>,
     ) -> Result<Verified, Status> {
@@ -237,10 +229,13 @@ impl Verification {
                 // One that reads slowly is told less.
                 let _ = progress.try_send(Ok(VerifyResponse { part }));
             }
-            if progress.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            ControlFlow::Continue(())
         };
-        let condition = Arc::clone(condition);
-        let verified = self.readers.verify(&self.operator, condition, self.upper, each).await;
+        let mut hosts: BTreeSet<String> = self.hosts.iter().cloned().collect();
+        if !hosts.is_empty() {
+            hosts.insert(self.own.clone());
+        }
+        let verified = self.readers.verify(&self.operator, hosts, self.upper, each).await;
         verified.map_err(|error| read_status(&error))
     }
 }

@@ -24,6 +24,9 @@ pub enum DamagedBlock {
     /// An event of a host that the block does not name.
     #[error("an event of no host")]
     Host,
+    /// Nothing at all.
+    #[error("it is not there, or has no event")]
+    Empty,
     /// Columns that are not those of the block.
     #[error("columns that do not fit its events")]
     Columns,
@@ -245,6 +248,9 @@ impl Block {
     pub fn unpack(packed: &[u8]) -> Result<Block, DamagedBlock> {
         let body = zstd::bulk::decompress(packed, BLOCK_BYTES_MAX)?;
         let Body { hosts, entries } = Body::decode(Bytes::from(body))?;
+        if entries.is_empty() {
+            return Err(DamagedBlock::Empty);
+        }
         if entries.iter().any(|entry| entry.host as usize >= hosts.len()) {
             return Err(DamagedBlock::Host);
         }

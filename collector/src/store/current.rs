@@ -143,8 +143,11 @@ impl Current {
                     current.waiting.extend(placed);
                     current.small.push(row);
                 }
-                // It stays where it is, and whoever reads it is told.
+                // It stays where it is, and whoever reads it is told. What was before it stays too: a
+                // run has all that lies in it, or live streams would pass over the rest.
                 Err(error) => {
+                    current.waiting.clear();
+                    current.small.clear();
                     let path = file.path.display();
                     tracing::error!(%error, %path, block = row, "a block of the store is damaged");
                 }

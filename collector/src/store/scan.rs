@@ -1,13 +1,13 @@
 //! Reading everything, as it is stored: for what is computed over all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sekimori_proto::v1::Event;
 
-use super::block::{Found, Stored};
+use super::block::{Found, Header, Stored};
 use super::filter::Condition;
 use super::read::{Gap, Look, ReadError, Readers};
 use super::schema;
@@ -64,22 +64,22 @@ impl Readers {
         self.run_for(self.places(), time_max, query).await
     }
 
-    /// Hands each matching event up to `upper` to `each`, whatever blocks are found by, and compares
-    /// that with the events.
+    /// Hands each event of these hosts up to `upper` to `each`, of all hosts when there is none;
+    /// whatever blocks are found by, which is compared with the events.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn verify<F>(
         &self,
         _reader: &Operator,
-        condition: Arc<Condition>,
+        hosts: BTreeSet<String>,
         upper: u64,
         mut each: F,
     ) -> Result<Verified, ReadError>
     where
         F: FnMut(&Stored<'_>) -> ControlFlow<()> + Send + 'static,
     {
-        let query = move |look: &mut Look| look.verify(&condition, upper, &mut each);
+        let query = move |look: &mut Look| look.verify(&hosts, upper, &mut each);
         self.run_for(self.places(), Duration::MAX, query).await
     }
 
@@ -133,13 +133,14 @@ impl Look {
     /// others, and questions would pass over a block. So nothing of it is used here.
     fn verify(
         &mut self,
-        condition: &Condition,
+        hosts: &BTreeSet<String>,
         upper: u64,
         each: &mut impl FnMut(&Stored<'_>) -> ControlFlow<()>,
     ) -> Result<Verified, ReadError> {
         self.gaps_max = VERIFY_TOLD_MAX;
-        let (mut falsified, mut ended) = (Vec::new(), false);
+        let (mut falsified, mut ended, mut last_before) = (Vec::new(), false, 0);
         for file in self.files() {
+            let span = file.span();
             let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let mut tell = |first, last, what: String| {
                 tracing::error!(file = name, first, last, what, "the store was changed");
@@ -148,13 +149,19 @@ impl Look {
                 }
             };
             self.within(&file, |look, connection| {
+                for fault in table::index_faults(connection)? {
+                    tell(span.before + 1, span.last, format!("what blocks are found by: {fault}"));
+                }
                 let with_columns = schema::has_columns(connection)?;
                 let mut runs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
                 table::all_blocks(connection, |Listed { block: row, run, header }| {
                     if ended {
                         return Ok(());
                     }
-                    let known = header.clone().unwrap_or_else(|| Found::default().header(&[]));
+                    let of_run =
+                        || Header { first: run, last: run, ..Found::default().header(&[]) };
+                    let known = header.clone().unwrap_or_else(of_run);
+                    let lies = runs.entry(run).or_insert((u64::MAX, 0));
                     let Some(block) = look.fresh_block(&file, connection, row, &known)? else {
                         return Ok::<_, ReadError>(());
                     };
@@ -162,7 +169,6 @@ impl Look {
                     let (first, last, events) = cursors.fold((u64::MAX, 0, 0), |it, cursor| {
                         (it.0.min(cursor), it.1.max(cursor), it.2 + 1)
                     });
-                    let lies = runs.entry(run).or_insert((first, last));
                     *lies = (lies.0.min(first), lies.1.max(last));
                     let says = "is not what its events say";
                     if !header.is_some_and(|it| block.is_found_by(&it).unwrap_or(false)) {
@@ -175,7 +181,8 @@ impl Look {
                         tell(first, last, format!("block {row}: what it is counted by {says}"));
                     }
                     for stored in block.entries() {
-                        let wanted = stored.cursor <= upper && condition.may_be(&stored);
+                        let wanted = stored.cursor <= upper
+                            && (hosts.is_empty() || hosts.contains(stored.host));
                         if wanted && each(&stored).is_break() {
                             ended = true;
                             break;
@@ -190,6 +197,14 @@ impl Look {
                         tell(*first, *last, format!("run {run}: its blocks do not lie in it"));
                     }
                 }
+                // They begin behind what is before the file.
+                let before = table::span(connection)?.map_or(0, |span| span.before);
+                let first = runs.values().map(|(first, _)| *first).min().unwrap_or(u64::MAX);
+                if !ended && !(last_before..first).contains(&before) {
+                    let text = format!("its events do not begin behind cursor {before}");
+                    tell(first.min(span.last), span.last, text);
+                }
+                last_before = runs.values().map(|(_, last)| *last).fold(before, u64::max);
                 Ok(())
             })?;
         }

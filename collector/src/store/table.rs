@@ -8,6 +8,7 @@ use super::block::{Header, Packed};
 use super::files::Span;
 use super::sequences::{self, Origin, Sequences};
 use super::totals::Total;
+use crate::limits::INDEX_FAULTS_MAX;
 
 /// A block as the list of blocks has it.
 #[derive(Clone, Debug)]
@@ -122,6 +123,14 @@ pub fn all_blocks<E: From<rusqlite::Error>>(
         each(listed(row)?)?;
     }
     Ok(())
+}
+
+/// What of the indexes is not what the table says: an index that lacks a row hides a block from
+/// whoever asks by it. A few of these at most.
+pub fn index_faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("PRAGMA integrity_check('blocks')")?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    rows.filter(|row| !row.as_ref().is_ok_and(|it| it == "ok")).take(INDEX_FAULTS_MAX).collect()
 }
 
 /// The blocks of the runs that may have events behind `cursor`: whole runs, until there are

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use super::block::Placed;
 use super::current::Current;
 use super::files::Files;
 use super::totals::Totals;
-use super::{Batch, Condition, Entry, Groups, Page, Position, Readers, Search, Store, Written};
+use super::{
+    Batch, Condition, Encoded, Entry, Groups, Page, Position, Readers, Search, Store, Written,
+};
 use crate::identity::{Agent, Operator};
 use crate::limits::{CURSORS_SKIPPED, JOINED_EVENTS};
 
@@ -67,11 +69,18 @@ fn names(events: &[Event]) -> Vec<(u64, u64)> {
 
 /// Everything that a live stream from the beginning tells.
 async fn streamed(store: &Store) -> (Vec<(u64, u64)>, usize) {
+    streamed_behind(store, 0).await
+}
+
+async fn streamed_behind(store: &Store, mut position: u64) -> (Vec<(u64, u64)>, usize) {
     let condition = Arc::new(Condition::new(None).unwrap());
-    let (mut seen, mut gaps, mut position) = (Vec::new(), 0, 0);
+    let (mut seen, mut gaps) = (Vec::new(), 0);
     while position < store.committed().get() {
-        let (readers, condition) = (store.readers(), Arc::clone(&condition));
-        let step = readers.step(&Operator::for_test(), condition, position).await.unwrap();
+        let (readers, reader) = (store.readers(), Operator::for_test());
+        let step = readers.step::<Event>(&reader, Arc::clone(&condition), position).await.unwrap();
+        let passed = readers.step(&reader, Arc::clone(&condition), position).await.unwrap();
+        let passed = passed.events.iter().map(|Encoded(it)| Event::decode(it.as_ref()).unwrap());
+        assert_eq!(passed.collect::<Vec<_>>(), step.events);
         assert!(step.position > position);
         position = step.position;
         gaps += step.gaps.len();
@@ -156,19 +165,24 @@ async fn joined_or_not_every_event_is_there_once_and_in_its_place() {
     store.close().await;
 }
 
+/// As the disk has it in this moment.
+fn as_it_lies(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(dir).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
 #[tokio::test]
 async fn what_waits_to_be_joined_waits_on_after_sudden_death() {
     let dir = tempfile::tempdir().unwrap();
-    let copy = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), None).unwrap();
     for start in [1, 101, 201] {
         assert_eq!(put(&store, start..start + 100).await, 100);
     }
-    // As the disk has it in this moment.
-    for file in std::fs::read_dir(dir.path()).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-    }
+    let copy = as_it_lies(dir.path());
     store.close().await;
     let store = Store::open(copy.path(), None).unwrap();
     assert_eq!(streamed(&store).await, (expected(1..=300), 0));
@@ -235,6 +249,35 @@ async fn files_follow_each_other() {
     assert_eq!(store.readers().removed_up_to(), 299);
     assert_eq!(put(&store, 1..602).await, 0, "and when it is gone");
     assert_eq!(streamed(&store).await, (expected(300..=601), 0));
+    store.close().await;
+}
+
+/// What is joined is in one run, which must not lie around the block that cannot be.
+#[tokio::test]
+async fn nothing_is_joined_across_a_damaged_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    for start in [1, 101, 201] {
+        put(&store, start..start + 100).await;
+    }
+    let dir = as_it_lies(dir.path());
+    store.close().await;
+    let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
+    let sql = "UPDATE bodies SET body = x'00' WHERE block = 2";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    drop(connection);
+    let store = Store::open(dir.path(), None).unwrap();
+    let last = 2 * JOINED_EVENTS as u64;
+    put(&store, 301..last + 1).await;
+    // From the disk, not from what was committed last.
+    store.close().await;
+    let store = Store::open(dir.path(), None).unwrap();
+    for behind in [100, 150, 200, 250] {
+        let readable = expected(behind.max(200) + 1..=last);
+        let (seen, gaps) = streamed_behind(&store, behind).await;
+        assert_eq!(seen, readable, "behind {behind}");
+        assert_eq!(gaps > 0, behind < 200, "behind {behind}");
+    }
     store.close().await;
 }
 
@@ -358,7 +401,6 @@ async fn what_is_counted_is_the_same_with_columns_and_without() {
 
 /// What a verification says of a store, and how many events it was shown.
 async fn verified(store: &Store) -> (Vec<String>, usize) {
-    let condition = Arc::new(Condition::new(None).unwrap());
     let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = Arc::clone(&seen);
     let each = move |_: &super::block::Stored<'_>| {
@@ -366,7 +408,8 @@ async fn verified(store: &Store) -> (Vec<String>, usize) {
         std::ops::ControlFlow::Continue(())
     };
     let upper = store.committed().get();
-    let verified = store.readers().verify(&Operator::for_test(), condition, upper, each).await;
+    let hosts = BTreeSet::new();
+    let verified = store.readers().verify(&Operator::for_test(), hosts, upper, each).await;
     let verified = verified.unwrap();
     assert!(verified.gaps.is_empty(), "{:?}", verified.gaps);
     let told = verified
@@ -424,6 +467,90 @@ async fn headers_and_columns_that_are_not_those_of_the_events_are_told() {
     let reason = "run 1: its blocks do not lie in it";
     assert!(told.iter().any(|told| told.ends_with(reason)), "{told:?}");
     assert_eq!(told.len(), 4, "{told:?}");
+    store.close().await;
+}
+
+/// What is right in a table can be missing in its index, by which questions go.
+#[tokio::test]
+async fn a_block_that_no_index_has_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, 1..3000).await;
+    assert_eq!(verified(&store).await, (Vec::new(), 2999));
+    store.close().await;
+
+    let path = only_file(dir.path());
+    let change = |sql: &str| {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(sql).unwrap();
+    };
+    change(
+        "CREATE TABLE kept AS SELECT block, oldest_ns, newest_ns FROM blocks ORDER BY block LIMIT 1;
+         UPDATE blocks SET oldest_ns = -1, newest_ns = -1 WHERE block = (SELECT block FROM kept);
+         CREATE TABLE rows AS SELECT * FROM sqlite_schema WHERE name = 'blocks_newest';
+         PRAGMA writable_schema = 1;
+         DELETE FROM sqlite_schema WHERE name = 'blocks_newest';",
+    );
+    change(
+        "UPDATE blocks SET oldest_ns = kept.oldest_ns, newest_ns = kept.newest_ns
+         FROM kept WHERE kept.block = blocks.block;",
+    );
+    change(
+        "PRAGMA writable_schema = 1;
+         INSERT INTO sqlite_schema SELECT * FROM rows;",
+    );
+    change("DROP TABLE kept; DROP TABLE rows;");
+
+    let store = Store::open(dir.path(), None).unwrap();
+    let since = Filter { since_ns: Some(0), ..Filter::default() };
+    assert!(search(&store, since, false).await.events.len() < 2999, "questions pass over it");
+    let (told, seen) = verified(&store).await;
+    assert_eq!(seen, 2999);
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert!(told.ends_with("missing from index blocks_newest"), "{told}");
+    store.close().await;
+}
+
+/// Whoever comes from before a file begins with the first event behind what is before it.
+#[tokio::test]
+async fn a_file_that_says_it_begins_later_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, 1..3000).await;
+    store.close().await;
+    let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
+    let sql = "UPDATE facts SET value = 2000 WHERE name = 'cursor_before'";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    drop(connection);
+    let store = Store::open(dir.path(), None).unwrap();
+    let (told, _) = verified(&store).await;
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert!(told.ends_with("its events do not begin behind cursor 2000"), "{told}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_block_whose_body_is_gone_is_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), None).unwrap();
+    put(&store, 1..3000).await;
+    store.close().await;
+    let connection = rusqlite::Connection::open(only_file(dir.path())).unwrap();
+    let sql = "DELETE FROM bodies WHERE block = (SELECT min(block) FROM bodies)";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    let sql = "SELECT first, last FROM blocks ORDER BY block LIMIT 1";
+    let of_row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (first, last): (i64, i64) = connection.query_row(sql, [], of_row).unwrap();
+    drop(connection);
+    let store = Store::open(dir.path(), None).unwrap();
+    let (readers, reader) = (store.readers(), Operator::for_test());
+    let each = |_: &super::block::Stored<'_>| std::ops::ControlFlow::Continue(());
+    let verified = readers.verify(&reader, BTreeSet::new(), u64::MAX, each).await.unwrap();
+    let gaps: Vec<_> = verified.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
+    assert_eq!(gaps, [(first as u64, last as u64)], "{:?}", verified.gaps);
+    assert!(verified.gaps[0].reason.ends_with("it is not there, or has no event"));
+    let (_, gaps) = streamed(&store).await;
+    assert_eq!(gaps, 1);
     store.close().await;
 }
 

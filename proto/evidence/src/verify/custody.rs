@@ -42,6 +42,13 @@ impl Custodian {
         self.countersigned.contains_key(&key)
     }
 
+    /// The number of the first checkpoint of a host that the collector countersigned.
+    pub fn first_received(&self, host: &str) -> Option<u64> {
+        let from = (host.to_owned(), 0, Vec::new());
+        let ((name, number, _), _) = self.countersigned.range(from..).next()?;
+        (name == host).then_some(*number)
+    }
+
     /// The collector countersigned it, or has not come so far yet.
     pub fn received(&self, host: &str, number: u64, link: &Link) -> bool {
         link.cursor > self.through_cursor || self.is_countersigned(host, number, &link.sha256)

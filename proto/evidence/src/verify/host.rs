@@ -17,6 +17,8 @@ pub(super) struct Link {
     pub sha256: [u8; 32],
     pub cursor: u64,
     pub boot: Vec<u8>,
+    /// The last sequence that it signs.
+    last: u64,
     previous: Vec<u8>,
 }
 
@@ -161,8 +163,9 @@ impl Host {
                 }
             }
         }
-        if let Some(last) = signed.count().checked_sub(1) {
-            boot.signed.insert(statement.first..=statement.first + last);
+        let last = (statement.first + signed.count()).saturating_sub(1);
+        if signed.count() > 0 {
+            boot.signed.insert(statement.first..=last);
         }
         match self.keys.iter_mut().find(|(_, known)| known == key) {
             None => self.keys.push((cursor, key.clone())),
@@ -170,7 +173,7 @@ impl Host {
         }
         let line = self.lines.entry(key.clone()).or_default();
         let (boot, previous) = (statement.boot.clone(), statement.previous.clone());
-        let link = Link { sha256: *sha256, cursor, boot, previous };
+        let link = Link { sha256: *sha256, cursor, boot, last, previous };
         let links = line.links.entry(statement.number).or_default();
         if links.iter().any(|known| known.sha256 == *sha256) {
             return;
@@ -287,6 +290,12 @@ impl Host {
                         lost -= count;
                         let text = format!("checkpoints {gap} are among what the host lost");
                         findings.note(FindingKind::Lost, place, text);
+                    } else if before.is_none() && custodian.first_received(name) == Some(*number) {
+                        // The collector's own records are verified as well: none says of another.
+                        let text = format!(
+                            "checkpoints {gap} were signed before this collector received any"
+                        );
+                        findings.note(FindingKind::BeforeUs, place, text);
                     } else {
                         missing.unexplained = true;
                         let text = format!("checkpoints {gap} are missing");
@@ -319,18 +328,32 @@ impl Host {
     /// Signed and not there.
     fn judge_missing(&self, name: &str, custodian: &Custodian, findings: &mut Findings) {
         let mut missing = Vec::new();
+        let came_with = self.came_with(name, custodian);
         for (boot, known) in &self.boots {
-            let expired = |(sequence, digest): &(&u64, &Digest)| {
+            let is_before_all = |(sequence, digest): &(&u64, &Digest)| {
                 let lowest = known.lowest.get(lane_index(digest)).copied().flatten();
-                custodian.removed() > 0 && lowest.is_none_or(|lowest| **sequence < lowest)
+                lowest.is_none_or(|lowest| **sequence < lowest)
             };
-            let gone = known.expected.iter().filter(expired).map(|(sequence, _)| *sequence);
-            for range in ranges(gone) {
+            let came_later = |sequence| {
+                came_with.is_some_and(|link| link.boot == *boot && sequence <= link.last)
+            };
+            let (before_all, gone): (Vec<_>, Vec<_>) = known.expected.iter().partition(|it| {
+                is_before_all(it) && (custodian.removed() > 0 || came_later(*it.0))
+            });
+            for range in ranges(before_all.into_iter().map(|(sequence, _)| *sequence)) {
                 let place = Place { host: name, boot, sequences: range, cursor: 0 };
-                let text = format!("records {} are no longer kept", shown(range));
-                findings.note(FindingKind::Expired, place, text);
+                let range = shown(range);
+                if custodian.removed() > 0 {
+                    let text = format!("records {range} are no longer kept");
+                    findings.note(FindingKind::Expired, place, text);
+                } else {
+                    let text = format!(
+                        "records {range} were made before this collector received any checkpoint"
+                    );
+                    findings.note(FindingKind::BeforeUs, place, text);
+                }
             }
-            let gone = known.expected.iter().filter(|it| !expired(it));
+            let gone = gone.into_iter();
             let found = ranges(gone.map(|(sequence, _)| *sequence));
             missing.extend(found.into_iter().map(|range| (boot, range)));
         }
@@ -355,6 +378,15 @@ impl Host {
                 findings.problem(FindingKind::Removed, place, text);
             }
         }
+    }
+
+    /// The first link of the host, when others were signed before the collector received any.
+    fn came_with(&self, name: &str, custodian: &Custodian) -> Option<&Link> {
+        let number = custodian.first_received(name).filter(|number| *number > 1)?;
+        self.lines.values().find_map(|line| {
+            let (first, links) = line.links.first_key_value()?;
+            links.first().filter(|_| *first == number)
+        })
     }
 
     /// There and not signed.

@@ -313,6 +313,30 @@ fn what_is_old_enough_may_go() {
     assert_eq!(world.found()[0], (FindingKind::Removed, true, 4, 4));
 }
 
+/// A host whose first records another collector has.
+#[test]
+fn what_was_signed_before_it_came_here_is_no_problem() {
+    let came_later = |knows_all: bool| {
+        let mut world = World::sound();
+        world.stored.pop();
+        (1..=5).for_each(|cursor| world.remove(cursor));
+        if !knows_all {
+            world.heads.remove(0);
+        }
+        world.custody(None);
+        world
+    };
+    let world = came_later(false);
+    let before = |first, last| (FindingKind::BeforeUs, false, first, last);
+    assert_eq!(world.found(), [before(1, 1), before(5, 5)]);
+    assert_eq!(world.verify().summary.problems, 0);
+    let mut world = came_later(false);
+    world.remove(7);
+    assert_eq!(world.found()[0], (FindingKind::Removed, true, 7, 7), "not of what came");
+    let found = came_later(true).found();
+    assert!(found.contains(&(FindingKind::CheckpointMissing, true, 1, 1)), "{found:?}");
+}
+
 #[test]
 fn another_key_is_said() {
     let mut world = World::sound();
