@@ -262,6 +262,8 @@ const PLAN: &[Plan] = plan! {
         needed with_sendpage;
     "skb_recv_udp" Exit "__skb_recv_udp", "net.upload (bytes in)",
         lost "bytes that come in over UDP, and names out of DNS answers";
+    "socket_free" Lsm "sk_free_security", "net.upload (close)",
+        lost "the sum over a socket whose close the next program was not called for";
     "inet_release" Entry "inet_release", "net.upload (close)";
 };
 
@@ -350,9 +352,13 @@ impl Open {
     /// How often the kernel skipped a program, by kind of what was missed.
     pub(super) fn skipped(&self) -> [u64; kind::COUNT] {
         let mut sums = [0; kind::COUNT];
-        // Where both see the close of a file, the one that is always called is enough.
-        let closes = self.links.contains_key("file_release");
-        for plan in PLAN.iter().filter(|plan| !(closes && plan.program == "file_close")) {
+        // Where two see the same close, the one that is always called is enough.
+        let twice = |plan: &&Plan| match plan.program {
+            "file_close" => self.links.contains_key("file_release"),
+            "inet_release" => self.links.contains_key("socket_free"),
+            _ => false,
+        };
+        for plan in PLAN.iter().filter(|plan| !twice(plan)) {
             let program = self.programs.get(plan.program);
             let count = program.and_then(|it| pinned::skipped(it.as_fd()).ok()).unwrap_or(0);
             if let Some(sum) = sums.get_mut(usize::from(plan.kind())) {

@@ -256,6 +256,14 @@ pub fn inet_release(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// A socket is freed. The kernel may have left out the program above, as it leaves out every program
+/// of its kind that a process was preempted in; it never leaves out this one.
+#[lsm(hook = "sk_free_security")]
+pub fn socket_free(ctx: LsmContext) -> i32 {
+    settle(ctx.arg::<u64>(0));
+    ALLOWED
+}
+
 /// The socket has its present peer no longer: what went over it becomes a record, and it is
 /// forgotten.
 #[inline(always)]
