@@ -248,9 +248,9 @@ impl Following {
         step.map_err(|error| read_status(&error))
     }
 
-    /// One more event is sent.
-    pub fn gave(&mut self) {
-        self.given = self.given.saturating_add(1);
+    /// So many more events are sent.
+    pub fn gave(&mut self, events: usize) {
+        self.given = self.given.saturating_add(events as u64);
     }
 
     /// Records that the stream is closed, and how much went over it. When that cannot be stored,

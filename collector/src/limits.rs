@@ -167,6 +167,8 @@ pub const SUBSCRIBERS_MAX: usize = 256;
 pub const SUBSCRIBERS_OF_ONE_MAX: usize = 16;
 /// Events a subscriber may lag behind its own reading task.
 pub const SUBSCRIBER_QUEUE_MAX: usize = 64;
+/// Events that are handed to it at a time.
+pub const SUBSCRIBER_CHUNK: usize = 16;
 /// Events a subscriber's task reads from the store at once.
 pub const WATCH_PAGE_EVENTS: usize = 1000;
 /// How long a subscriber who has been told everything waits for more than the next commit.
@@ -176,9 +178,9 @@ pub const STEP_AT_ONCE_MAX: usize = 4_000;
 /// Texts that it may look for in each.
 pub const STEP_TEXTS_MAX: usize = 8;
 /// Events of the last commits that are kept as they are for those who follow the store.
-pub const TAIL_EVENTS_MAX: usize = 65_536;
+pub const TAIL_EVENTS_MAX: usize = 131_072;
 /// Their bytes.
-pub const TAIL_BYTES_MAX: usize = 32 << 20;
+pub const TAIL_BYTES_MAX: usize = 64 << 20;
 /// Events whose blocks a subscriber's task looks at in one query, however few of them match.
 pub const WATCH_WINDOW: u64 = 20_000;
 
@@ -282,6 +284,16 @@ pub const ENROLL_BYTES_MAX: usize = 16 << 10;
 pub const PEER_DAYS_MAX: u32 = 3650;
 /// Tokens that nobody used yet.
 pub const TOKENS_MAX: usize = 10_000;
+/// How soon what was done beside the collector becomes a record.
+pub const DESK_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause after one could not be stored.
+pub const DESK_PAUSE: Duration = Duration::from_secs(30);
+/// Notes that are read at a time.
+pub const DESK_NOTES_MAX: usize = 1000;
+/// Bytes of one of them: less than an event may have.
+pub const NOTE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a SHA-256.
+pub const SHA256_BYTES: usize = 32;
 /// Bytes of the file of one token.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
 /// How long a token may be good for.

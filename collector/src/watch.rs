@@ -9,6 +9,8 @@
 //! The stream ends for the subscriber only when the record of its end is stored: a collector that
 //! stops waits for its streams, and so for these records.
 
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, FlatMap};
 use sekimori_proto::forward::SubscribeResponse;
 use sekimori_proto::forward::watch_service_server::WatchService;
 use sekimori_proto::v1::SubscribeRequest;
@@ -21,7 +23,9 @@ use tonic::{Request, Response, Status};
 use crate::access::{Access, Following};
 use crate::bus::{Committed, Stop};
 use crate::identity::Analyst;
-use crate::limits::{STOP_TIME_MAX, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX, WATCH_GATHER};
+use crate::limits::{
+    STOP_TIME_MAX, SUBSCRIBER_CHUNK, SUBSCRIBER_QUEUE_MAX, SUBSCRIBERS_MAX, WATCH_GATHER,
+};
 use crate::query::gaps;
 use crate::question;
 use crate::store::{Condition, Encoded};
@@ -75,15 +79,21 @@ impl Watch {
 }
 
 type Answer = Result<SubscribeResponse, Status>;
+type Answers = Vec<Answer>;
+type AnswerStream = FlatMap<
+    ReceiverStream<Answers>,
+    stream::Iter<std::vec::IntoIter<Answer>>,
+    fn(Answers) -> stream::Iter<std::vec::IntoIter<Answer>>,
+>;
 
 #[tonic::async_trait]
 impl WatchService for Watch {
-    type SubscribeStream = ReceiverStream<Answer>;
+    type SubscribeStream = AnswerStream;
 
     async fn subscribe(
         &self,
         request: Request<SubscribeRequest>,
-    ) -> Result<Response<ReceiverStream<Answer>>, Status> {
+    ) -> Result<Response<AnswerStream>, Status> {
         let analyst = Analyst::of(&request)?;
         let request = request.into_inner();
         let condition = Condition::new(request.filter.as_ref())
@@ -111,7 +121,7 @@ impl WatchService for Watch {
         // "From now on" is behind the record of the stream itself.
         let position = request.cursor.unwrap_or_else(|| self.committed.get());
         tracing::info!(operator = name, position, "live stream is open");
-        let (answers, stream) = mpsc::channel(SUBSCRIBER_QUEUE_MAX);
+        let (answers, stream) = mpsc::channel(SUBSCRIBER_QUEUE_MAX / SUBSCRIBER_CHUNK);
         let subscriber = Subscriber {
             name,
             following,
@@ -122,7 +132,8 @@ impl WatchService for Watch {
         };
         let stop = self.stop.clone();
         tokio::spawn(subscriber.run(stop));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let each: fn(Answers) -> _ = stream::iter;
+        Ok(Response::new(ReceiverStream::new(stream).flat_map(each)))
     }
 }
 
@@ -132,7 +143,7 @@ struct Subscriber {
     /// Everything up to this cursor has been looked at.
     position: u64,
     committed: Committed,
-    answers: mpsc::Sender<Answer>,
+    answers: mpsc::Sender<Answers>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -148,7 +159,7 @@ impl Subscriber {
         self.following.end().await;
         if let Err(status) = end {
             // When the queue is full the subscriber sees the end of the stream without a reason.
-            let _ = answers.try_send(Err(status));
+            let _ = answers.try_send(vec![Err(status)]);
         }
         tracing::info!(operator = self.name, "live stream is closed");
     }
@@ -162,14 +173,16 @@ impl Subscriber {
             let step = self.following.step(self.position).await?;
             let events = step.events.into_iter().map(|Encoded(it)| (Some(it), None));
             let gaps = gaps(step.gaps).into_iter().map(|it| (None, Some(it)));
-            for (event, gap) in events.chain(gaps) {
-                let given = event.is_some();
-                if self.answers.send(Ok(SubscribeResponse { event, gap })).await.is_err() {
+            let mut answers = events.chain(gaps).peekable();
+            while answers.peek().is_some() {
+                let chunk: Vec<_> = answers.by_ref().take(SUBSCRIBER_CHUNK).collect();
+                let given = chunk.iter().filter(|(event, _)| event.is_some()).count();
+                let chunk =
+                    chunk.into_iter().map(|(event, gap)| Ok(SubscribeResponse { event, gap }));
+                if self.answers.send(chunk.collect()).await.is_err() {
                     return Ok(());
                 }
-                if given {
-                    self.following.gave();
-                }
+                self.following.gave(given);
             }
             self.position = step.position;
             if step.is_last {

@@ -6,15 +6,12 @@ use sekimori_proto::v1::{Destination, Device, Event, File, Kind, Loss, Process};
 use sekimori_proto::words::Word as _;
 use thiserror::Error;
 
-use super::plain;
 use crate::limits::{
     ANCESTORS_MAX, ARGV_BYTES_MAX, ARGV_PARTS_MAX, BATCH_EVENTS_MAX, BOOT_BYTES, EVENT_BYTES_MAX,
-    NAME_BYTES_MAX, PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
+    NAME_BYTES_MAX, PATH_BYTES_MAX, SENTENCE_BYTES_MAX, SHA256_BYTES,
 };
 use crate::store::Entry;
-
-/// Bytes of a SHA-256.
-pub(super) const SHA256_BYTES: usize = 32;
+use crate::store::plain;
 
 /// What is wrong with a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -118,7 +115,7 @@ fn check_event(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
 }
 
 /// The way of an event that is not plain.
-pub(super) fn decode_and_check(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
+pub(crate) fn decode_and_check(body: Bytes, sequence: &mut u64) -> Result<Entry, Fault> {
     at_most("event", body.len(), EVENT_BYTES_MAX)?;
     let event =
         Event::decode(body.as_ref()).map_err(|error| Fault::Unreadable(error.to_string()))?;

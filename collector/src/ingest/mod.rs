@@ -3,8 +3,7 @@
 //! Reading and acknowledging are separate, so that several batches of a stream are on their way to
 //! the writer at once and share a commit.
 
-mod check;
-mod plain;
+pub(crate) mod check;
 mod way;
 
 use std::pin::Pin;

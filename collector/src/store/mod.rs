@@ -15,6 +15,7 @@ mod filter;
 mod groups;
 mod import;
 mod meter;
+pub(crate) mod plain;
 mod read;
 mod retention;
 mod scan;

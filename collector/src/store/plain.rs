@@ -10,12 +10,11 @@
 
 use sekimori_proto::v1::Kind;
 
-use super::check::SHA256_BYTES;
+use super::Facts;
 use crate::limits::{
     ANCESTORS_MAX, ARGV_BYTES_MAX, ARGV_PARTS_MAX, BOOT_BYTES, EVENT_BYTES_MAX, NAME_BYTES_MAX,
-    PATH_BYTES_MAX, SENTENCE_BYTES_MAX,
+    PATH_BYTES_MAX, SENTENCE_BYTES_MAX, SHA256_BYTES,
 };
-use crate::store::Facts;
 use crate::wire::{Fields, Value, int32, repeated};
 
 /// Bytes of a plain event. So many hold neither too many arguments, of at least two bytes each, nor

@@ -22,6 +22,7 @@ use super::columns::{Columns, Counter};
 use super::files::{Files, StoreFile};
 use super::filter::Condition;
 use super::groups::{GroupError, Groups};
+use super::plain;
 use super::schema;
 use super::table::{self, Listed};
 use super::tail::{Behind, Tail};
@@ -139,7 +140,8 @@ impl Told for Encoded {
         condition: &Condition,
         was_checked: bool,
     ) -> Result<Option<Encoded>, prost::DecodeError> {
-        let known = was_checked && condition.is_of_what_is_stored_beside();
+        let is_event = || was_checked || plain::facts(stored.body).is_some();
+        let known = condition.is_of_what_is_stored_beside() && is_event();
         if !known && !condition.matches(&stored.event()?) {
             return Ok(None);
         }
