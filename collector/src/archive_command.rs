@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use sekimori_collector::archive::{Archive, ArchiveError, BucketConfig, BucketError, To};
 use sekimori_collector::config::STORE;
+use sekimori_collector::desk::{self, Note, Phase};
+use sekimori_collector::question::of_command;
 
-use crate::EXIT_FAILED;
+use crate::{EXIT_FAILED, person};
 
 /// What begins the name of a bucket.
 const BUCKET: &str = "s3://";
@@ -40,6 +42,18 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// In words, for the record of it.
+    fn question(&self) -> String {
+        of_command(
+            None,
+            &[
+                ("--to", Some(self.to.display().to_string())),
+                ("--s3-endpoint", self.s3_endpoint.clone()),
+                ("--before", self.before.map(|it| it.to_string())),
+            ],
+        )
+    }
+
     fn archive(self) -> Result<Archive, BucketError> {
         let Arguments { dir, store, to, s3_endpoint, s3_region, s3_credentials, before } = self;
         let store = store.or(dir.map(|dir| dir.join(STORE))).unwrap_or_default();
@@ -64,8 +78,23 @@ impl Arguments {
 
 /// Writes the archive and says what became of it.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let (dir, question) = (arguments.dir.clone(), arguments.question());
     let archive = arguments.archive().map_err(ArchiveError::from)?;
-    let outcome = archive.run(&mut |text| eprintln!("{text}"))?;
+    let note = |phase, answered| match &dir {
+        Some(dir) => {
+            let (by, method) = (person(), "Archive".to_owned());
+            desk::leave(dir, Note { by, method, question: question.clone(), answered, phase })
+        }
+        None => Ok(()),
+    };
+    if dir.is_none() {
+        eprintln!("note: without --dir no collector records that this archive is made");
+    }
+    note(Phase::Begin, 0)?;
+    let result = archive.run(&mut |text| eprintln!("{text}"));
+    // What was written before it failed is not known; that it began is.
+    note(Phase::End, result.as_ref().map_or(0, |outcome| outcome.rows))?;
+    let outcome = result?;
     println!(
         "{} files written with {} events and {} bytes, {} were there",
         outcome.written, outcome.rows, outcome.bytes, outcome.there

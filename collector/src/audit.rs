@@ -2,11 +2,13 @@
 //!
 //! The collector is the author ([`crate::author`]).
 
+use jiff::Timestamp;
 use sekimori_proto::v1::{ActPhase, Event, HostChange, Kind, OperatorAct};
 use tonic::Status;
 
 use crate::author::Author;
-use crate::identity::Operator;
+use crate::desk::{Note, Phase};
+use crate::identity::{Operator, Rank};
 use crate::store::WriteError;
 
 /// Writes the records.
@@ -64,6 +66,27 @@ impl Audit {
                 }
             }
         })
+    }
+
+    /// Stores what was done without the collector, on its machine: root and its own user are admins
+    /// there.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn noted(&self, note: Note, done: Timestamp) -> Result<(), WriteError> {
+        let Note { by: name, method, question, answered, phase } = note;
+        let role = Rank::Admin.to_string();
+        let phase = match phase {
+            Phase::Whole => ActPhase::Unspecified,
+            Phase::Begin => ActPhase::Begin,
+            Phase::End => ActPhase::End,
+        };
+        let (address, phase) = (String::new(), phase.into());
+        let act = OperatorAct { name, role, method, question, answered, address, phase };
+        let message = format!("on the collector's machine, at {done}");
+        let kind = Kind::Operator.into();
+        let event = Event { kind, act: Some(act), message, ..Event::default() };
+        self.author.store(event).await
     }
 
     /// Stores what became of a host or a certificate; it is on the disk when this returns.

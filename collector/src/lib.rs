@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod config;
 mod crowd;
 pub mod custody;
+pub mod desk;
 pub mod enroll;
 pub mod evidence;
 pub mod expression;

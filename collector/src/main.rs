@@ -8,7 +8,7 @@ mod policy;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,11 +16,13 @@ use clap::{Parser, Subcommand};
 use sekimori_collector::alert::{Rules, RulesError};
 use sekimori_collector::archive::ArchiveError;
 use sekimori_collector::config::{Config, LISTEN_DEFAULT};
+use sekimori_collector::desk::{self, Note, Phase};
 use sekimori_collector::identity::{Rank, Role};
 use sekimori_collector::limits::{PEER_DAYS_MAX, SILENT_AFTER_MIN, TOKEN_TIME_MAX, TOKEN_TIME_MIN};
 use sekimori_collector::otlp::OtlpConfig;
 use sekimori_collector::pki::{self, Life, Offer, PEER_DAYS, PkiError};
 use sekimori_collector::policy::Keys;
+use sekimori_collector::question::of_command;
 use sekimori_collector::server::{Collector, ServerError};
 use sekimori_collector::store::{Keep, StoreError};
 use sekimori_collector::tls::TlsError;
@@ -221,11 +223,19 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Enroll { name, dir, out, role, days } => {
             let role = role.map_or(Role::Agent, Role::Operator);
             let out = pki::enroll_for(&dir, &name, role, Life::days(days), out.as_deref())?;
+            let options = [("--role", Some(role.to_string())), ("--days", Some(days.to_string()))];
+            note(&dir, "Enroll", of_command(Some(&name), &options))?;
             println!("made the certificate of {role} {name} in {}", out.display());
         }
         Command::Token { name, dir, role, valid, days } => {
             let offer = Offer { name: &name, role, valid, days, by: &person() };
             let token = pki::issue_token(&dir, &offer)?;
+            let options = [
+                ("--role", Some(role.to_string())),
+                ("--days", Some(days.to_string())),
+                ("--valid", Some(format!("{}s", valid.as_secs()))),
+            ];
+            note(&dir, "Token", of_command(Some(&name), &options))?;
             println!("{token}");
             let program = if role == Role::Agent { "sudo sekimori-agent" } else { "sekimori" };
             eprintln!(
@@ -237,6 +247,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Revoke { name, dir, role, reason } => {
             let role = role.map_or(Role::Agent, Role::Operator);
             pki::revoke(&dir, &name, role, &reason)?;
+            let reason = Some(reason).filter(|it| !it.is_empty());
+            let options = [("--role", Some(role.to_string())), ("--reason", reason)];
+            if let Err(error) = note(&dir, "Revoke", of_command(Some(&name), &options)) {
+                eprintln!("note: it holds, and is not recorded: {error}");
+            }
             println!("the certificates of {role} {name} are refused from now on");
             if !dir.join(format!("{role}s")).join(&name).exists() {
                 eprintln!(
@@ -290,7 +305,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whoever runs this process, for the record of what becomes of the token: uid, and login uid where
+/// Has the collector record what was done here.
+fn note(dir: &Path, method: &str, question: String) -> Result<(), PkiError> {
+    let method = method.to_owned();
+    desk::leave(dir, Note { by: person(), method, question, answered: 0, phase: Phase::Whole })
+}
+
+/// Whoever runs this process, for the record of what they do: uid, and login uid where
 /// the session has one.
 fn person() -> String {
     let uid = nix::unistd::getuid();

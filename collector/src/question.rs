@@ -140,6 +140,15 @@ impl Words {
     }
 }
 
+/// What a command is about, and its options, those that are set.
+pub fn of_command(subject: Option<&str>, options: &[(&str, Option<String>)]) -> String {
+    let subject = subject.iter().map(|it| quoted(it));
+    let options = options
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name} {}", quoted(value.as_deref()?))));
+    subject.chain(options).collect::<Vec<_>>().join(" ")
+}
+
 fn time(ns: i64) -> String {
     Timestamp::from_nanosecond(ns.into()).map_or_else(|_| ns.to_string(), |it| it.to_string())
 }

@@ -14,6 +14,7 @@ use sekimori_proto::v1::policy_service_server::PolicyServiceServer;
 use sekimori_proto::v1::query_service_server::QueryServiceServer;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
 use tokio::time;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -29,6 +30,7 @@ use crate::bus::{Connected, Stop};
 use crate::certificates::{self, Certificates};
 use crate::config::{Config, STORE_BEFORE};
 use crate::custody::Custodian;
+use crate::desk::Desk;
 use crate::enroll::Enroll;
 use crate::evidence::Evidence;
 use crate::fleet::{Fleet, FleetAnswers, Signs};
@@ -194,32 +196,33 @@ impl Collector {
         let refusals = Refusals::default();
         let routes = self.routes(&streams, &audit, refusals.clone())?;
         let (acceptor, connections) = listen::acceptor(refusals);
-        let follower = tokio::spawn(self.follower.follow());
-        let certificates = tokio::spawn(self.certificates_follower.follow());
+        let mut beside = JoinSet::new();
+        beside.spawn(self.follower.follow());
+        beside.spawn(self.certificates_follower.follow());
+        beside.spawn(Desk::new(&self.config.dir, audit.clone()).run());
         let exporting = self
             .exporter
             .map(|exporter| tokio::spawn(exporter.run(audit.clone(), self.stop.clone())));
-        let hosts = tokio::spawn(self.fleet.clone().follow(audit, self.config.silent_after));
+        beside.spawn(self.fleet.clone().follow(audit, self.config.silent_after));
         let (readers, committed) = (self.store.readers().clone(), self.store.committed().clone());
         let engine = Engine::new(self.alerts.clone(), readers, committed, self.author.clone());
-        let alerts = tokio::spawn(engine.run());
+        beside.spawn(engine.run());
         let custodian = self.custodian.clone();
-        let retention = tokio::spawn(self.store.retain(self.config.keep, move |removed| {
+        beside.spawn(self.store.retain(self.config.keep, move |removed| {
             let custodian = custodian.clone();
             async move { custodian.removed(removed).await }
         }));
-        let signing = tokio::spawn(self.author.clone().run());
-        let custody = tokio::spawn(self.custodian.clone().run());
-        let bus = self.bus.map(|link| tokio::spawn(link.run()));
-        let tcp = acceptor.clone().tcp(self.tcp, self.certificates, self.revocations);
-        let tcp = tokio::spawn(tcp);
-        let (unix, file) = match self.unix {
-            None => (None, None),
-            Some((listener, file)) => {
-                let own_uid = nix::unistd::geteuid().as_raw();
-                (Some(tokio::spawn(acceptor.clone().unix(listener, own_uid))), Some(file))
-            }
-        };
+        beside.spawn(self.author.clone().run());
+        beside.spawn(self.custodian.clone().run());
+        if let Some(link) = self.bus {
+            beside.spawn(link.run());
+        }
+        beside.spawn(acceptor.clone().tcp(self.tcp, self.certificates, self.revocations));
+        let file = self.unix.map(|(listener, file)| {
+            let own_uid = nix::unistd::geteuid().as_raw();
+            beside.spawn(acceptor.clone().unix(listener, own_uid));
+            file
+        });
         drop(acceptor);
         let (stop, deadline) = (self.stop.clone(), self.stop.clone());
         let serving = transport()
@@ -237,20 +240,7 @@ impl Collector {
                 Ok(())
             }
         };
-        tcp.abort();
-        follower.abort();
-        certificates.abort();
-        hosts.abort();
-        alerts.abort();
-        retention.abort();
-        signing.abort();
-        custody.abort();
-        if let Some(bus) = bus {
-            bus.abort();
-        }
-        if let Some(unix) = unix {
-            unix.abort();
-        }
+        beside.shutdown().await;
         drop(file);
         streams.all_free().await;
         if let Some(mut exporting) = exporting {

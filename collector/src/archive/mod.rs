@@ -4,7 +4,7 @@
 //! Each file of the store becomes one file of the archive, with all its events and their bytes as
 //! they were signed. It has its name only when it is whole and on the disk; then a line in the
 //! manifest says what it is. So a run that was ended anywhere is taken up by the next one. The store
-//! is only read, and nothing is written outside the archive.
+//! is only read, and nothing is written outside the archive but the note that it was made.
 
 mod bucket;
 mod columns;

@@ -17,7 +17,8 @@ pub enum Mode {
     Public,
 }
 
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+/// The error of what was done to a file.
+pub fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError + use<> {
     let path = path.to_owned();
     move |source| PkiError::File { action, path, source }
 }

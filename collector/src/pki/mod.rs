@@ -9,7 +9,7 @@
 //! `run` reads `ca.key` only when somebody enrols by token or renews, or for its own certificate;
 //! it may be kept elsewhere when nobody does.
 
-mod files;
+pub(crate) mod files;
 mod issue;
 mod revoked;
 mod server;

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::files::{Mode, create_directory, give_to_owner, replace, sync_directory};
+use super::files::{Mode, create_directory, file_error, give_to_owner, replace, sync_directory};
 use super::server::issuer_hash;
 use super::{CA_FILE, PkiError};
 use crate::identity::{Role, check_name};
@@ -168,11 +168,6 @@ fn read(path: &Path) -> io::Result<Document> {
     let mut text = Vec::new();
     File::open(path)?.take(TOKEN_FILE_BYTES_MAX).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
-}
-
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError + use<> {
-    let path: PathBuf = path.to_owned();
-    move |source| PkiError::File { action, path, source }
 }
 
 #[cfg(test)]

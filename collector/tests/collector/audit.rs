@@ -74,6 +74,49 @@ async fn each_read_is_a_record_with_who_what_and_how_much() {
     assert!(own.connected);
 }
 
+/// Commands that work on the collector's directory, without a call to it.
+#[tokio::test]
+async fn what_is_done_on_the_machine_is_a_record() {
+    let server = Server::start().await;
+    let dir = &server.pki.dir;
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sekimori-collector"));
+        let output = command.args(arguments).arg("--dir").arg(dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["token", "pc-7"]);
+    run(&["enroll", "yuki", "--role", "viewer", "--days", "30"]);
+    run(&["revoke", "yuki", "--role", "viewer", "--reason", "left; 退職"]);
+    let to = dir.join("archive").display().to_string();
+    run(&["archive", "--to", &to]);
+    // What is no note is put aside, and holds up nothing.
+    std::fs::write(dir.join("desk/0"), "{}").unwrap();
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        let filter = Filter { kinds: vec![Kind::Operator.into()], ..Filter::default() };
+        found = search_all(&mut server.query().await, filter, 1000).await;
+        found.retain(|event| event.act.as_ref().unwrap().name.starts_with("uid "));
+        if found.len() == 5 && dir.join("desk/0.unread").exists() {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let whole = ActPhase::Unspecified;
+    assert_eq!(
+        found.iter().map(told).collect::<Vec<_>>(),
+        [
+            expected("Token", "pc-7 --role agent --days 825 --valid 3600s", 0, whole),
+            expected("Enroll", "yuki --role viewer --days 30", 0, whole),
+            expected("Revoke", "yuki --role viewer --reason 'left; 退職'", 0, whole),
+            expected("Archive", &format!("--to {to}"), 0, ActPhase::Begin),
+            expected("Archive", &format!("--to {to}"), 0, ActPhase::End),
+        ]
+    );
+    assert!(found.iter().all(|it| it.message.starts_with("on the collector's machine, at 20")));
+    let left: Vec<_> = std::fs::read_dir(dir.join("desk")).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
 #[tokio::test]
 async fn what_was_refused_or_failed_gave_nothing_and_is_no_record() {
     let server = Server::start().await;
