@@ -34,7 +34,7 @@ pub fn encoded(body: &[u8], host: &str, cursor: u64) -> Bytes {
     let place = Event { host: host.to_owned(), cursor, ..Event::default() };
     let mut bytes = Vec::with_capacity(body.len() + place.encoded_len());
     bytes.extend_from_slice(body);
-    bytes.extend_from_slice(&place.encode_to_vec());
+    place.encode_raw(&mut bytes);
     bytes.into()
 }
 

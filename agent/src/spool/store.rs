@@ -270,7 +270,7 @@ impl Spool {
         state.buffer.drain(..kept);
         segment.length += kept as u64;
         state.bytes += kept as u64;
-        let path = result.is_err().then(|| segment.path.clone()).unwrap_or_default();
+        let path = if result.is_err() { segment.path.clone() } else { PathBuf::new() };
         if result.is_err() {
             self.leave(lane, index);
         }

@@ -141,7 +141,10 @@ async fn a_stream_is_recorded_at_its_beginning_and_at_its_end() {
     let mut stream = client.subscribe(request.clone()).await.unwrap().into_inner();
     let question = "--host pc-1 --from-start";
     let begin = expected("Subscribe", question, 0, ActPhase::Begin);
-    assert_eq!(records(&server).await.iter().map(told).collect::<Vec<_>>(), [begin.clone()]);
+    assert_eq!(
+        records(&server).await.iter().map(told).collect::<Vec<_>>(),
+        std::slice::from_ref(&begin)
+    );
     for _ in 0..5 {
         timeout(WAIT, stream.message()).await.unwrap().unwrap().unwrap();
     }

@@ -1,6 +1,6 @@
 //! What the agent reads at its next start, and what it has not delivered yet.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -21,7 +21,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("nothing-without-a-guard", unguarded),
 ];
 
-fn text(path: &PathBuf) -> String {
+fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

@@ -48,7 +48,7 @@ impl World {
 
     fn record(&mut self, lane: u32, event: Event) -> u64 {
         let sequence = self.chain.next();
-        let body = body(&self.chain.boot().to_vec(), sequence, lane, event);
+        let body = body(self.chain.boot(), sequence, lane, event);
         self.chain.note(sequence, digest(&[&body], lane));
         self.store(HOST, body)
     }
