@@ -90,10 +90,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if dir.is_none() {
         eprintln!("note: without --dir no collector records that this archive is made");
     }
-    note(Phase::Begin, 0)?;
+    note(Phase::Begin, 0).map_err(|error| {
+        let text = format!(
+            "{error}; no record can be made of the archive, so it is not begun. --store PATH \
+             archives a store without its collector"
+        );
+        anyhow::Error::new(error).context(text)
+    })?;
     let result = archive.run(&mut |text| eprintln!("{text}"));
     // What was written before it failed is not known; that it began is.
-    note(Phase::End, result.as_ref().map_or(0, |outcome| outcome.rows))?;
+    if let Err(error) = note(Phase::End, result.as_ref().map_or(0, |outcome| outcome.rows)) {
+        eprintln!("sekimori-collector: that the archive has ended is not recorded: {error}");
+    }
     let outcome = result?;
     println!(
         "{} files written with {} events and {} bytes, {} were there",

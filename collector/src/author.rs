@@ -101,6 +101,11 @@ impl Author {
     /// # Errors
     /// When they could not be stored: then none is.
     pub async fn store_all(&self, events: Vec<Event>) -> Result<(), WriteError> {
+        let author = self.clone();
+        to_the_end(async move { author.store_now(events).await }).await
+    }
+
+    async fn store_now(&self, events: Vec<Event>) -> Result<(), WriteError> {
         let mut own = self.own.lock().await;
         // So that what is behind the last signature in the store is what is not signed.
         while !own.left.is_empty() {
@@ -121,6 +126,11 @@ impl Author {
     /// # Errors
     /// When the signature could not be stored.
     pub async fn sign(&self) -> Result<(), WriteError> {
+        let author = self.clone();
+        to_the_end(async move { author.sign_now().await }).await
+    }
+
+    async fn sign_now(&self) -> Result<(), WriteError> {
         let mut own = self.own.lock().await;
         while own.news || !own.left.is_empty() {
             self.sign_once(&mut own).await?;
@@ -205,6 +215,15 @@ impl Author {
             }
         }
     }
+}
+
+/// Does it even if nobody waits for it any more. Numbers that were given and a signature that was made
+/// are stored, or it is noted that they were not: otherwise the next signature would be over something
+/// else than the store has.
+async fn to_the_end(
+    work: impl Future<Output = Result<(), WriteError>> + Send + 'static,
+) -> Result<(), WriteError> {
+    tokio::spawn(work).await.unwrap_or(Err(WriteError::Stopping))
 }
 
 /// Nothing was kept under these numbers.

@@ -15,8 +15,8 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::audit::Audit;
 use crate::limits::{DESK_INTERVAL, DESK_NOTES_MAX, DESK_PAUSE, NOTE_BYTES_MAX};
-use crate::pki::PkiError;
-use crate::pki::files::{Mode, create_directory, file_error, give_to_owner, replace};
+use crate::pki::files::{Mode, create_own_directory, file_error, replace};
+use crate::pki::{CA_FILE, PkiError};
 
 /// Name of the directory, within the collector's.
 const DESK: &str = "desk";
@@ -64,10 +64,12 @@ struct Document {
 /// # Errors
 /// A file that cannot be written.
 pub fn leave(dir: &Path, note: Note) -> Result<(), PkiError> {
+    let ca = dir.join(CA_FILE);
+    if ca.try_exists().is_ok_and(|exists| !exists) {
+        return Err(PkiError::NotInitialised(ca, dir.to_owned()));
+    }
     let desk = dir.join(DESK);
-    create_directory(&desk)?;
-    let failed = file_error("write", &desk);
-    File::open(&desk).and_then(|it| give_to_owner(&it, dir)).map_err(failed)?;
+    create_own_directory(dir, &desk)?;
     let now = Timestamp::now();
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(PkiError::Random)?;
@@ -112,6 +114,7 @@ impl Desk {
 
     /// Records what lies there, the oldest first, a bounded number of notes.
     async fn take(&self) -> io::Result<()> {
+        let mut result = Ok(());
         for path in self.waiting()? {
             match read(&path) {
                 Ok(Document { done_ms, note }) => {
@@ -119,6 +122,8 @@ impl Desk {
                     self.audit.noted(note, done).await.map_err(io::Error::other)?;
                     fs::remove_file(&path)?;
                 }
+                // It may be read another time.
+                Err(error) if error.kind() != io::ErrorKind::InvalidData => result = Err(error),
                 Err(error) => {
                     let mut aside = path.clone().into_os_string();
                     aside.push(UNREAD);
@@ -128,7 +133,7 @@ impl Desk {
                 }
             }
         }
-        Ok(())
+        result
     }
 
     fn waiting(&self) -> io::Result<Vec<PathBuf>> {
@@ -152,7 +157,14 @@ impl Desk {
 }
 
 fn read(path: &Path) -> io::Result<Document> {
+    let bad = |error: &dyn std::fmt::Display| {
+        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+    };
+    // Nothing that could hold up whoever opens it.
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(bad(&"it is no file"));
+    }
     let mut text = String::new();
     File::open(path)?.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(serde_json::from_str(&text)?)
+    serde_json::from_str(&text).map_err(|error| bad(&error))
 }

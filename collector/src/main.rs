@@ -224,7 +224,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let role = role.map_or(Role::Agent, Role::Operator);
             let out = pki::enroll_for(&dir, &name, role, Life::days(days), out.as_deref())?;
             let options = [("--role", Some(role.to_string())), ("--days", Some(days.to_string()))];
-            note(&dir, "Enroll", of_command(Some(&name), &options))?;
+            note_if_possible(&dir, "Enroll", of_command(Some(&name), &options));
             println!("made the certificate of {role} {name} in {}", out.display());
         }
         Command::Token { name, dir, role, valid, days } => {
@@ -249,9 +249,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             pki::revoke(&dir, &name, role, &reason)?;
             let reason = Some(reason).filter(|it| !it.is_empty());
             let options = [("--role", Some(role.to_string())), ("--reason", reason)];
-            if let Err(error) = note(&dir, "Revoke", of_command(Some(&name), &options)) {
-                eprintln!("note: it holds, and is not recorded: {error}");
-            }
+            note_if_possible(&dir, "Revoke", of_command(Some(&name), &options));
             println!("the certificates of {role} {name} are refused from now on");
             if !dir.join(format!("{role}s")).join(&name).exists() {
                 eprintln!(
@@ -309,6 +307,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn note(dir: &Path, method: &str, question: String) -> Result<(), PkiError> {
     let method = method.to_owned();
     desk::leave(dir, Note { by: person(), method, question, answered: 0, phase: Phase::Whole })
+}
+
+/// The same of what is done and holds whatever becomes of the note.
+fn note_if_possible(dir: &Path, method: &str, question: String) {
+    if let Err(error) = note(dir, method, question) {
+        eprintln!("sekimori-collector: what follows holds, and is not recorded: {error}");
+    }
 }
 
 /// Whoever runs this process, for the record of what they do: uid, and login uid where

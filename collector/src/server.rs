@@ -240,7 +240,9 @@ impl Collector {
                 Ok(())
             }
         };
-        beside.shutdown().await;
+        if time::timeout(limit::STOP_TIME_MAX, beside.shutdown()).await.is_err() {
+            tracing::error!("something beside the services did not end in time");
+        }
         drop(file);
         streams.all_free().await;
         if let Some(mut exporting) = exporting {

@@ -154,8 +154,11 @@ async fn stored(written: Written, acker: Acker, sequence: u64, taker: Taker) {
     match written.await.unwrap_or(Err(WriteError::Stopping)) {
         Ok(_) => {
             taker.meter.taken.inc();
-            taker.taken.note(sequence);
-            answer(&acker, AckKind::Ack).await;
+            // What is not known to be answered is looked for in the stream.
+            match acker.double_ack().await {
+                Ok(()) => taker.taken.note(sequence),
+                Err(error) => tracing::warn!(%error, sequence, "{UNANSWERED}"),
+            }
         }
         // The writer has logged it.
         Err(WriteError::Stopping) => answer(&acker, again()).await,
@@ -167,10 +170,12 @@ fn again() -> AckKind {
     AckKind::Nak(Some(BUS_AGAIN))
 }
 
+const UNANSWERED: &str = "the bus could not be answered; the message comes again";
+
 /// An answer that is lost makes the message come again, and the store has its events already.
 async fn answer(acker: &Acker, kind: AckKind) {
     if let Err(error) = acker.ack_with(kind).await {
-        tracing::warn!(%error, "the bus could not be answered; the message comes again");
+        tracing::warn!(%error, "{UNANSWERED}");
     }
 }
 

@@ -6,7 +6,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+
 use super::PkiError;
+
+/// For files that are given away: what is opened is what has that name.
+pub const NO_LINK: i32 = OFlag::O_NOFOLLOW.bits();
 
 /// Who may read a new file.
 #[derive(Clone, Copy)]
@@ -30,8 +35,23 @@ pub fn create_directory(path: &Path) -> Result<(), PkiError> {
     builder.create(path).map_err(file_error("create directory", path))
 }
 
+/// Creates the directory `path` in `dir`, whose owner it belongs to, unless it is there. What is not a
+/// directory itself, but a link to one, is none: the owner of `dir` may have put it there, and root
+/// writes here.
+pub fn create_own_directory(dir: &Path, path: &Path) -> Result<(), PkiError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(file_error("create directory", path)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let flags = OFlag::O_DIRECTORY.bits() | NO_LINK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    opened.and_then(|it| give_to_owner(&it, dir)).map_err(file_error("open directory", path))
+}
+
 /// Writes a file that must not exist yet, and waits until the disk has it.
-pub fn write_new(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
+pub fn write_new(path: &Path, text: &str, mode: Mode) -> Result<File, PkiError> {
     let mode = match mode {
         Mode::Secret => 0o600,
         Mode::Public => 0o644,
@@ -46,7 +66,8 @@ pub fn write_new(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
     };
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        .map_err(file_error("write", path))
+        .map_err(file_error("write", path))?;
+    Ok(file)
 }
 
 /// Puts a file with this text in the place of another, or where none is, at one go: whatever
@@ -61,10 +82,9 @@ pub fn replace(path: &Path, text: &str, mode: Mode) -> Result<(), PkiError> {
     {
         return Err(file_error("remove", new)(error));
     }
-    write_new(new, text, mode)?;
+    let file = write_new(new, text, mode)?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    give_to_owner(&File::open(new).map_err(file_error("open", new))?, directory)
-        .map_err(file_error("give away", new))?;
+    give_to_owner(&file, directory).map_err(file_error("give away", new))?;
     fs::rename(new, path).map_err(file_error("replace", path))?;
     sync_directory(directory)
 }
@@ -74,11 +94,17 @@ pub fn sync_directory(path: &Path) -> Result<(), PkiError> {
     File::open(path).and_then(|it| it.sync_all()).map_err(file_error("write", path))
 }
 
-/// The collector must be able to read what is in its directory, whoever made it: root, mostly.
+/// The collector must be able to read what is in its directory, whoever made it: root, mostly. The
+/// file must be opened without following a link; one that has another name elsewhere is not given.
 pub fn give_to_owner(file: &File, directory: &Path) -> io::Result<()> {
     let (owner, own) = (directory.metadata()?, file.metadata()?);
     if (owner.uid(), owner.gid()) == (own.uid(), own.gid()) {
         return Ok(());
+    }
+    if own.is_file() && own.nlink() > 1 {
+        return Err(io::Error::other(
+            "it has another name besides this one, and is not given away",
+        ));
     }
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }

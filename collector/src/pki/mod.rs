@@ -15,6 +15,7 @@ mod revoked;
 mod server;
 mod tokens;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -142,7 +143,8 @@ pub fn init(dir: &Path, names: &[String]) -> Result<(), PkiError> {
     write_new(ca_key_path, &authority.key_pem(), Mode::Secret)?;
     write_new(server_key_path, &server.key_pem, Mode::Secret)?;
     write_new(server_path, &server.certified.certificate_pem, Mode::Public)?;
-    write_new(ca_path, authority.bundle_pem(), Mode::Public)
+    write_new(ca_path, authority.bundle_pem(), Mode::Public)?;
+    Ok(())
 }
 
 /// The authority of `dir` with its key.
@@ -216,7 +218,8 @@ pub fn publish(path: &Path, text: &str) -> Result<(), PkiError> {
 /// When it cannot be given.
 pub fn belongs_to_owner(path: &Path) -> Result<(), PkiError> {
     let failed = |source| PkiError::File { action: "give away", path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(files::NO_LINK).open(path).map_err(failed)?;
     files::give_to_owner(&file, path.parent().unwrap_or(Path::new("."))).map_err(failed)
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::files::{Mode, give_to_owner, replace};
+use super::files::{Mode, NO_LINK, give_to_owner, replace};
 use super::{CA_FILE, PkiError};
 use crate::identity::{Role, check_name};
 use crate::limits::{REVOKED_BYTES_MAX, REVOKED_EXCEPT_KEPT, SENTENCE_BYTES_MAX};
@@ -157,7 +157,8 @@ fn append_locked(dir: &Path, lines: &[Line]) -> Result<(), PkiError> {
     }
     let text = text(lines).map_err(|error| file_error(error.into()))?;
     let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(&path).map_err(file_error)?;
+    options.append(true).create(true).mode(0o600).custom_flags(NO_LINK);
+    let mut file = options.open(&path).map_err(file_error)?;
     give_to_owner(&file, dir).map_err(file_error)?;
     let before = file.metadata().map_err(file_error)?.len();
     // One write: the lines are there or they are not. A full disk may take a part of them, which

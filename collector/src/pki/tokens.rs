@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::files::{Mode, create_directory, file_error, give_to_owner, replace, sync_directory};
+use super::files::{Mode, create_own_directory, file_error, replace, sync_directory};
 use super::server::issuer_hash;
 use super::{CA_FILE, PkiError};
 use crate::identity::{Role, check_name};
@@ -78,9 +78,7 @@ pub fn issue_token(dir: &Path, offer: &Offer<'_>) -> Result<Token, PkiError> {
     getrandom::fill(&mut token.id).map_err(PkiError::Random)?;
     getrandom::fill(&mut token.secret).map_err(PkiError::Random)?;
     let directory = dir.join(TOKENS_DIRECTORY);
-    create_directory(&directory)?;
-    let failed = file_error("write", &directory);
-    File::open(&directory).and_then(|it| give_to_owner(&it, dir)).map_err(failed)?;
+    create_own_directory(dir, &directory)?;
     let now = Timestamp::now();
     if sweep(&directory, now)? >= TOKENS_MAX {
         return Err(PkiError::Tokens(directory));

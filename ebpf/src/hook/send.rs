@@ -103,9 +103,13 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
             (*sum).allowed_by = policy.generation as u64;
             (*sum).allowed_to = task::actor();
         }
-    } else if known.is_some() {
-        // A number, as functions of their own take them.
-        report_socket(pointer(socket, &SOCKET_SK) as u64, operation::CLOSE as u32);
+    } else if let Some(sum) = known {
+        // SAFETY: map values live as long as the program runs.
+        let (number, used) =
+            unsafe { ((&raw const (*sum).sk).read_volatile(), (*sum).calls | (*sum).bytes_in) };
+        if used != 0 {
+            report_socket(number, operation::CLOSE as u32);
+        }
     }
     if let Some(mut record) = Record::begin(kind, operation::WRITE) {
         peer.describe(&mut record);
@@ -276,11 +280,13 @@ pub fn settle(sk: u64) {
         if (*sum).peer.protocol == TCP {
             (*sum).bytes_in = probed(sk as *const u8, &TCP_BYTES_RECEIVED);
         }
+        // The number that is noted: a hook's own argument is no number to the verifier.
+        let number = (&raw const (*sum).sk).read_volatile();
         if (*sum).calls != 0 || (*sum).bytes_in != 0 {
-            report_socket(sk, operation::CLOSE as u32);
+            report_socket(number, operation::CLOSE as u32);
         }
+        let _ = SOCKETS.remove(number);
     }
-    let _ = SOCKETS.remove(sk);
 }
 
 /// Sends the sum over a socket.

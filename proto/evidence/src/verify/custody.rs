@@ -42,11 +42,15 @@ impl Custodian {
         self.countersigned.contains_key(&key)
     }
 
-    /// The number of the first checkpoint of a host that the collector countersigned.
-    pub fn first_received(&self, host: &str) -> Option<u64> {
-        let from = (host.to_owned(), 0, Vec::new());
-        let ((name, number, _), _) = self.countersigned.range(from..).next()?;
-        (name == host).then_some(*number)
+    /// Whether a link of a host is the first of its line that came here: the collector received it,
+    /// and before it none that is not there any more.
+    pub fn came_first(&self, name: &str, number: u64, link: &Link, host: &Host) -> bool {
+        let from = (name.to_owned(), 0, Vec::new());
+        let of_host = self.countersigned.range(from..).take_while(|((it, ..), _)| it == name);
+        let mut earlier = of_host.filter(|(_, cursor)| **cursor < link.cursor);
+        !self.collectors.is_empty()
+            && self.received(name, number, link)
+            && earlier.all(|((_, number, sha256), _)| host.has_link(*number, sha256))
     }
 
     /// The collector countersigned it, or has not come so far yet.

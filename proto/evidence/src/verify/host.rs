@@ -282,21 +282,26 @@ impl Host {
                 } else if scope == Scope::Whole {
                     let (count, gap) = (number - next, shown((next, number - 1)));
                     let place = Place { sequences: (next, number - 1), ..place };
-                    missing.any = true;
+                    let came_first =
+                        || before.is_none() && custodian.came_first(name, *number, link, self);
                     if before.is_none() && custodian.removed() > 0 {
+                        missing.any = true;
                         let text = format!("checkpoints {gap} are no longer kept");
                         findings.note(FindingKind::Expired, place, text);
                     } else if count <= lost {
+                        missing.any = true;
                         lost -= count;
                         let text = format!("checkpoints {gap} are among what the host lost");
                         findings.note(FindingKind::Lost, place, text);
-                    } else if before.is_none() && custodian.first_received(name) == Some(*number) {
+                    } else if came_first() {
+                        missing.before_us = missing.before_us.max(Some(link.cursor));
                         // The collector's own records are verified as well: none says of another.
                         let text = format!(
                             "checkpoints {gap} were signed before this collector received any"
                         );
                         findings.note(FindingKind::BeforeUs, place, text);
                     } else {
+                        missing.any = true;
                         missing.unexplained = true;
                         let text = format!("checkpoints {gap} are missing");
                         findings.problem(FindingKind::CheckpointMissing, place, text);
@@ -334,9 +339,8 @@ impl Host {
                 let lowest = known.lowest.get(lane_index(digest)).copied().flatten();
                 lowest.is_none_or(|lowest| **sequence < lowest)
             };
-            let came_later = |sequence| {
-                came_with.is_some_and(|link| link.boot == *boot && sequence <= link.last)
-            };
+            let came_later =
+                |sequence| came_with.iter().any(|link| link.boot == *boot && sequence <= link.last);
             let (before_all, gone): (Vec<_>, Vec<_>) = known.expected.iter().partition(|it| {
                 is_before_all(it) && (custodian.removed() > 0 || came_later(*it.0))
             });
@@ -380,13 +384,14 @@ impl Host {
         }
     }
 
-    /// The first link of the host, when others were signed before the collector received any.
-    fn came_with(&self, name: &str, custodian: &Custodian) -> Option<&Link> {
-        let number = custodian.first_received(name).filter(|number| *number > 1)?;
-        self.lines.values().find_map(|line| {
-            let (first, links) = line.links.first_key_value()?;
-            links.first().filter(|_| *first == number)
-        })
+    /// The first links of the host's lines before which others were signed that never came here.
+    fn came_with(&self, name: &str, custodian: &Custodian) -> Vec<&Link> {
+        let firsts = self.lines.values().filter_map(|line| line.links.first_key_value());
+        let links = firsts.filter_map(|(number, links)| Some((*number, links.first()?)));
+        let came = links.filter(|(number, link)| {
+            *number > 1 && custodian.came_first(name, *number, link, self)
+        });
+        came.map(|(_, link)| link).collect()
     }
 
     /// There and not signed.
@@ -416,6 +421,11 @@ impl Host {
                          longer kept"
                     );
                     findings.note(FindingKind::Lost, place, text);
+                } else if missing.before_us.is_some_and(|first| cursor < first) {
+                    let text = format!(
+                        "records {range_shown} cannot be proven: they came before any checkpoint"
+                    );
+                    findings.note(FindingKind::BeforeUs, place, text);
                 } else {
                     let text =
                         format!("records {range_shown} are there, and nobody has signed them");
@@ -467,4 +477,6 @@ fn went_back(
 struct MissingLinks {
     any: bool,
     unexplained: bool,
+    /// Where the first checkpoint lies that came here, when others were signed before.
+    before_us: Option<u64>,
 }

@@ -333,6 +333,21 @@ fn what_was_signed_before_it_came_here_is_no_problem() {
     let mut world = came_later(false);
     world.remove(7);
     assert_eq!(world.found()[0], (FindingKind::Removed, true, 7, 7), "not of what came");
+    // It is set up anew.
+    let mut world = came_later(false);
+    let dir = tempfile::tempdir().unwrap();
+    world.key = SigningKey::open(&dir.path().join("other")).unwrap();
+    world.chain = Chain::new(&[3; 16], Head::default(), 1);
+    world.exec("anew");
+    world.sign();
+    world.custody(None);
+    assert_eq!(world.verify().summary.problems, 0, "{:?}", world.found());
+    // A whole boot that nobody signed.
+    let mut world = came_later(false);
+    let invented = body(&[7; 16], 1, 0, Event { kind: 6, ..Event::default() });
+    world.store(HOST, invented);
+    world.store(HOST, body(&[1; 16], 40, 0, Event { kind: 6, ..Event::default() }));
+    assert!(world.found().iter().any(|it| it.0 == FindingKind::Inserted && it.1));
     let found = came_later(true).found();
     assert!(found.contains(&(FindingKind::CheckpointMissing, true, 1, 1)), "{found:?}");
 }
