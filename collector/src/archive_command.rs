@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use sekimori_collector::archive::{Archive, ArchiveError, BucketConfig, BucketError, To};
 use sekimori_collector::config::STORE;
-use sekimori_collector::desk::{self, Note, Phase};
+use sekimori_collector::desk::Phase;
 use sekimori_collector::question::of_command;
 
-use crate::{EXIT_FAILED, person};
+use crate::{EXIT_FAILED, note_part};
 
 /// What begins the name of a bucket.
 const BUCKET: &str = "s3://";
@@ -81,10 +81,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (dir, question) = (arguments.dir.clone(), arguments.question());
     let archive = arguments.archive().map_err(ArchiveError::from)?;
     let note = |phase, answered| match &dir {
-        Some(dir) => {
-            let (by, method) = (person(), "Archive".to_owned());
-            desk::leave(dir, Note { by, method, question: question.clone(), answered, phase })
-        }
+        Some(dir) => note_part(dir, "Archive", question.clone(), (phase, answered)),
         None => Ok(()),
     };
     if dir.is_none() {

@@ -16,7 +16,7 @@ use tokio::time::{self, MissedTickBehavior};
 use crate::audit::Audit;
 use crate::limits::{DESK_INTERVAL, DESK_NOTES_MAX, DESK_PAUSE, NOTE_BYTES_MAX};
 use crate::pki::files::{Mode, create_own_directory, file_error, replace};
-use crate::pki::{CA_FILE, PkiError};
+use crate::pki::{PkiError, check_initialised};
 
 /// Name of the directory, within the collector's.
 const DESK: &str = "desk";
@@ -64,10 +64,7 @@ struct Document {
 /// # Errors
 /// A file that cannot be written.
 pub fn leave(dir: &Path, note: Note) -> Result<(), PkiError> {
-    let ca = dir.join(CA_FILE);
-    if ca.try_exists().is_ok_and(|exists| !exists) {
-        return Err(PkiError::NotInitialised(ca, dir.to_owned()));
-    }
+    check_initialised(dir)?;
     let desk = dir.join(DESK);
     create_own_directory(dir, &desk)?;
     let now = Timestamp::now();

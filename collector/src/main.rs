@@ -305,8 +305,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Has the collector record what was done here.
 fn note(dir: &Path, method: &str, question: String) -> Result<(), PkiError> {
+    note_part(dir, method, question, (Phase::Whole, 0))
+}
+
+/// The same of a part of it, with how many events were given.
+fn note_part(
+    dir: &Path,
+    method: &str,
+    question: String,
+    (phase, answered): (Phase, u64),
+) -> Result<(), PkiError> {
     let method = method.to_owned();
-    desk::leave(dir, Note { by: person(), method, question, answered: 0, phase: Phase::Whole })
+    desk::leave(dir, Note { by: person(), method, question, answered, phase })
 }
 
 /// The same of what is done and holds whatever becomes of the note.

@@ -32,29 +32,27 @@ pub struct Link {
     taker: Taker,
     fleet: Fleet,
     context: watch::Sender<Result<Context, String>>,
-    meter: Meter,
 }
 
 impl Link {
     /// Of the collector whose own records are signed with the key of hexadecimal `id`. Nothing is
     /// connected before [`Link::run`].
     pub fn new(settings: Settings, id: String, store: &Store, fleet: Fleet) -> Link {
-        let meter = Meter::default();
-        let (writer, meter_of_it) = (store.writer().clone(), meter.clone());
-        let taker = Taker { writer, meter: meter_of_it, taken: Taken::default() };
+        let (writer, meter) = (store.writer().clone(), Meter::default());
+        let taker = Taker { writer, meter, taken: Taken::default() };
         let context = watch::Sender::new(Err("it is not connected".to_owned()));
-        Link { settings, id, taker, fleet, context, meter }
+        Link { settings, id, taker, fleet, context }
     }
 
     /// Publishes through this connection.
     pub fn publisher(&self) -> Publisher {
         let (stream, subject) = (&self.settings.stream, self.batches());
-        Publisher::new(self.context.subscribe(), stream, &subject, self.meter.clone())
+        Publisher::new(self.context.subscribe(), stream, &subject, self.taker.meter.clone())
     }
 
     /// What is counted.
     pub fn meter(&self) -> &Meter {
-        &self.meter
+        &self.taker.meter
     }
 
     fn batches(&self) -> String {
@@ -119,7 +117,7 @@ impl Link {
 
     async fn connect(&self) -> Result<Client, String> {
         let Settings { servers, ca, certificate, credentials, name, .. } = &self.settings;
-        let meter = self.meter.clone();
+        let meter = self.taker.meter.clone();
         let mut options = ConnectOptions::new()
             .name(format!("sekimori-collector {name}"))
             .require_tls(true)

@@ -204,6 +204,18 @@ pub fn enroll_for(
     Ok(out)
 }
 
+/// Whether `init` has made the directory.
+///
+/// # Errors
+/// [`PkiError::NotInitialised`].
+pub(crate) fn check_initialised(dir: &Path) -> Result<(), PkiError> {
+    let authority = dir.join(CA_FILE);
+    if authority.try_exists().is_ok_and(|exists| !exists) {
+        return Err(PkiError::NotInitialised(authority, dir.to_owned()));
+    }
+    Ok(())
+}
+
 /// Puts a text that everybody may read into the place of `path`.
 ///
 /// # Errors

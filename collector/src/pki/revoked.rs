@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files::{Mode, NO_LINK, give_to_owner, replace};
-use super::{CA_FILE, PkiError};
+use super::{PkiError, check_initialised};
 use crate::identity::{Role, check_name};
 use crate::limits::{REVOKED_BYTES_MAX, REVOKED_EXCEPT_KEPT, SENTENCE_BYTES_MAX};
 
@@ -76,10 +76,7 @@ pub fn revoke(dir: &Path, name: &str, role: Role, reason: &str) -> Result<(), Pk
     if reason.len() > SENTENCE_BYTES_MAX {
         return Err(PkiError::Reason(reason.len()));
     }
-    let authority = dir.join(CA_FILE);
-    if authority.try_exists().is_ok_and(|exists| !exists) {
-        return Err(PkiError::NotInitialised(authority, dir.to_owned()));
-    }
+    check_initialised(dir)?;
     // What cannot be understood must not grow.
     Revoked::read(dir)?;
     let (revoked, at) = (role.uri(name), Timestamp::now().to_string());

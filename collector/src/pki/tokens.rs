@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::files::{Mode, create_own_directory, file_error, replace, sync_directory};
 use super::server::issuer_hash;
-use super::{CA_FILE, PkiError};
+use super::{PkiError, check_initialised};
 use crate::identity::{Role, check_name};
 use crate::limits::{TOKEN_FILE_BYTES_MAX, TOKENS_MAX};
 
@@ -70,10 +70,7 @@ struct Document {
 /// A bad name, no authority in `dir`, too many tokens, or a file that cannot be written.
 pub fn issue_token(dir: &Path, offer: &Offer<'_>) -> Result<Token, PkiError> {
     check_name(offer.name)?;
-    let ca = dir.join(CA_FILE);
-    if ca.try_exists().is_ok_and(|exists| !exists) {
-        return Err(PkiError::NotInitialised(ca, dir.to_owned()));
-    }
+    check_initialised(dir)?;
     let mut token = Token { id: [0; 8], secret: [0; 32], authority: issuer_hash(dir)? };
     getrandom::fill(&mut token.id).map_err(PkiError::Random)?;
     getrandom::fill(&mut token.secret).map_err(PkiError::Random)?;

@@ -31,6 +31,7 @@ mod tail;
 pub(crate) mod tamper;
 #[cfg(test)]
 mod tests;
+mod told;
 mod totals;
 mod write;
 
@@ -48,10 +49,11 @@ use files::{Files, Span};
 pub use filter::{Condition, FilterError};
 pub use groups::{GroupError, Groups, bytes_of, value_of};
 pub use meter::Meter;
-pub use read::{Encoded, Gap, Page, Position, ReadError, Readers, Search, Step};
+pub use read::{Gap, Page, Position, ReadError, Readers, Search, Step};
 pub use retention::Keep;
 pub use scan::Verified;
 pub use side::open_side;
+pub use told::Encoded;
 pub use write::{WriteError, Writer, Written};
 
 /// Why the store cannot be used.

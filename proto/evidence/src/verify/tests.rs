@@ -91,6 +91,16 @@ impl World {
         world
     }
 
+    /// The host is given another key, and begins again.
+    fn set_up_anew(&mut self) {
+        let dir = tempfile::tempdir().unwrap();
+        self.key = SigningKey::open(&dir.path().join("other")).unwrap();
+        self.chain = Chain::new(&[3; 16], Head::default(), 1);
+        self.exec("anew");
+        self.sign();
+        self.custody(None);
+    }
+
     fn verify(&self) -> Outcome {
         let mut verifier = Verifier::new(Scope::Whole);
         for Stored { host, cursor, body } in &self.stored {
@@ -335,12 +345,7 @@ fn what_was_signed_before_it_came_here_is_no_problem() {
     assert_eq!(world.found()[0], (FindingKind::Removed, true, 7, 7), "not of what came");
     // It is set up anew.
     let mut world = came_later(false);
-    let dir = tempfile::tempdir().unwrap();
-    world.key = SigningKey::open(&dir.path().join("other")).unwrap();
-    world.chain = Chain::new(&[3; 16], Head::default(), 1);
-    world.exec("anew");
-    world.sign();
-    world.custody(None);
+    world.set_up_anew();
     assert_eq!(world.verify().summary.problems, 0, "{:?}", world.found());
     // A whole boot that nobody signed.
     let mut world = came_later(false);
@@ -355,12 +360,7 @@ fn what_was_signed_before_it_came_here_is_no_problem() {
 #[test]
 fn another_key_is_said() {
     let mut world = World::sound();
-    let dir = tempfile::tempdir().unwrap();
-    world.key = SigningKey::open(&dir.path().join("other")).unwrap();
-    world.chain = Chain::new(&[3; 16], Head::default(), 1);
-    world.exec("anew");
-    world.sign();
-    world.custody(None);
+    world.set_up_anew();
     let found = world.found();
     assert!(found.iter().any(|it| it.0 == FindingKind::KeyChanged && !it.1), "{found:?}");
     assert_eq!(world.verify().summary.problems, 0, "{found:?}");
